@@ -1,0 +1,50 @@
+# Targets for people. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(READY) ## Create .venv with the package and its tools, and build the guest image once
+	@$(BIN)/vmm image build
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "need Python 3.11 or newer; set PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update && apt-get install -y python3-venv; \
+	  else echo "need the Debian package python3-venv" >&2; exit 2; fi; }
+	@echo "setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.PHONY: run
+run: setup ## Boot the guest: a shell on a terminal, a short demonstration otherwise
+	@if [ -t 0 ] && [ -t 1 ]; then $(BIN)/vmm run; else $(BIN)/vmm demo; fi
+
+.PHONY: check
+check: $(READY) ## Run the type checker and the linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+.PHONY: test
+test: setup check ## Run every test; those that boot a guest need /dev/kvm
+	@$(BIN)/python -m pytest
+
+.PHONY: bench
+bench: setup ## Measure boot time, start-up and memory, and print them with the kind of host
+	@$(BIN)/python tests/perf/bench.py
+
+.PHONY: clean
+clean: ## Remove the virtual environment and what tools left; the image cache stays
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
