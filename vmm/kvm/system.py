@@ -1,0 +1,117 @@
+"""The system file descriptor, ``/dev/kvm``: what this host's KVM can do, and new machines.
+
+KVM api.rst "General description", "KVM_CHECK_EXTENSION".
+"""
+
+import errno
+import os
+from types import TracebackType
+from typing import Final, Self
+
+from virtio.errors import Error, HostError
+from vmm.kvm import ioctl, structs
+from vmm.kvm.vm import Vm
+
+KVM_API_VERSION: Final = 12
+
+REQUIRED_CAPABILITIES: Final = {
+    "KVM_CAP_IRQCHIP": 0,
+    "KVM_CAP_USER_MEMORY": 3,
+    "KVM_CAP_SET_TSS_ADDR": 4,
+    "KVM_CAP_EXT_CPUID": 7,
+    "KVM_CAP_MP_STATE": 14,
+    "KVM_CAP_IRQFD": 32,
+    "KVM_CAP_PIT2": 33,
+    "KVM_CAP_IOEVENTFD": 36,
+    "KVM_CAP_VCPU_EVENTS": 41,
+}
+KVM_CAP_MAX_VCPUS: Final = 66
+KVM_CAP_TSC_DEADLINE_TIMER: Final = 72
+
+_HINTS: Final = {
+    errno.ENOENT: "there is no such device: load kvm_intel or kvm_amd, or turn on virtualization"
+    " in the firmware (or nested virtualization in the outer machine)",
+    errno.EACCES: "no permission: join the group that owns it (usually 'kvm') and log in again",
+    errno.ENODEV: "the kvm module is there but no module for this CPU: load kvm_intel or kvm_amd",
+}
+
+
+class KvmUnavailable(Error):
+    """This host cannot run guests as it is; the message says what is missing."""
+
+
+class Kvm:
+    """An open ``/dev/kvm`` whose API version and capabilities have been checked."""
+
+    def __init__(self, path: str = "/dev/kvm") -> None:
+        """Open ``path``; raises :class:`KvmUnavailable` with the reason and the remedy."""
+        try:
+            self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            hint = _HINTS.get(error.errno or 0, os.strerror(error.errno or 0))
+            raise KvmUnavailable(f"cannot open {path}: {hint}") from None
+        try:
+            self._check(path)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def _check(self, path: str) -> None:
+        try:
+            version = ioctl.ioctl(self.fd, ioctl.KVM_GET_API_VERSION)
+        except HostError:
+            raise KvmUnavailable(f"{path} is not a KVM device") from None
+        if version != KVM_API_VERSION:
+            raise KvmUnavailable(f"{path} has API version {version}, need {KVM_API_VERSION}")
+        missing = [name for name, number in REQUIRED_CAPABILITIES.items() if not self.check(number)]
+        if missing:
+            raise KvmUnavailable(f"{path} lacks {', '.join(missing)}")
+
+    def check(self, capability: int) -> int:
+        """Return what KVM_CHECK_EXTENSION says of ``capability``: 0, or its extent."""
+        return ioctl.ioctl(self.fd, ioctl.KVM_CHECK_EXTENSION, capability)
+
+    def create_vm(self) -> Vm:
+        """Create an empty virtual machine (KVM api.rst "KVM_CREATE_VM")."""
+        while True:
+            try:
+                fd = ioctl.ioctl(self.fd, ioctl.KVM_CREATE_VM)
+            except HostError as error:
+                if error.errno != errno.EINTR:
+                    raise
+            else:
+                return Vm(fd, self.vcpu_mmap_size())
+
+    def vcpu_mmap_size(self) -> int:
+        """Return the size in bytes of the area shared with each vCPU (``struct kvm_run``)."""
+        return ioctl.ioctl(self.fd, ioctl.KVM_GET_VCPU_MMAP_SIZE)
+
+    def supported_cpuid(self) -> list[structs.CpuidEntry2]:
+        """Return the CPUID leaves that this host can give a guest ("KVM_GET_SUPPORTED_CPUID")."""
+        capacity = 128
+        while True:
+            table = structs.flexible(structs.Cpuid2Header, structs.CpuidEntry2, capacity)
+            table.head.nent = capacity
+            try:
+                ioctl.ioctl(self.fd, ioctl.KVM_GET_SUPPORTED_CPUID, table)
+            except HostError as error:
+                if error.errno != errno.E2BIG or capacity > 4096:
+                    raise
+                capacity *= 2
+            else:
+                return list(table.entries[: table.head.nent])
+
+    def close(self) -> None:
+        """Close the device."""
+        os.close(self.fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
