@@ -1,0 +1,31 @@
+"""Guest tests need /dev/kvm; where it is absent they are skipped with that reason."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.guest.bare_metal import write_kernel
+from vmm.config import MachineConfig
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = str(Path(__file__).parent)
+    usable = os.access("/dev/kvm", os.R_OK | os.W_OK)
+    for item in items:
+        if str(item.path).startswith(here):
+            item.add_marker(pytest.mark.guest)
+            if not usable:
+                item.add_marker(pytest.mark.skip(reason="needs a usable /dev/kvm"))
+
+
+@pytest.fixture
+def bare_metal(tmp_path: Path) -> Callable[[bytes], MachineConfig]:
+    """Return a maker of configurations that boot the machine code they are given."""
+
+    def configure(code: bytes) -> MachineConfig:
+        kernel = write_kernel(tmp_path / "kernel", code)
+        return MachineConfig(kernel=kernel, memory_bytes=32 << 20, rng=False)
+
+    return configure
