@@ -1,11 +1,14 @@
 """Every way for a guest to end is told from the others, with bare-metal guests."""
 
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.guest import bare_metal as bare
+from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig
 from vmm.ending import End, Ending
 from vmm.machine import Machine
@@ -77,9 +80,9 @@ def test_guest_that_makes_no_end_is_stopped_with_its_position(bare_metal: Config
 
 @pytest.mark.skipif(not is_emulated_host(), reason="needs a host without virtualization")
 def test_instruction_that_cannot_be_completed_is_disassembled(bare_metal: Configure) -> None:
-    vmcall_free_xsave = bytes.fromhex("0f ae 20")  # xsave [eax]
+    xsave = bytes.fromhex("0f ae 20")  # xsave [eax]
 
-    ending = run(bare_metal(vmcall_free_xsave))
+    ending = run(bare_metal(xsave))
 
     assert (ending.end, ending.status) == (End.VCPU_FAILED, 123)
     assert "xsave" in "\n".join(ending.report)
@@ -116,9 +119,6 @@ def test_machine_that_never_booted_is_left_in_good_order(bare_metal: Configure) 
 
 
 def test_nothing_is_left_behind(bare_metal: Configure) -> None:
-    import os
-    import threading
-
     config = bare_metal(bare.say("up\n") + bare.out8(0xF4, 0) + bare.SPIN)
     run(config)
     descriptors, threads = set(os.listdir("/proc/self/fd")), threading.active_count()
@@ -130,8 +130,6 @@ def test_nothing_is_left_behind(bare_metal: Configure) -> None:
 
 
 def test_kernel_that_is_none_is_refused(tmp_path: Path) -> None:
-    from virtio.errors import ConfigurationError
-
     (tmp_path / "script").write_bytes(b"#!/bin/sh\n" + b"\n" * 4096)
     with (
         Machine(MachineConfig(kernel=tmp_path / "script", rng=False)) as machine,

@@ -1,0 +1,101 @@
+"""vCPU threads on the real KVM: exits reach the buses, and a vCPU can be reached at any moment."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.guest import bare_metal as bare
+from virtio.entropy import Entropy
+from virtio.errors import HostError
+from vmm.config import MachineConfig
+from vmm.machine import Machine
+
+Configure = Callable[[bytes], MachineConfig]
+
+DEADLINE = 20.0
+
+
+def test_mmio_read_reaches_the_device(bare_metal: Configure) -> None:
+    code = bare.load32(0xC000_1000) + bare.say_eax() + bare.load32(0xC000_1008) + bare.say_eax()
+    config = replace(bare_metal(code + bare.SPIN), devices=(Entropy,))
+    with Machine(config) as machine:
+        machine.boot()
+        seen = machine.console.wait_for(b"virt\x04\x00\x00\x00", timeout=DEADLINE)
+
+    assert seen == "virt\x04\x00\x00\x00"
+
+
+def test_absent_port_and_memory_read_as_ones(bare_metal: Configure) -> None:
+    in_from_absent_port = bytes.fromhex("66 ba 34 12 ec")  # mov dx, 0x1234; in al, dx
+    say_al = bytes.fromhex("66 ba f8 03 ee")
+    absent_memory = bare.load32(0xD000_0000) + bare.say_eax()
+    code = in_from_absent_port + say_al + absent_memory + bare.out8(0xF4, 0) + bare.SPIN
+    with Machine(bare_metal(code)) as machine:
+        machine.boot()
+        machine.wait(DEADLINE)
+        output = machine.console.history()
+        unclaimed = machine.statistics.unclaimed
+
+    assert output == b"\xff" * 5
+    assert unclaimed == {0x1234: 1}
+
+
+def test_exits_are_counted_exactly(bare_metal: Configure) -> None:
+    with Machine(bare_metal(bare.say("12345") + bare.out8(0xF4, 0) + bare.SPIN)) as machine:
+        machine.boot()
+        machine.wait(DEADLINE)
+        exits = machine.statistics.exits
+
+    assert exits["io"] == 6
+
+
+def test_call_runs_between_two_entries_of_a_spinning_guest(bare_metal: Configure) -> None:
+    with Machine(bare_metal(bare.say("up") + bare.SPIN)) as machine:
+        machine.boot()
+        machine.console.wait_for("up", timeout=DEADLINE)
+        thread = machine.threads[0]
+        names = {thread.call(lambda vcpu: threading.current_thread().name) for _ in range(200)}
+        position = thread.call(lambda vcpu: vcpu.regs().rip)
+
+    assert names == {"vcpu-0"}
+    assert position == 0x100_0000 + len(bare.say("up"))
+
+
+def test_call_after_the_end_runs_on_the_caller(bare_metal: Configure) -> None:
+    with Machine(bare_metal(bare.out8(0xF4, 0) + bare.SPIN)) as machine:
+        machine.boot()
+        machine.wait(DEADLINE)
+        name = machine.threads[0].call(lambda vcpu: threading.current_thread())
+
+    assert name is threading.current_thread()
+
+
+def test_error_in_a_call_reaches_the_caller_and_not_the_vcpu(bare_metal: Configure) -> None:
+    with Machine(bare_metal(bare.say("up") + bare.SPIN)) as machine:
+        machine.boot()
+        machine.console.wait_for("up", timeout=DEADLINE)
+        thread = machine.threads[0]
+        with pytest.raises(HostError, match=r"KVM_SET_MSRS.*0x40001234"):
+            thread.call(lambda vcpu: vcpu.set_msrs([(0x10, 0), (0x4000_1234, 1)]))
+        index = thread.call(lambda vcpu: vcpu.index)
+
+    assert index == 0
+
+
+def test_stop_during_a_storm_of_kicks_and_calls(bare_metal: Configure) -> None:
+    with Machine(bare_metal(bare.SPIN)) as machine:
+        machine.boot()
+        thread = machine.threads[0]
+        callers = [
+            threading.Thread(target=lambda: [thread.call(lambda vcpu: 1) for _ in range(100)])
+            for _ in range(4)
+        ]
+        for caller in callers:
+            caller.start()
+        machine.stop()
+        for caller in callers:
+            caller.join(DEADLINE)
+
+    assert not any(caller.is_alive() for caller in callers)
