@@ -13,6 +13,7 @@ help: ## List the targets
 
 .PHONY: setup
 setup: $(READY) ## Create .venv with the package and its tools, and build the guest image once
+	@$(BIN)/python -m compileall -q virtio transport vmm
 	@$(BIN)/vmm image build
 
 $(READY): pyproject.toml
@@ -24,7 +25,8 @@ $(READY): pyproject.toml
 	  else echo "need the Debian package python3-venv" >&2; exit 2; fi; }
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check \
+	  --config-settings editable_mode=compat --editable '.[dev]'
 	@touch $@
 
 .PHONY: run

@@ -1,0 +1,54 @@
+"""The command line ``vmm``: one module per subcommand, imported when it is the one asked for."""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from virtio.errors import ConfigurationError, Error
+from vmm.ending import STATUS_CONFIGURATION, STATUS_HOST, STATUS_INTERRUPTED
+
+_SUBCOMMANDS: Final = {
+    "run": "boot a guest and connect this terminal to its console",
+    "demo": "boot the default guest through a short demonstration",
+    "image": "build, list or remove the cached guest images",
+    "doctor": "tell whether this host can run guests, and what to do if not",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; an error becomes one line on stderr."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser(argv).parse_args(argv)
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(options.verbose, 2)]
+    logging.basicConfig(format="vmm: %(levelname)s: %(name)s: %(message)s", level=level)
+    try:
+        status: int = options.execute(options)
+    except Error as error:
+        print(f"vmm: {error}", file=sys.stderr)
+        status = STATUS_CONFIGURATION if isinstance(error, ConfigurationError) else STATUS_HOST
+    except KeyboardInterrupt:
+        print("vmm: interrupted", file=sys.stderr)
+        status = STATUS_INTERRUPTED
+    return status
+
+
+def _parser(argv: list[str]) -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "-v", "--verbose", action="count", default=0, help="say more; twice for every detail"
+    )
+    parser = argparse.ArgumentParser(
+        prog="vmm",
+        description="Boot Linux guests under KVM, with virtio devices written in Python.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in _SUBCOMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text, parents=[common])
+        if name in argv:
+            module = importlib.import_module(f"vmm.cli.{name}")
+            module.add_arguments(command)
+            command.set_defaults(execute=module.execute)
+    return parser

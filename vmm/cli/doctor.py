@@ -1,0 +1,61 @@
+"""``vmm doctor``: tell whether this host can run guests, and what to do if not."""
+
+import argparse
+import os
+import shutil
+from collections.abc import Iterator
+
+from virtio.errors import Error
+from vmm.ending import STATUS_HOST
+from vmm.kvm.system import KVM_API_VERSION, KVM_CAP_MAX_VCPUS, Kvm
+from vmm.x86.platform import host_kind
+
+_IMAGE_TOOLS = {
+    "cc": "gcc",
+    "make": "make",
+    "flex": "flex",
+    "bison": "bison",
+    "bc": "bc",
+    "mke2fs": "e2fsprogs",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command: none."""
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Print the findings, and return 0 when guests can run here, else 125."""
+    usable = _print_kvm()
+    for line in _image_lines():
+        print(line)
+    print("this host can run guests" if usable else "this host cannot run guests as it is")
+    return 0 if usable else STATUS_HOST
+
+
+def _print_kvm() -> bool:
+    try:
+        with Kvm() as kvm:
+            vcpus = kvm.check(KVM_CAP_MAX_VCPUS)
+            kvm.create_vm().close()
+    except Error as error:
+        print(f"kvm:    {error}")
+        return False
+    print(f"kvm:    API version {KVM_API_VERSION}, up to {vcpus} vCPUs a guest")
+    print(f"host:   {host_kind()}")
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    print(f"        {os.cpu_count()} processors, {free} MiB of memory free")
+    return True
+
+
+def _image_lines() -> Iterator[str]:
+    from vmm.image import entries
+
+    cached = entries()
+    for entry in cached:
+        yield f"image:  {entry.name}"
+    if not cached:
+        yield "image:  the default guest is not built yet; vmm image build does it"
+    missing = sorted({package for tool, package in _IMAGE_TOOLS.items() if not shutil.which(tool)})
+    if missing:
+        yield f"tools:  to build images, install the Debian packages {' '.join(missing)}"

@@ -1,0 +1,161 @@
+"""``vmm run``: boot a guest, with this terminal as its console."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from virtio.errors import ConfigurationError
+from vmm.config import MachineConfig, parse_size
+from vmm.console import OutputSink
+from vmm.disk import DiskConfig
+from vmm.ending import End, Ending
+from vmm.machine import Machine
+from vmm.terminal import HELP_TEXT, ConsoleInput, EscapeAction, RawTerminal
+
+_INTERRUPTING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    add_machine_arguments(parser)
+    parser.add_argument(
+        "--on-reboot",
+        choices=("exit", "restart"),
+        default="exit",
+        help="what to do when the guest reboots (default: exit, with status 120)",
+    )
+    parser.add_argument("--stats", action="store_true", help="print counts at the end")
+    parser.add_argument(
+        "init_arguments", nargs="*", metavar="ARGUMENT", help="arguments for the guest's init"
+    )
+
+
+def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what machine to build."""
+    add = parser.add_argument
+    add("--kernel", type=Path, metavar="FILE", help="vmlinux or bzImage (default: our own guest)")
+    add("--initrd", type=Path, metavar="FILE", help="initial RAM disk")
+    add("--cmdline", default="", metavar="STR", help="added to the kernel command line")
+    add("--no-default-cmdline", action="store_true", help="take --cmdline as it is")
+    add(
+        "--boot", choices=("auto", "pvh", "linux64"), default="auto", help="how to enter the kernel"
+    )
+    add("--memory", default="128M", metavar="SIZE", help="guest RAM, such as 128M or 1G")
+    add("--cpus", type=int, default=1, metavar="N", help="virtual processors")
+    add(
+        "--disk",
+        action="append",
+        default=[],
+        metavar="FILE[,ro][,serial=S]",
+        help="a raw image as a virtio block device; may be repeated. More options: volatile,"
+        " block-size=N, queues=N; a comma in the name is doubled",
+    )
+    add(
+        "--rng",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="a virtio entropy device",
+    )
+    add("--timeout", type=float, metavar="SECONDS", help="end a guest that has not ended by then")
+
+
+def machine_config(options: argparse.Namespace) -> MachineConfig:
+    """Turn the options of :func:`add_machine_arguments` into a configuration.
+
+    The default guest gets its demonstration disk when no other disk is given.
+    """
+    if options.timeout is not None and not options.timeout > 0:
+        raise ConfigurationError(f"--timeout {options.timeout:g}: must be above 0 seconds")
+    config = MachineConfig(
+        kernel=options.kernel,
+        initrd=options.initrd,
+        cmdline=options.cmdline,
+        default_cmdline=not options.no_default_cmdline,
+        init_arguments=tuple(options.init_arguments),
+        boot=options.boot,
+        memory_bytes=parse_size(options.memory),
+        cpus=options.cpus,
+        disks=tuple(DiskConfig.parse(text) for text in options.disk),
+        rng=options.rng,
+    )
+    if config.kernel is None and not config.disks:
+        from vmm.image import demo_disk
+
+        config = replace(config, disks=(DiskConfig(str(demo_disk()), volatile=True),))
+    return config
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Run the guest, again after each reboot if asked for, and return the exit status."""
+    config = machine_config(options)
+    while True:
+        ending = _run_once(config, options)
+        if ending.end is not End.REBOOT or options.on_reboot == "exit":
+            return ending.status
+
+
+def _run_once(config: MachineConfig, options: argparse.Namespace) -> Ending:
+    with ExitStack() as stack:
+        interactive = sys.stdin is not None and sys.stdin.isatty()
+        machine = stack.enter_context(Machine(config))
+        stack.enter_context(interrupts_end(machine))
+        sink = stack.enter_context(OutputSink(1, on_gone=_output_gone(machine)))
+        machine.console.add_sink(sink.write)
+        if interactive:
+            stack.enter_context(RawTerminal(0))
+            print("vmm: Ctrl-A x ends the machine, Ctrl-A h shows more keys", file=sys.stderr)
+        machine.boot()
+        if sys.stdin is not None:
+            _connect_input(machine, sink if interactive else None)
+        ending = machine.wait(options.timeout)
+    report(ending, machine if options.stats else None)
+    return ending
+
+
+def _connect_input(machine: Machine, terminal: OutputSink | None) -> None:
+    def act(action: EscapeAction) -> None:
+        if action is EscapeAction.QUIT:
+            machine.end(End.INTERRUPTED, "ended by Ctrl-A x")
+        elif terminal is not None:
+            terminal.write(HELP_TEXT.encode())
+
+    console = machine.console
+    source = ConsoleInput(machine.loop, 0, console.receive, act if terminal else None)
+    console.on_space = source.on_space
+    source.start()
+
+
+def _output_gone(machine: Machine) -> Callable[[OSError], None]:
+    def gone(error: OSError) -> None:
+        machine.end(End.INTERRUPTED, f"nobody reads the console output any more: {error.strerror}")
+
+    return gone
+
+
+@contextmanager
+def interrupts_end(machine: Machine) -> Iterator[None]:
+    """Make SIGINT, SIGTERM and SIGHUP end the machine in good order, inside this block."""
+
+    def end(number: int, frame: Any) -> None:
+        machine.end(End.INTERRUPTED, f"interrupted by {signal.Signals(number).name}")
+
+    before = {number: signal.signal(number, end) for number in _INTERRUPTING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def report(ending: Ending, counted: Machine | None) -> None:
+    """Print on stderr how the guest ended, and the statistics of ``counted``."""
+    lines = [f"vmm: {ending.message}", *(f"vmm:   {line}" for line in ending.report)]
+    if counted is not None:
+        lines += [f"vmm: {line}" for line in counted.statistics.lines()]
+    with suppress(OSError):  # the terminal went away with the guest's output: the status tells
+        print("\n".join(lines), file=sys.stderr)

@@ -1,0 +1,78 @@
+"""What a machine is made of, as plain values that are checked when they are made."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from virtio.device import VirtioDevice
+from virtio.errors import ConfigurationError
+from vmm.disk import DiskConfig
+
+BootProtocol = Literal["auto", "pvh", "linux64"]
+
+PAGE_BYTES: Final = 4096
+MIN_MEMORY_BYTES: Final = 4 << 20
+MAX_MEMORY_BYTES: Final = 255 << 30
+MAX_CPUS: Final = 254
+
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = re.compile(r"(\d{1,12})([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineConfig:
+    """A machine: how it boots, its memory and processors, its devices.
+
+    * ``kernel``: ELF ``vmlinux`` or ``bzImage``; None for the default guest's kernel.
+    * ``initrd``: a file, or its contents; None for the default guest's, or for none when ``kernel``
+      is given.
+    * ``cmdline``: added to the kernel command line, after the defaults unless ``default_cmdline``
+      is off, and before ``init_arguments``, which are those of the guest's init.
+    * ``boot``: ``"auto"`` takes PVH when the kernel offers it, else its 64-bit entry.
+    * ``memory_bytes``: guest RAM, a multiple of 4096.
+    * ``disks``: one virtio block device each, ``/dev/vda`` first.
+    * ``rng``: whether there is a virtio entropy device.
+    * ``devices``: makers of further devices, such as a subclass of ``virtio.Device``.
+    * ``ring_features``: which of the transport-independent feature bits the devices offer, as a
+      mask; None for their default.
+    """
+
+    kernel: Path | None = None
+    initrd: Path | bytes | None = None
+    cmdline: str = ""
+    default_cmdline: bool = True
+    init_arguments: tuple[str, ...] = ()
+    boot: BootProtocol = "auto"
+    memory_bytes: int = 128 << 20
+    cpus: int = 1
+    disks: tuple[DiskConfig, ...] = ()
+    rng: bool = True
+    devices: tuple[Callable[[], VirtioDevice], ...] = ()
+    ring_features: int | None = None
+
+    def __post_init__(self) -> None:
+        if not MIN_MEMORY_BYTES <= self.memory_bytes <= MAX_MEMORY_BYTES:
+            raise ConfigurationError(
+                f"memory of {self.memory_bytes} bytes: allowed are"
+                f" {MIN_MEMORY_BYTES >> 20}M to {MAX_MEMORY_BYTES >> 30}G"
+            )
+        if self.memory_bytes % PAGE_BYTES:
+            raise ConfigurationError(
+                f"memory of {self.memory_bytes} bytes: must be a multiple of {PAGE_BYTES}"
+            )
+        if not 1 <= self.cpus <= MAX_CPUS:
+            raise ConfigurationError(f"{self.cpus} processors: allowed are 1 to {MAX_CPUS}")
+        if self.boot not in ("auto", "pvh", "linux64"):
+            raise ConfigurationError(f"boot {self.boot!r}: allowed are auto, pvh, linux64")
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that ``text`` means: digits and K, M, G or T (``128M``, ``1GiB``)."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ConfigurationError(
+            f"size {text!r}: a number of bytes, or one with K, M, G or T, such as 128M"
+        )
+    return int(match[1]) * _UNITS[match[2].upper()]

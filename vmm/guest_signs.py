@@ -1,0 +1,36 @@
+"""What a Linux guest says of its own end on the console, and what that means.
+
+A guest has few ways to tell the machine why it stops: a reset looks alike after ``reboot`` and
+after a panic, and a power-off without ACPI only halts. The kernel's last words, which it prints at
+every log level, tell them apart.
+"""
+
+import re
+from typing import Final
+
+_TIMESTAMP: Final = r"(?:<\d+>)?(?:\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? )?"
+_PANIC: Final = re.compile(_TIMESTAMP + r"Kernel panic - not syncing: (.*)")
+_PANIC_END: Final = re.compile(_TIMESTAMP + r"---\[ end Kernel panic - not syncing")
+_POWER_OFF: Final = re.compile(_TIMESTAMP + r"reboot: (?:Power down|System halted)")
+_RESTART: Final = re.compile(_TIMESTAMP + r"reboot: (?:Restarting system|machine restart)")
+
+
+class GuestSigns:
+    """The signs seen so far; :meth:`see` takes each line of the console."""
+
+    def __init__(self) -> None:
+        self.panic: str | None = None
+        self.panic_ended = False
+        self.powered_off = False
+        self.restarting = False
+
+    def see(self, line: str) -> None:
+        """Look at one line of console output."""
+        if match := _PANIC.match(line):
+            self.panic = self.panic or match[1].strip()
+        elif _PANIC_END.match(line):
+            self.panic_ended = True
+        elif _POWER_OFF.match(line):
+            self.powered_off = True
+        elif _RESTART.match(line):
+            self.restarting = True
