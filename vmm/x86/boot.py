@@ -1,0 +1,56 @@
+"""Puts everything that a Linux guest needs to start into its memory, in place of a firmware.
+
+The front of this package for the machine; what is written where is in :mod:`vmm.x86.layout`.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vmm.x86 import layout
+from vmm.x86.cmdline import build_cmdline, write_cmdline
+from vmm.x86.e820 import memory_map
+from vmm.x86.image_file import BootMemory
+from vmm.x86.initrd import Initrd, LoadedInitrd, load_initrd
+from vmm.x86.kernel import LoadedKernel, ProtocolChoice, load_kernel
+from vmm.x86.layout import VirtioMmioWindow
+from vmm.x86.mptable import write_mp_table
+from vmm.x86.pvh import write_start_info
+from vmm.x86.registers import EntryPoint, write_tables
+from vmm.x86.zero_page import write_zero_page
+
+
+@dataclass(frozen=True, slots=True)
+class BootSource:
+    """What to boot: kernel file, initrd (a file, or its bytes), command line, entry protocol."""
+
+    kernel: str | os.PathLike[str]
+    initrd: Initrd | None = None
+    cmdline: str = ""
+    protocol: ProtocolChoice = "auto"
+
+
+def write_boot(
+    memory: BootMemory, source: BootSource, *, cpus: int, windows: Sequence[VirtioMmioWindow] = ()
+) -> EntryPoint:
+    """Load the guest and write all tables for ``cpus`` CPUs and the virtio-mmio ``windows``.
+
+    Raises :class:`ConfigurationError` when the source cannot be booted in this memory.
+    """
+    write_mp_table(memory, cpus)
+    kernel = load_kernel(source.kernel, memory, protocol=source.protocol)
+    write_cmdline(memory, build_cmdline(source.cmdline, windows, kernel.cmdline_max))
+    initrd = load_initrd(source.initrd, memory, kernel) if source.initrd is not None else None
+    write_tables(memory, kernel.protocol)
+    return _write_start(memory, kernel, initrd)
+
+
+def _write_start(
+    memory: BootMemory, kernel: LoadedKernel, initrd: LoadedInitrd | None
+) -> EntryPoint:
+    ranges = memory_map(memory.regions)
+    if kernel.protocol == "pvh":
+        write_start_info(memory, initrd, ranges)
+        return EntryPoint("pvh", kernel.entry, rbx=layout.PVH_START_INFO)
+    write_zero_page(memory, kernel, initrd, ranges)
+    return EntryPoint("linux64", kernel.entry, rsi=layout.ZERO_PAGE, rsp=layout.BOOT_STACK)

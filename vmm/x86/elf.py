@@ -1,0 +1,205 @@
+"""ELF kernel images (``vmlinux``): what they ask to be loaded where, and how they are entered.
+
+Implements the ELF-64 program headers (System V ABI, "Program Header") and the PVH entry note
+(Xen x86/HVM direct boot ABI).
+"""
+
+import struct
+from dataclasses import dataclass
+from itertools import pairwise
+
+from virtio.errors import ConfigurationError
+from vmm.x86 import layout
+from vmm.x86.image_file import BootMemory, ImageFile, clear, low_ram_end
+
+ELF_MAGIC = b"\x7fELF"
+ELFCLASS64 = 2
+ELFDATA2LSB = 1
+ET_EXEC = 2
+EM_X86_64 = 62
+PT_LOAD = 1
+PT_INTERP = 3
+PT_NOTE = 4
+XEN_ELFNOTE_PHYS32_ENTRY = 18
+
+# Linux has five or six program headers; the bound keeps a hostile table from costing time.
+PROGRAM_HEADERS_MAX = 64
+# Linux has below 1 KiB of notes.
+NOTES_MAX = 1 << 16
+
+TYPES = {1: "an object file or kernel module", 3: "a shared library or a PIE program", 4: "a core"}
+MACHINES = {3: "i386", 8: "MIPS", 21: "PowerPC", 22: "S/390", 40: "Arm", 183: "Arm64"}
+MACHINES |= {243: "RISC-V", 258: "LoongArch"}
+
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+_NOTE = struct.Struct("<III")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One ``PT_LOAD``: ``file_size`` bytes at ``offset`` go to ``address``, zeros up to ``end``."""
+
+    offset: int
+    file_size: int
+    address: int
+    memory_size: int
+
+    @property
+    def end(self) -> int:
+        """First guest-physical address past the segment."""
+        return self.address + self.memory_size
+
+
+@dataclass(frozen=True, slots=True)
+class Elf:
+    """A checked ELF kernel: segments in ascending, disjoint order, and its two entry points.
+
+    ``pvh_entry`` is the 32-bit physical entry of its PVH note, None without such a note.
+    """
+
+    entry: int
+    pvh_entry: int | None
+    segments: tuple[Segment, ...]
+
+    @property
+    def start(self) -> int:
+        """Lowest address loaded."""
+        return self.segments[0].address
+
+    @property
+    def end(self) -> int:
+        """First address past everything loaded."""
+        return self.segments[-1].end
+
+
+def read_elf(image: ImageFile) -> Elf:
+    """Read and check the headers of an ELF kernel; nothing is loaded yet.
+
+    Raises :class:`ConfigurationError` when the file is no x86-64 kernel image, or a damaged one.
+    """
+    image.check_part("its ELF header", 0, _HEADER.size)
+    fields = _HEADER.unpack(image.read(0, _HEADER.size))
+    ident, kind, machine, _, entry, table, _, _, _, entry_size, count, *_ = fields
+    _check_identity(image, ident, kind, machine)
+    headers = _program_headers(image, table, entry_size, count)
+    if any(header[0] == PT_INTERP for header in headers):
+        raise ConfigurationError(f"{image.name}: is a dynamically linked program, not a kernel")
+    segments = _segments(image, headers)
+    pvh_entries = [_pvh_entry(image, header) for header in headers if header[0] == PT_NOTE]
+    pvh_entry = next((address for address in pvh_entries if address is not None), None)
+    return Elf(entry, pvh_entry, segments)
+
+
+def load_elf(image: ImageFile, elf: Elf, memory: BootMemory) -> None:
+    """Read every segment into guest memory and clear what the file leaves out (``.bss``).
+
+    Raises :class:`ConfigurationError` when RAM ends before the kernel does.
+    """
+    ram = low_ram_end(memory)
+    if elf.end > ram:
+        needed = -(-elf.end // layout.MEBIBYTE)
+        raise ConfigurationError(
+            f"{image.name}: RAM too small: the kernel ends at {elf.end:#x} and needs at least "
+            f"{needed} MiB, the machine has {ram // layout.MEBIBYTE} MiB below its 32-bit hole"
+        )
+    for segment in elf.segments:
+        with memory.view(segment.address, segment.file_size) as view:
+            image.read_into(view, segment.offset)
+        rest = segment.memory_size - segment.file_size
+        clear(memory, segment.address + segment.file_size, rest)
+
+
+def check_entry(image: ImageFile, elf: Elf, entry: int, what: str) -> None:
+    """Raise :class:`ConfigurationError` unless ``entry`` lies in the bytes of a loaded segment."""
+    if not any(part.address <= entry < part.address + part.file_size for part in elf.segments):
+        raise ConfigurationError(f"{image.name}: its {what} {entry:#x} is in no loaded segment")
+
+
+def _check_identity(image: ImageFile, ident: bytes, kind: int, machine: int) -> None:
+    if ident[:4] != ELF_MAGIC:
+        raise ConfigurationError(f"{image.name}: is not an ELF file")
+    if ident[5] != ELFDATA2LSB:
+        raise ConfigurationError(f"{image.name}: is a big-endian ELF file, not an x86-64 kernel")
+    if machine != EM_X86_64:
+        name = MACHINES.get(machine, f"machine {machine}")
+        raise ConfigurationError(f"{image.name}: is an ELF file for {name}, not x86-64")
+    if ident[4] != ELFCLASS64:
+        raise ConfigurationError(f"{image.name}: is a 32-bit ELF file, a 64-bit one is needed")
+    if kind != ET_EXEC:
+        name = TYPES.get(kind, f"an ELF file of type {kind}")
+        raise ConfigurationError(f"{image.name}: is {name}, not an executable kernel image")
+
+
+def _program_headers(
+    image: ImageFile, table: int, entry_size: int, count: int
+) -> list[tuple[int, ...]]:
+    if entry_size != _PROGRAM_HEADER.size or not 0 < count <= PROGRAM_HEADERS_MAX:
+        raise ConfigurationError(
+            f"{image.name}: has {count} program headers of {entry_size} bytes, "
+            f"1 to {PROGRAM_HEADERS_MAX} of {_PROGRAM_HEADER.size} are allowed"
+        )
+    image.check_part("its program header table", table, count * entry_size)
+    return list(_PROGRAM_HEADER.iter_unpack(image.read(table, count * entry_size)))
+
+
+def _segments(image: ImageFile, headers: list[tuple[int, ...]]) -> tuple[Segment, ...]:
+    loads = [header for header in headers if header[0] == PT_LOAD and header[6]]
+    segments = [
+        Segment(offset, file_size, address, memory_size)
+        for _, _, offset, _, address, file_size, memory_size, _ in loads
+    ]
+    if not segments:
+        raise ConfigurationError(f"{image.name}: has nothing to load (no PT_LOAD segment)")
+    segments.sort(key=lambda segment: segment.address)
+    for segment in segments:
+        _check_segment(image, segment)
+    for lower, upper in pairwise(segments):
+        if lower.end > upper.address:
+            raise ConfigurationError(f"{image.name}: two segments overlap at {upper.address:#x}")
+    return tuple(segments)
+
+
+def _check_segment(image: ImageFile, segment: Segment) -> None:
+    where = f"segment at {segment.address:#x} of {segment.memory_size:#x} bytes"
+    if segment.file_size > segment.memory_size:
+        raise ConfigurationError(
+            f"{image.name}: {where} has more bytes in the file ({segment.file_size:#x})"
+        )
+    image.check_part(f"its {where}", segment.offset, segment.file_size)
+    if segment.address < layout.HIGH_MEMORY:
+        raise ConfigurationError(
+            f"{image.name}: {where} overlaps the boot area, which ends at {layout.HIGH_MEMORY:#x}"
+        )
+    if segment.end > layout.LOW_RAM_END:
+        raise ConfigurationError(
+            f"{image.name}: {where} is outside RAM, which ends at {layout.LOW_RAM_END:#x} at most"
+        )
+
+
+def _pvh_entry(image: ImageFile, header: tuple[int, ...]) -> int | None:
+    """Walk one ``PT_NOTE``: ``namesz, descsz, type``, name, descriptor, each padded."""
+    offset, size, alignment = header[2], header[5], 8 if header[7] == 8 else 4
+    image.check_part("its note segment", offset, size)
+    notes = image.read(offset, min(size, NOTES_MAX))
+    position = 0
+    while position + _NOTE.size <= len(notes):
+        name_size, size, kind = _NOTE.unpack_from(notes, position)
+        name = position + _NOTE.size
+        descriptor = _align(name + name_size, alignment)
+        if kind == XEN_ELFNOTE_PHYS32_ENTRY and notes[name : name + name_size] == b"Xen\0":
+            return _pvh_address(image, notes[descriptor : descriptor + size])
+        position = _align(descriptor + size, alignment)
+    return None
+
+
+def _pvh_address(image: ImageFile, descriptor: bytes) -> int:
+    if len(descriptor) not in (4, 8):
+        raise ConfigurationError(
+            f"{image.name}: its PVH entry note has {len(descriptor)} bytes, 4 or 8 are allowed"
+        )
+    return int.from_bytes(descriptor, "little")
+
+
+def _align(value: int, alignment: int) -> int:
+    return -(-value // alignment) * alignment

@@ -1,0 +1,84 @@
+"""Where things stand in guest-physical memory on x86-64: the one source of addresses.
+
+The layout is Firecracker's, so that what is known about it holds here too; structure sizes are
+those of the documents named at the modules that write them.
+"""
+
+from typing import NamedTuple
+
+from virtio.errors import ConfigurationError
+
+PAGE_SIZE = 0x1000
+MEBIBYTE = 1 << 20
+
+BOOT_GDT = 0x500
+BOOT_IDT = 0x520
+PVH_START_INFO = 0x6000
+PVH_MODULES = 0x6040
+ZERO_PAGE = 0x7000
+# A machine boots by one protocol, so the PVH memory map may take the zero page's place.
+PVH_MEMORY_MAP = 0x7000
+BOOT_STACK = 0x8FF0
+PML4 = 0x9000
+PDPT = 0xA000
+PD = 0xB000
+IDENTITY_MAP_END = 1 << 30
+COMMAND_LINE = 0x20000
+COMMAND_LINE_SIZE = 0x10000
+SYSTEM_DATA = 0x9FC00
+MP_TABLE = 0x9FC00
+SYSTEM_DATA_END = 0xE0000
+HIGH_MEMORY = 0x100000
+
+LOW_RAM_END = 0xC000_0000
+ECAM = 0xEEC0_0000
+ECAM_END = 0xFEC0_0000
+IOAPIC = 0xFEC0_0000
+LOCAL_APIC = 0xFEE0_0000
+KVM_IDENTITY_MAP = 0xFFFB_C000
+KVM_TSS = 0xFFFB_D000
+HIGH_RAM = 0x1_0000_0000
+HIGH_RAM_END = 0x40_0000_0000
+
+RAM_MINIMUM = 2 * MEBIBYTE
+RAM_MAXIMUM = LOW_RAM_END + HIGH_RAM_END - HIGH_RAM
+
+SERIAL_IRQ = 4
+VIRTIO_MMIO = 0xC000_1000
+VIRTIO_MMIO_SIZE = 0x1000
+VIRTIO_MMIO_FIRST_IRQ = 5
+VIRTIO_MMIO_COUNT = 19
+
+
+class VirtioMmioWindow(NamedTuple):
+    """The register window of one virtio-mmio device: its address (4 KiB long) and its IRQ."""
+
+    address: int
+    irq: int
+
+
+def virtio_mmio_window(index: int) -> VirtioMmioWindow:
+    """Return the window of the ``index``-th virtio-mmio device.
+
+    Raises :class:`ConfigurationError` past the 19th: IRQs 5-23 are what one IOAPIC has left.
+    """
+    if not 0 <= index < VIRTIO_MMIO_COUNT:
+        raise ConfigurationError(
+            f"virtio-mmio device {index + 1}: a machine has at most {VIRTIO_MMIO_COUNT} of them"
+        )
+    return VirtioMmioWindow(VIRTIO_MMIO + index * VIRTIO_MMIO_SIZE, VIRTIO_MMIO_FIRST_IRQ + index)
+
+
+def ram_regions(size: int) -> list[tuple[int, int]]:
+    """Place ``size`` bytes of RAM around the 32-bit hole: ``(first address, length)`` each.
+
+    Raises :class:`ConfigurationError` for a size that is no multiple of 4 KiB, or out of bounds.
+    """
+    if not RAM_MINIMUM <= size <= RAM_MAXIMUM:
+        raise ConfigurationError(
+            f"RAM of {size} bytes: allowed are {RAM_MINIMUM} (2 MiB) to {RAM_MAXIMUM} (255 GiB)"
+        )
+    if size % PAGE_SIZE:
+        raise ConfigurationError(f"RAM of {size} bytes: must be a multiple of {PAGE_SIZE}")
+    low = min(size, LOW_RAM_END)
+    return [(0, low)] + [(HIGH_RAM, size - low)] * (size > low)

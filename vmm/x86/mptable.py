@@ -1,0 +1,87 @@
+"""The MP table, from which Linux learns of CPUs, IOAPIC and ISA interrupts when there is no ACPI.
+
+Implements the Intel MultiProcessor Specification 1.4, chapter 4.
+"""
+
+import struct
+
+from virtio.errors import ConfigurationError
+from virtio.memory import GuestMemory
+from vmm.x86 import layout
+
+# APIC IDs have 8 bits; one is the IOAPIC's, 0xff is broadcast.
+CPUS_MAX = 254
+ISA_INTERRUPTS = 24
+
+SPECIFICATION_1_4 = 4
+APIC_VERSION = 0x14
+ENABLED = 1
+BOOTSTRAP = 2
+CPU_SIGNATURE = 0x600
+FEATURES_FPU_APIC = 0x201
+INT, NMI, EXTINT = 0, 1, 3
+ALL_APICS = 0xFF
+
+# "_MP_", table address, length in 16 bytes, revision, checksum, feature bytes
+_FLOATING_POINTER = struct.Struct("<4sIBBB5s")
+# "PCMP", length, revision, checksum, OEM, product, OEM table and its size, entry count,
+# local APIC, extended length and checksum, reserved
+_HEADER = struct.Struct("<4sHBB8s12sIHHIHBx")
+# 0, APIC ID, version, flags, signature, features, reserved
+_PROCESSOR = struct.Struct("<BBBBII8x")
+_BUS = struct.Struct("<BB6s")
+# 2, ID, version, flags, address
+_IOAPIC = struct.Struct("<BBBBI")
+# 3 or 4, kind, polarity and trigger, source bus, source IRQ, destination APIC, destination pin
+_INTERRUPT = struct.Struct("<BBHBBBB")
+
+
+def write_mp_table(memory: GuestMemory, cpus: int) -> None:
+    """Write floating pointer and table where Linux looks: the last KiB of base memory.
+
+    Raises :class:`ConfigurationError` unless ``cpus`` is 1 to 254.
+    """
+    data = mp_table(cpus, layout.MP_TABLE)
+    memory.view(layout.MP_TABLE, len(data))[:] = data
+
+
+def mp_table(cpus: int, address: int) -> bytes:
+    """Return floating pointer and configuration table of ``cpus`` CPUs, to stand at ``address``."""
+    if not 1 <= cpus <= CPUS_MAX:
+        raise ConfigurationError(f"{cpus} CPUs: allowed are 1 to {CPUS_MAX}")
+    table = _table(_entries(cpus))
+    fields = (b"_MP_", address + _FLOATING_POINTER.size, 1, SPECIFICATION_1_4)
+    pointer = _FLOATING_POINTER.pack(*fields, 0, bytes(5))
+    return _FLOATING_POINTER.pack(*fields, _checksum(pointer), bytes(5)) + table
+
+
+def _entries(cpus: int) -> list[bytes]:
+    ioapic = cpus
+    flags = [ENABLED | BOOTSTRAP] + [ENABLED] * (cpus - 1)
+    return [
+        *(
+            _PROCESSOR.pack(0, cpu, APIC_VERSION, flags[cpu], CPU_SIGNATURE, FEATURES_FPU_APIC)
+            for cpu in range(cpus)
+        ),
+        _BUS.pack(1, 0, b"ISA   "),
+        _IOAPIC.pack(2, ioapic, APIC_VERSION, ENABLED, layout.IOAPIC),
+        *(_INTERRUPT.pack(3, INT, 0, 0, irq, ioapic, irq) for irq in range(ISA_INTERRUPTS)),
+        _INTERRUPT.pack(4, EXTINT, 0, 0, 0, 0, 0),
+        _INTERRUPT.pack(4, NMI, 0, 0, 0, ALL_APICS, 1),
+    ]
+
+
+def _table(entries: list[bytes]) -> bytes:
+    body = b"".join(entries)
+
+    def header(checksum: int) -> bytes:
+        fields = (b"PCMP", _HEADER.size + len(body), SPECIFICATION_1_4, checksum)
+        names = (b"PYVMM   ", b"MICROVM     ")
+        return _HEADER.pack(*fields, *names, 0, 0, len(entries), layout.LOCAL_APIC, 0, 0)
+
+    return header(_checksum(header(0) + body)) + body
+
+
+def _checksum(data: bytes) -> int:
+    """Return the byte that makes the sum of ``data`` and itself a multiple of 256."""
+    return -sum(data) & 0xFF
