@@ -1,0 +1,9 @@
+"""The register interface between a guest's driver and a virtio device."""
+
+from transport.core import VirtioTransport
+from transport.interrupt import InterruptLine
+from transport.mmio import VirtioMmio
+from transport.state import TransportState
+from transport.stats import TransportStats
+
+__all__ = ["InterruptLine", "TransportState", "TransportStats", "VirtioMmio", "VirtioTransport"]

@@ -1,0 +1,359 @@
+"""What every virtio transport shares: a device's life between a driver's registers and its queues.
+
+The status machine, feature negotiation, queues coming and going, reset, and saved state.
+VIRTIO 1.4 "Device Initialization", "Device Reset", "Virtqueue Reset".
+"""
+
+import threading
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Final, Self
+
+from transport.interrupt import InterruptLine, InterruptStatus
+from transport.negotiation import FeatureNegotiation
+from transport.queue_slot import QueueSlot, make_slots
+from transport.report import Reporter
+from transport.runner import DeviceRunner
+from transport.state import TransportState
+from transport.stats import TransportStats
+from transport.status import (
+    STEPS,
+    STOPPED,
+    VIRTIO_CONFIG_S_DRIVER_OK,
+    VIRTIO_CONFIG_S_FAILED,
+    VIRTIO_CONFIG_S_FEATURES_OK,
+    VIRTIO_CONFIG_S_NEEDS_RESET,
+    status_names,
+)
+from virtio.device import EventLoop, VirtioDevice
+from virtio.errors import ConfigurationError
+from virtio.features import VIRTIO_F_RING_RESET, mask
+from virtio.memory import GuestMemory
+from virtio.queue import Queue
+
+DESCRIBE_TIMEOUT_SECONDS: Final = 0.1
+
+
+class VirtioTransport:
+    """One device on its transport; a subclass adds the registers.
+
+    ``loop`` is the machine's event loop, which takes calls from any thread. ``notify_fds`` holds an
+    eventfd per queue: whoever adds to one notifies the device, and the machine calls
+    :meth:`handle_notify` when it can be read. Raises :class:`ConfigurationError` for a device whose
+    features or queue sizes are impossible.
+
+    Two locks. ``_registers`` guards what registers show and is held for moments; it never waits for
+    a device. ``_work`` is held while device code runs, and so by whatever must not meet running
+    device code: reset, activation, a queue coming or going. Order: ``_work`` first. The device's
+    ``config_lock`` is innermost of all.
+    """
+
+    def __init__(
+        self,
+        device: VirtioDevice,
+        memory: GuestMemory,
+        line: InterruptLine,
+        loop: EventLoop,
+        *,
+        name: str = "",
+    ) -> None:
+        self.device = device
+        self.memory = memory
+        self.name = name or type(device).__name__
+        self.report = Reporter(self.name)
+        self._counts = TransportStats()
+        self.status = 0
+        self.queue_select = 0
+        self.negotiation = FeatureNegotiation(device.device_features)
+        self._registers = threading.Lock()
+        self.interrupts = InterruptStatus(line, self._registers, self._counts)
+        with ExitStack() as files:
+            self.slots = make_slots(device.queue_max_sizes, files)
+            self._files = files.pop_all()
+        self.notify_fds = [slot.event.fd for slot in self.slots]
+        self._runner = DeviceRunner(device, self.slots, loop, self._counts, self._fail)
+        self._work = self._runner.work
+        self._guard = self._runner.guard
+        self._closed = False
+        self._find_queues()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the device for good and close the eventfds; harmless when repeated."""
+        with self._work:
+            if not self._closed:
+                self._closed = True
+                self._reset()
+                self._files.close()
+
+    # Status
+
+    def write_status(self, value: int) -> None:
+        """Take a write to the device status; returns when it is carried out (``COM-22``).
+
+        Zero resets. Else the bits that are new and in order are set one after the other, and none
+        is ever cleared (``COM-06`` to ``COM-09``).
+        """
+        with self._work:
+            if value == 0:
+                self._reset()
+            elif self._closed or self.status & STOPPED:
+                self.report.dropped("status %#x while stopped at %#x", value, self.status)
+            elif value & VIRTIO_CONFIG_S_FAILED:
+                self._set_status(VIRTIO_CONFIG_S_FAILED)
+                self._runner.stop()
+                self.interrupts.disable()
+            else:
+                self._advance(value)
+
+    def _advance(self, value: int) -> None:
+        for bit, needed in STEPS:
+            if not value & bit or self.status & bit:
+                continue
+            if self.status & needed != needed or not self._enter(bit):
+                self.report.dropped("status %#x refused at %#x", value, self.status)
+                return
+
+    def _enter(self, bit: int) -> bool:
+        if bit == VIRTIO_CONFIG_S_FEATURES_OK and not self._accept_features():
+            return False
+        self._set_status(bit)
+        if bit == VIRTIO_CONFIG_S_DRIVER_OK:
+            self._go_live()
+        return True
+
+    def _set_status(self, bit: int) -> None:
+        with self._registers:
+            self.status |= bit
+
+    def _go_live(self) -> None:
+        self.interrupts.enable()
+        self._runner.start(self.memory, self.features, self.interrupts.notify_config)
+
+    def _reset(self) -> None:
+        self._runner.hold()
+        self.interrupts.reset()
+        # The device before its queues: it may have to wait until the host lets go of buffers.
+        self._guard(None, self.device.reset)
+        self._runner.stop()
+        self._guard(None, self._find_queues)
+        with self._registers:
+            self.negotiation.reset()
+            self.queue_select = 0
+            for slot in self.slots:
+                slot.set_defaults()
+            self.status = 0
+
+    # Features
+
+    @property
+    def features(self) -> int:
+        """The negotiated feature set; empty before FEATURES_OK."""
+        return self.negotiation.accepted if self.negotiation.frozen else 0
+
+    def _accept_features(self) -> bool:
+        # Frozen first: another virtual CPU must not change the set while it is looked at.
+        with self._registers:
+            self.negotiation.frozen = True
+        accepted = self._guard(False, self._negotiate, self.negotiation.accepted)
+        with self._registers:
+            self.negotiation.frozen = accepted
+        return accepted
+
+    def _negotiate(self, features: int) -> bool:
+        if not self.negotiation.valid or not self.device.features_acceptable(features):
+            return False
+        self.device.negotiated(features)
+        self._find_queues()
+        return True
+
+    # Configuration space
+
+    def read_config(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes of the device's configuration space, zeros past its end."""
+        try:
+            with self.device.config_lock:
+                return self.device.read_config(offset, length)
+        except Exception as error:
+            with self._work:
+                self._fail(error)
+            return bytes(length)
+
+    def read_config_generation(self) -> int:
+        """Return the version of the configuration space (``COM-27``)."""
+        with self.device.config_lock:
+            return self.device.config_generation
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        """Pass a write to the configuration space on; waits for device code that is running."""
+        with self._work:
+            self._guard(None, self.device.write_config, offset, data)
+
+    # Queues
+
+    @property
+    def selected_queue(self) -> QueueSlot | None:
+        """The queue that the queue registers speak of, if it exists (``MMIO-08``)."""
+        index = self.queue_select
+        if index < len(self.slots) and self.slots[index].max_size:
+            return self.slots[index]
+        return None
+
+    def _find_queues(self) -> None:
+        for slot in self.slots:
+            slot.set_max_size(self.device.queue_max_size(slot.index))
+
+    def enable_queue(self, slot: QueueSlot) -> None:
+        """Enable a queue, unless it is; an impossible geometry breaks the device (``MMIO-12``)."""
+        with self._work:
+            if slot.ready:
+                return
+            if not self.status & VIRTIO_CONFIG_S_FEATURES_OK or self.status & STOPPED:
+                self.report.dropped("queue %d enabled at status %#x", slot.index, self.status)
+                return
+            queue = self._guard(None, slot.open, self.memory, self.features)
+            if queue is not None:
+                self._install(slot, queue)
+
+    def _install(self, slot: QueueSlot, queue: Queue) -> None:
+        queue.interrupt = self.interrupts.notify_used
+        with self._registers:
+            slot.queue = queue
+            slot.ready = True
+        if self._runner.live:
+            self._guard(None, self.device.enable_queue, slot.index, queue)
+            self._runner.serve_soon(slot)
+
+    def disable_queue(self, slot: QueueSlot) -> None:
+        """Disable a queue; after it nothing touches its rings or buffers (``MMIO-16``)."""
+        with self._work:
+            self._disable(slot)
+
+    def _disable(self, slot: QueueSlot) -> None:
+        if self._runner.live and slot.queue is not None:
+            self._guard(None, self.device.disable_queue, slot.index)
+        slot.stop()
+        with self._registers:
+            slot.ready = False
+
+    def reset_queue(self, slot: QueueSlot) -> None:
+        """Disable a queue and return it to its defaults; needs RING_RESET (``MMIO-34``)."""
+        if not self.features & mask(VIRTIO_F_RING_RESET):
+            self.report.dropped("queue %d reset without RING_RESET", slot.index)
+            return
+        slot.resetting = True
+        with self._work:
+            self._disable(slot)
+            with self._registers:
+                slot.set_defaults()
+
+    # Notifications
+
+    def notify(self, index: int) -> None:
+        """Take a driver's notification that came through a register; returns at once."""
+        if self._runner.live and index < len(self.slots) and self.slots[index].queue is not None:
+            self.slots[index].event.signal()
+        else:
+            self.report.dropped("notification for queue %d, which is not live", index)
+
+    def handle_notify(self, index: int) -> None:
+        """Serve the queue whose eventfd can be read, for one burst; never raises."""
+        self._runner.serve(self.slots[index])
+
+    def service(self) -> None:
+        """Serve every notification that is pending, until there is none left."""
+        while any(self._runner.serve(slot) for slot in self.slots):
+            pass
+
+    # Failure
+
+    def _fail(self, error: Exception) -> None:
+        """Set DEVICE_NEEDS_RESET, and tell a driver that is live (``COM-04``, ``COM-05``)."""
+        self.report.failed(error, "\n".join(self._description()))
+        self._runner.stop()
+        self._set_status(VIRTIO_CONFIG_S_NEEDS_RESET)
+        self.interrupts.notify_config()
+
+    @property
+    def stats(self) -> TransportStats:
+        """What was counted until now."""
+        completions = sum(slot.completions for slot in self.slots)
+        return replace(self._counts, completions=completions)
+
+    def describe(self) -> list[str]:
+        """Return a few lines on device and queues, for a person who looks for what went wrong."""
+        if not self._work.acquire(timeout=DESCRIBE_TIMEOUT_SECONDS):
+            return [self._headline(), "  a handler of the device has not returned"]
+        try:
+            return self._description()
+        finally:
+            self._work.release()
+
+    def _description(self) -> list[str]:
+        return [self._headline(), *(f"  {slot.describe()}" for slot in self.slots)]
+
+    def _headline(self) -> str:
+        return (
+            f"{self.name}: device type {self.device.device_id},"
+            f" status {self.status:#x} ({status_names(self.status)}),"
+            f" features {self.features:#x}, interrupt status {self.interrupts.value:#x},"
+            f" {self._counts.kicks} kicks, {self._counts.interrupts} interrupts"
+        )
+
+    # Saved state
+
+    def state(self) -> TransportState:
+        """Return all of the transport and its device, as they are between two pieces of work."""
+        with self._work:
+            device = self.device.state()
+            with self._registers:
+                return TransportState(
+                    status=self.status,
+                    features=self.negotiation.state(),
+                    queue_select=self.queue_select,
+                    interrupt_status=self.interrupts.value,
+                    queues=tuple(slot.state() for slot in self.slots),
+                    device=device,
+                )
+
+    def restore(self, state: TransportState) -> None:
+        """Take over a saved state, and go on with every queue that was live (``SPL-46``).
+
+        Guest memory must have its content of that time. Raises :class:`ConfigurationError` when
+        this cannot be the device that was saved.
+        """
+        if len(state.queues) != len(self.slots):
+            raise ConfigurationError(
+                f"{self.name}: the saved state has {len(state.queues)} queues,"
+                f" the device {len(self.slots)}; restore it to the device that was saved"
+            )
+        with self._work:
+            self._reset()
+            self.negotiation.restore(state.features)
+            if state.status & VIRTIO_CONFIG_S_FEATURES_OK:
+                self.device.negotiated(self.features)
+            self.device.restore(state.device)
+            self._find_queues()
+            self._restore_queues(state)
+            self.status = state.status
+            self.interrupts.restore(state.interrupt_status)
+            if state.status & VIRTIO_CONFIG_S_DRIVER_OK and not state.status & STOPPED:
+                self._go_live()
+
+    def _restore_queues(self, state: TransportState) -> None:
+        self.queue_select = state.queue_select
+        for slot, saved in zip(self.slots, state.queues, strict=True):
+            slot.restore(saved, self.memory)
+            if slot.queue is not None:
+                slot.queue.interrupt = self.interrupts.notify_used

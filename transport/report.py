@@ -1,0 +1,40 @@
+"""What a transport writes to the log about its driver and its device, a bounded amount a second."""
+
+import logging
+from typing import Final
+
+from virtio.errors import DriverError
+from virtio.rate import TokenBucket
+
+LINES_PER_SECOND: Final = 10
+
+_log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """The log of the device ``name``; bounded, so that no guest can fill a disk with it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._failures = TokenBucket(LINES_PER_SECOND, LINES_PER_SECOND)
+        self._accesses = TokenBucket(LINES_PER_SECOND, LINES_PER_SECOND)
+
+    def dropped(self, message: str, *values: object) -> None:
+        """Note an access that had no effect, for those who debug a driver."""
+        if _log.isEnabledFor(logging.DEBUG) and self._accesses.take(1):
+            _log.debug(f"%s: {message}", self.name, *values)
+
+    def failed(self, error: Exception, situation: str) -> None:
+        """Note why the device needs a reset: one line if the driver is at fault, all if we are."""
+        if not self._failures.take(1):
+            return
+        if isinstance(error, DriverError):
+            _log.warning("%s: %s; the device needs a reset", self.name, error)
+        else:
+            _log.error(
+                "%s: the device failed and needs a reset: %r\n%s",
+                self.name,
+                error,
+                situation,
+                exc_info=error,
+            )

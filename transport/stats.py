@@ -1,0 +1,17 @@
+"""What a transport counts, for tests that assert exact numbers and for the end-of-run report."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class TransportStats:
+    """Counts since the transport was made.
+
+    ``kicks`` are the driver's notifications, ``interrupts`` used buffer notifications,
+    ``config_changes`` configuration change notifications, ``completions`` chains handed back.
+    """
+
+    kicks: int = 0
+    interrupts: int = 0
+    completions: int = 0
+    config_changes: int = 0

@@ -1,0 +1,192 @@
+"""For tests of devices and transports: a loop, an interrupt line and a driver that wait for nobody.
+
+The driver has its own copy of every register offset and status bit, typed from VIRTIO 1.4 "MMIO
+Device Register Layout": what it shared with the transport it could not check.
+"""
+
+import select
+from collections import deque
+from collections.abc import Callable
+
+from transport.mmio import VirtioMmio
+from virtio.testing import QueueDriver
+
+
+class RecordingLine:
+    """An interrupt line that remembers: ``level``, and how often it was raised and lowered."""
+
+    def __init__(self) -> None:
+        self.level = False
+        self.edges = 0
+        self.falls = 0
+
+    def raise_(self) -> None:
+        """Signal the guest."""
+        self.level = True
+        self.edges += 1
+
+    def lower(self) -> None:
+        """Take the signal back."""
+        self.falls += self.level
+        self.level = False
+
+
+class ManualTimer:
+    """A call that is due at ``when`` on the clock of a :class:`ManualLoop`."""
+
+    def __init__(self, when: float, callback: Callable[[], object]) -> None:
+        self.when = when
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Forget the call."""
+        self.cancelled = True
+
+
+class ManualLoop:
+    """An event loop that runs only when told to, on a clock that moves only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.readers: dict[int, Callable[[], object]] = {}
+        self.writers: dict[int, Callable[[], object]] = {}
+        self.timers: list[ManualTimer] = []
+        self.soon: deque[Callable[[], object]] = deque()
+
+    def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
+        """Call ``callback`` in every :meth:`run_once` that finds ``fd`` readable."""
+        self.readers[fd] = callback
+
+    def remove_reader(self, fd: int) -> None:
+        """Stop that."""
+        self.readers.pop(fd, None)
+
+    def add_writer(self, fd: int, callback: Callable[[], object]) -> None:
+        """Call ``callback`` in every :meth:`run_once` that finds ``fd`` writable."""
+        self.writers[fd] = callback
+
+    def remove_writer(self, fd: int) -> None:
+        """Stop that."""
+        self.writers.pop(fd, None)
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> ManualTimer:
+        """Call ``callback`` when :meth:`advance` has passed that time."""
+        timer = ManualTimer(self.now + seconds, callback)
+        self.timers.append(timer)
+        return timer
+
+    def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` in the next :meth:`run_once`."""
+        self.soon.append(callback)
+
+    def run_once(self) -> None:
+        """Make the calls that are due now: soon ones, then those of descriptors."""
+        for _ in range(len(self.soon)):
+            self.soon.popleft()()
+        for table, event in ((self.readers, select.POLLIN), (self.writers, select.POLLOUT)):
+            for fd, callback in list(table.items()):
+                if fd in table and _is_ready(fd, event):
+                    callback()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and make the calls of the timers that it reaches, in their order."""
+        self.now += seconds
+        due = [timer for timer in self.timers if timer.when <= self.now]
+        self.timers = [timer for timer in self.timers if timer.when > self.now]
+        for timer in sorted(due, key=lambda one: one.when):
+            if not timer.cancelled:
+                timer.callback()
+
+
+class MmioDriver:
+    """The driver's side of the registers of a virtio-mmio device, one step at a time."""
+
+    def __init__(self, transport: VirtioMmio) -> None:
+        self.transport = transport
+
+    def read(self, offset: int) -> int:
+        """Return a 32-bit register."""
+        return int.from_bytes(self.transport.read(offset, 4), "little")
+
+    def write(self, offset: int, value: int) -> None:
+        """Write a 32-bit register."""
+        self.transport.write(offset, value.to_bytes(4, "little"))
+
+    @property
+    def status(self) -> int:
+        """The device status."""
+        return self.read(0x70)
+
+    @status.setter
+    def status(self, value: int) -> None:
+        self.write(0x70, value)
+
+    @property
+    def interrupt_status(self) -> int:
+        """Bit 0: used buffers; bit 1: the configuration changed."""
+        return self.read(0x60)
+
+    def acknowledge(self, bits: int) -> None:
+        """Clear bits of the interrupt status."""
+        self.write(0x64, bits)
+
+    def offered_features(self) -> int:
+        """Return the offered set, of all four words."""
+        features = 0
+        for word in range(4):
+            self.write(0x14, word)
+            features |= self.read(0x10) << 32 * word
+        return features
+
+    def accept_features(self, features: int) -> None:
+        """Write the accepted set, all four words of it."""
+        for word in range(4):
+            self.write(0x24, word)
+            self.write(0x20, features >> 32 * word & 0xFFFF_FFFF)
+
+    def negotiate(self, features: int = 1 << 32) -> bool:
+        """Reset, introduce the driver and settle the features; whether the device took them."""
+        self.status = 0
+        self.status = 0x01
+        self.status = 0x03
+        self.accept_features(features)
+        self.status = 0x0B
+        return self.status == 0x0B
+
+    def set_up_queue(
+        self, index: int, size: int, descriptor_area: int, driver_area: int, device_area: int
+    ) -> bool:
+        """Configure and enable a queue; whether it is enabled then."""
+        self.write(0x30, index)
+        self.write(0x38, size)
+        areas = ((0x80, descriptor_area), (0x90, driver_area), (0xA0, device_area))
+        for offset, address in areas:
+            self.write(offset, address & 0xFFFF_FFFF)
+            self.write(offset + 4, address >> 32)
+        self.write(0x44, 1)
+        return self.read(0x44) == 1
+
+    def go_live(self) -> None:
+        """Set DRIVER_OK, the last step of the initialization."""
+        self.status = 0x0F
+
+    def start(self, *queues: QueueDriver, features: int = 1 << 32) -> None:
+        """Initialize the device with the queues given, from index 0 on, up to DRIVER_OK.
+
+        Raises :class:`AssertionError` when the device refuses features or queues.
+        """
+        assert self.negotiate(features), f"the device refuses features {features:#x}"
+        for index, queue in enumerate(queues):
+            assert self.set_up_queue(index, *queue.layout), f"the device refuses queue {index}"
+        self.go_live()
+
+    def notify(self, index: int) -> None:
+        """Tell the device of buffers in a queue."""
+        self.write(0x50, index)
+
+
+def _is_ready(fd: int, event: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, event)
+    return bool(poll.poll(0))
