@@ -1,0 +1,343 @@
+"""The block device: a disk for the guest over any backend. VIRTIO 1.4 "Block Device"."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from virtio.block.backend import SECTOR_BYTES, BlockBackend
+from virtio.block.ranges import (
+    VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+    Range,
+    RangeLimits,
+    parse_ranges,
+)
+from virtio.block.request import (
+    VIRTIO_BLK_S_IOERR,
+    VIRTIO_BLK_S_OK,
+    VIRTIO_BLK_T_DISCARD,
+    VIRTIO_BLK_T_FLUSH,
+    VIRTIO_BLK_T_GET_ID,
+    VIRTIO_BLK_T_IN,
+    VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_T_SECURE_ERASE,
+    VIRTIO_BLK_T_WRITE_ZEROES,
+    Refused,
+    Request,
+    Transfer,
+    io_error,
+    unsupported,
+)
+from virtio.declarative import DEFAULT_RING_FEATURES, Device, feature, field, queue
+from virtio.errors import ConfigurationError
+from virtio.rate import TokenBucket
+
+if TYPE_CHECKING:
+    from virtio.chain import DescriptorChain
+    from virtio.device import TimerHandle
+
+logger = logging.getLogger(__name__)
+
+QUEUE_SIZE: Final = 256
+SERIAL_BYTES: Final = 20
+PAGE_BYTES: Final = 4096
+BLOCK_SIZES: Final = (512, 1024, 2048, 4096)
+MAX_QUEUES: Final = 64
+
+CHANGING_TYPES: Final = frozenset(
+    (
+        VIRTIO_BLK_T_OUT,
+        VIRTIO_BLK_T_DISCARD,
+        VIRTIO_BLK_T_WRITE_ZEROES,
+        VIRTIO_BLK_T_SECURE_ERASE,
+    )
+)
+
+
+def _writable(device: Block) -> bool:
+    return not device.backend.read_only
+
+
+class Block(Device):
+    """A disk that reads and writes a :class:`BlockBackend` in place, on the thread that serves it.
+
+    ``serial`` is what GET_ID answers, at most 20 ASCII characters; ``block_size`` the logical block
+    in bytes (512-4096); ``queues`` the number of request queues. A backend that is read-only makes
+    a read-only disk. Raises :class:`ConfigurationError` for what cannot be.
+
+    Writes are stable before they complete unless the driver took the duty to flush (``BLK-20``,
+    ``BLK-21``). After a failed sync no later one succeeds, as what was lost stays lost; this
+    outlives a reset (``BLK-25``). Host errors reach the driver as IOERR and the log, rate-limited.
+    """
+
+    device_id = 2
+
+    VIRTIO_BLK_F_SEG_MAX = feature(2)
+    VIRTIO_BLK_F_RO = feature(5, when=lambda device: device.backend.read_only)
+    VIRTIO_BLK_F_BLK_SIZE = feature(6)
+    VIRTIO_BLK_F_FLUSH = feature(9)
+    VIRTIO_BLK_F_TOPOLOGY = feature(10)
+    VIRTIO_BLK_F_CONFIG_WCE = feature(11, when=_writable)
+    VIRTIO_BLK_F_MQ = feature(12, when=lambda device: device.num_queues > 1)
+    VIRTIO_BLK_F_DISCARD = feature(13, when=lambda device: device.discards)
+    VIRTIO_BLK_F_WRITE_ZEROES = feature(14, when=_writable)
+
+    capacity = field("u64", 0x00)
+    seg_max = field("u32", 0x0C, feature=VIRTIO_BLK_F_SEG_MAX, default=QUEUE_SIZE - 2)
+    blk_size = field("u32", 0x14, feature=VIRTIO_BLK_F_BLK_SIZE)
+    physical_block_exp = field("u8", 0x18, feature=VIRTIO_BLK_F_TOPOLOGY)
+    min_io_size = field("u16", 0x1A, feature=VIRTIO_BLK_F_TOPOLOGY)
+    writeback = field("u8", 0x20, feature=VIRTIO_BLK_F_CONFIG_WCE, default=1)
+    num_queues = field("u16", 0x22, feature=VIRTIO_BLK_F_MQ, default=1)
+    max_discard_sectors = field("u32", 0x24, feature=VIRTIO_BLK_F_DISCARD, default=1 << 22)
+    max_discard_seg = field("u32", 0x28, feature=VIRTIO_BLK_F_DISCARD, default=16)
+    discard_sector_alignment = field("u32", 0x2C, feature=VIRTIO_BLK_F_DISCARD, default=8)
+    max_write_zeroes_sectors = field(
+        "u32", 0x30, feature=VIRTIO_BLK_F_WRITE_ZEROES, default=1 << 14
+    )
+    max_write_zeroes_seg = field("u32", 0x34, feature=VIRTIO_BLK_F_WRITE_ZEROES, default=1)
+    write_zeroes_may_unmap = field("u8", 0x38, feature=VIRTIO_BLK_F_WRITE_ZEROES)
+
+    def __init__(
+        self,
+        backend: BlockBackend,
+        *,
+        serial: str = "",
+        block_size: int = 512,
+        queues: int = 1,
+        ring_features: int = DEFAULT_RING_FEATURES,
+    ) -> None:
+        super().__init__(ring_features=ring_features)
+        self.backend = backend
+        self.serial = _serial(serial)
+        self.discards = backend.can_unmap and not backend.read_only
+        self.capacity = backend.size_bytes // SECTOR_BYTES
+        self.blk_size = _block_size(block_size, backend.size_bytes)
+        self.physical_block_exp = (PAGE_BYTES // block_size).bit_length() - 1
+        self.min_io_size = PAGE_BYTES // block_size
+        self.num_queues = _queue_count(queues)
+        self.write_zeroes_may_unmap = int(backend.can_unmap)
+        self._transfers: deque[Transfer] = deque()
+        self._timer: TimerHandle | None = None
+        self._sync_failed = False
+        self._log = TokenBucket(1, 10)
+        self._operations: dict[int, Callable[[Request], int | None]] = {
+            VIRTIO_BLK_T_IN: self._read,
+            VIRTIO_BLK_T_OUT: self._write,
+            VIRTIO_BLK_T_FLUSH: self._flush,
+            VIRTIO_BLK_T_GET_ID: self._get_id,
+            VIRTIO_BLK_T_DISCARD: self._discard,
+            VIRTIO_BLK_T_WRITE_ZEROES: self._write_zeroes,
+        }
+
+    @queue(size=QUEUE_SIZE, count="num_queues", multiqueue=VIRTIO_BLK_F_MQ, burst=16)
+    def requestq(self, chain: DescriptorChain, number: int) -> int | None:
+        """Serve one request; the data of a large one goes on in steps between other work."""
+        request = Request.parse(chain, number)
+        if isinstance(request, int):
+            return request
+        return self._answer(request, lambda: self._start(request))
+
+    def _answer(self, request: Request, work: Callable[[], int | None]) -> int | None:
+        """Do the work, or a step of it; returns the used length once there is a status."""
+        try:
+            written = work()
+        except Refused as refusal:
+            logger.debug("block %s: %s", self.serial, refusal)
+            return request.finish(refusal.status, 0)
+        except OSError as error:
+            if self._log.take(1):
+                logger.warning("block %s: %s failed: %s", self.serial, request, error)
+            return request.finish(VIRTIO_BLK_S_IOERR, 0)
+        return None if written is None else request.finish(VIRTIO_BLK_S_OK, written)
+
+    def _start(self, request: Request) -> int | None:
+        if request.type in CHANGING_TYPES and self.backend.read_only:
+            raise io_error(f"{request}: the disk is read-only")
+        operation = self._operations.get(request.type)
+        if operation is None:
+            raise unsupported(f"{request}: there is no such type")
+        return operation(request)
+
+    # Data
+
+    def _read(self, request: Request) -> int | None:
+        views, length = request.chain.writable, request.data_in_bytes
+        return self._begin(Transfer(request, views, length, request.offset, self.backend.readv))
+
+    def _write(self, request: Request) -> int | None:
+        views, length = request.data_out, request.data_out_bytes
+        return self._begin(Transfer(request, views, length, request.offset, self.backend.writev))
+
+    def _begin(self, transfer: Transfer) -> int | None:
+        if transfer.left % SECTOR_BYTES:
+            raise io_error(f"{transfer.request}: {transfer.left} bytes are no whole sectors")
+        written = self._advance(transfer)
+        if written is None:
+            self._transfers.append(transfer)
+            self._go_on_soon()
+        return written
+
+    def _advance(self, transfer: Transfer) -> int | None:
+        """Move a step within the capacity of this moment (``BLK-38``)."""
+        request = transfer.request
+        self._check_range(request, transfer.offset // SECTOR_BYTES, transfer.left // SECTOR_BYTES)
+        if not transfer.step():
+            return None
+        if request.type == VIRTIO_BLK_T_IN:
+            return request.data_in_bytes
+        self._stabilize()
+        return 0
+
+    def _check_range(self, request: Request, sector: int, sectors: int) -> None:
+        capacity = self.capacity
+        if sector > capacity or sectors > capacity - sector:
+            raise io_error(f"{request}: {sectors} sectors from {sector}, there are {capacity}")
+
+    def _go_on_soon(self) -> None:
+        if self._timer is None and self._transfers:
+            self._timer = self.loop.call_later(0, self._go_on)
+
+    def _go_on(self) -> None:
+        """Move one step of one transfer, then let others have their turn (``SPL-23``)."""
+        self._timer = None
+        if not self._transfers:
+            return
+        transfer = self._transfers.popleft()
+        length = self._answer(transfer.request, lambda: self._advance(transfer))
+        if length is None:
+            self._transfers.append(transfer)
+        else:
+            transfer.request.chain.complete(length)
+        self._go_on_soon()
+
+    # Cache
+
+    def negotiated(self, features: int) -> None:
+        """Take the accepted set: without FLUSH the cache starts as write-through (``BLK-22``)."""
+        super().negotiated(features)
+        self.writeback = int(not self.VIRTIO_BLK_F_CONFIG_WCE or self.VIRTIO_BLK_F_FLUSH)
+
+    @writeback.written
+    def _writeback_written(self, value: int) -> bool:
+        return value in (0, 1)
+
+    @property
+    def write_through(self) -> bool:
+        """Whether a write must be stable before it completes."""
+        if self.VIRTIO_BLK_F_CONFIG_WCE:
+            return not self.writeback
+        return not self.VIRTIO_BLK_F_FLUSH
+
+    def _stabilize(self) -> None:
+        if self.write_through:
+            self._sync()
+
+    def _flush(self, request: Request) -> int:
+        self._sync()
+        return 0
+
+    def _sync(self) -> None:
+        if self._sync_failed:
+            raise OSError(errno.EIO, "an earlier sync failed, and what it lost stays lost")
+        try:
+            self.backend.flush()
+        except OSError:
+            self._sync_failed = True
+            raise
+
+    # Ranges
+
+    def _discard(self, request: Request) -> int:
+        if not self.VIRTIO_BLK_F_DISCARD:
+            raise unsupported(f"{request}: DISCARD was not negotiated")
+        limits = RangeLimits(self.max_discard_seg, self.max_discard_sectors, flags=0)
+        for one in self._ranges(request, limits):
+            self.backend.discard(one.sector * SECTOR_BYTES, one.sectors * SECTOR_BYTES)
+        self._stabilize()
+        return 0
+
+    def _write_zeroes(self, request: Request) -> int:
+        if not self.VIRTIO_BLK_F_WRITE_ZEROES:
+            raise unsupported(f"{request}: WRITE_ZEROES was not negotiated")
+        limits = RangeLimits(
+            self.max_write_zeroes_seg,
+            self.max_write_zeroes_sectors,
+            flags=VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+        )
+        for one in self._ranges(request, limits):
+            offset, length = one.sector * SECTOR_BYTES, one.sectors * SECTOR_BYTES
+            self.backend.write_zeroes(offset, length, unmap=one.unmap)
+        self.write_zeroes_may_unmap = int(self.backend.can_unmap)
+        self._stabilize()
+        return 0
+
+    def _ranges(self, request: Request, limits: RangeLimits) -> list[Range]:
+        """Return the ranges that are not empty, all of them checked."""
+        ranges = parse_ranges(request, limits)
+        for one in ranges:
+            self._check_range(request, one.sector, one.sectors)
+        return [one for one in ranges if one.sectors]
+
+    # The rest
+
+    def _get_id(self, request: Request) -> int:
+        name = self.serial.encode("ascii").ljust(SERIAL_BYTES, b"\0")
+        return request.chain.write(name[: request.data_in_bytes])
+
+    def resize(self, sectors: int) -> None:
+        """Give the disk a new capacity, in 512-byte sectors, and tell the driver (``BLK-38``)."""
+        available = self.backend.size_bytes // SECTOR_BYTES
+        if not 0 <= sectors <= available:
+            raise ConfigurationError(f"disk of {sectors} sectors: 0 to {available} are allowed")
+        self.capacity = sectors
+
+    def disable_queue(self, index: int) -> None:
+        """Let go of the transfers of one queue."""
+        kept = (one for one in self._transfers if one.request.queue != index)
+        self._transfers = deque(kept)
+        super().disable_queue(index)
+
+    def reset(self) -> None:
+        """Let go of all transfers, and return to power-on (``BLK-42``)."""
+        self._transfers.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        super().reset()
+
+    def state(self) -> dict[str, Any]:
+        """Return the configuration, and whether a sync failed."""
+        return super().state() | {"sync_failed": self._sync_failed}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take them over."""
+        super().restore(state)
+        self._sync_failed = state["sync_failed"]
+
+
+def _serial(serial: str) -> str:
+    if len(serial) > SERIAL_BYTES or not serial.isascii() or not serial.isprintable():
+        raise ConfigurationError(
+            f"disk serial {serial!r}: at most {SERIAL_BYTES} printable ASCII characters are allowed"
+        )
+    return serial
+
+
+def _block_size(block_size: int, size_bytes: int) -> int:
+    if block_size not in BLOCK_SIZES:
+        raise ConfigurationError(f"disk block size {block_size}: 512, 1024, 2048, 4096 are allowed")
+    if size_bytes % block_size:
+        raise ConfigurationError(
+            f"disk block size {block_size}: the disk has {size_bytes} bytes, which is no multiple"
+        )
+    return block_size
+
+
+def _queue_count(queues: int) -> int:
+    if not 1 <= queues <= MAX_QUEUES:
+        raise ConfigurationError(f"disk with {queues} queues: 1 to {MAX_QUEUES} are allowed")
+    return queues

@@ -1,0 +1,92 @@
+"""The entropy device: random bytes for the guest. VIRTIO 1.4 "Entropy Device"."""
+
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from virtio.declarative import DEFAULT_RING_FEATURES, Device, queue
+from virtio.device import TimerHandle
+from virtio.rate import TokenBucket
+
+if TYPE_CHECKING:
+    from virtio.chain import DescriptorChain
+
+REQUEST_LIMIT: Final = 65536
+RETRY_SECONDS: Final = 0.05
+
+
+class Entropy(Device):
+    """Fills each buffer with at most ``REQUEST_LIMIT`` (64 KiB) fresh bytes, whatever its length.
+
+    ``source(n)`` returns up to ``n`` random bytes, none when it is dry; by default the kernel's
+    generator, which never is. ``bytes_per_second`` limits the rate, with a burst of one second.
+    A buffer that cannot be served yet is held, in order, until there is a byte for it (``RNG-02``).
+    """
+
+    device_id = 4
+    in_order = True
+
+    def __init__(
+        self,
+        *,
+        source: Callable[[int], bytes] = os.urandom,
+        bytes_per_second: int | None = None,
+        ring_features: int = DEFAULT_RING_FEATURES,
+    ) -> None:
+        super().__init__(ring_features=ring_features)
+        self._source = source
+        self.rate: TokenBucket | None = None
+        if bytes_per_second is not None:
+            self.rate = TokenBucket(bytes_per_second, bytes_per_second)
+        self._held: deque[DescriptorChain] = deque()
+        self._timer: TimerHandle | None = None
+
+    @queue(size=256)
+    def requestq(self, chain: "DescriptorChain") -> int | None:
+        """Fill one buffer, or hold it behind those that wait already."""
+        length = None if self._held else self._fill(chain)
+        if length is None:
+            self._hold(chain)
+        return length
+
+    def _fill(self, chain: "DescriptorChain") -> int | None:
+        """Return how many bytes were written: none for a buffer without room, ``None`` when dry."""
+        wanted = min(chain.writable_length, REQUEST_LIMIT)
+        if not wanted:
+            return 0
+        granted = self.rate.take(wanted) if self.rate else wanted
+        data = self._source(granted)[:granted] if granted else b""
+        if self.rate:
+            self.rate.give_back(granted - len(data))
+        return chain.write(data) if data else None
+
+    def _hold(self, chain: "DescriptorChain") -> None:
+        self._held.append(chain)
+        if self._timer is None:
+            self._timer = self.loop.call_later(RETRY_SECONDS, self._retry)
+
+    def _retry(self) -> None:
+        self._timer = None
+        while self._held:
+            length = self._fill(self._held[0])
+            if length is None:
+                self._timer = self.loop.call_later(RETRY_SECONDS, self._retry)
+                return
+            self._held.popleft().complete(length)
+
+    def _forget(self) -> None:
+        self._held.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def disable_queue(self, index: int) -> None:
+        """Let go of the buffers that wait."""
+        self._forget()
+        super().disable_queue(index)
+
+    def reset(self) -> None:
+        """Let go of the buffers that wait, and return to power-on."""
+        self._forget()
+        super().reset()
