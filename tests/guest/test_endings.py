@@ -53,9 +53,7 @@ PANIC = "Kernel panic - not syncing: Attempted to kill init!\n"
         pytest.param(
             bare.say(PANIC + "---[ end " + PANIC) + bare.SPIN, *(End.PANIC, 121), id="panic, stays"
         ),
-        pytest.param(
-            bare.say(PANIC) + bare.HALT_FOR_EVER, End.PANIC, 121, id="panic then halt"
-        ),
+        pytest.param(bare.say(PANIC) + bare.HALT_FOR_EVER, End.PANIC, 121, id="panic then halt"),
         pytest.param(bare.out8(0x505, 1), End.PANIC, 121, id="panic by pvpanic"),
         pytest.param(bare.UNDEFINED, End.TRIPLE_FAULT, 122, id="triple fault"),
         pytest.param(bare.HALT_FOR_EVER, End.HALTED, 126, id="halts for ever"),

@@ -1,0 +1,197 @@
+"""The command line as a user meets it: exit statuses, one-line errors, nothing left behind."""
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.guest import bare_metal as bare
+
+DEADLINE = 30.0
+MakeKernel = Callable[[bytes], str]
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> MakeKernel:
+    return lambda code: str(bare.write_kernel(tmp_path / "kernel", code + bare.SPIN))
+
+
+def vmm(*arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "vmm", *arguments]
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE, **options
+    )  # type: ignore[call-overload,no-any-return]
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "vmm", "run", "--no-rng", *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def output_of(process: subprocess.Popen[bytes]) -> int:
+    assert process.stdout is not None
+    return process.stdout.fileno()
+
+
+def start_on_terminal(*arguments: str) -> tuple[int, int]:
+    """Return the process, and the other end of the terminal that it is on."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "vmm", "run", "--no-rng", *arguments])
+    return pid, terminal
+
+
+def read_until(fd: int, wanted: bytes) -> bytes:
+    seen = b""
+    while wanted not in seen:
+        assert select.select([fd], [], [], DEADLINE)[0], f"no {wanted!r} in {seen!r}"
+        seen += os.read(fd, 4096)
+    return seen
+
+
+def test_guest_output_goes_to_stdout_and_the_ending_to_stderr(kernel: MakeKernel) -> None:
+    done = vmm("run", "--kernel", kernel(bare.say("hello\n") + bare.out8(0xF4, 7)))
+
+    assert (done.returncode, done.stdout) == (7, b"hello\n")
+    assert done.stderr == b"vmm: the guest reported status 7\n"
+
+
+def test_stats_are_exact(kernel: MakeKernel) -> None:
+    done = vmm("run", "--stats", "--kernel", kernel(bare.say("abc") + bare.out8(0xF4, 0)))
+
+    assert b"vmm: exits: io 4" in done.stderr
+    assert b"entropy: 0 kicks, 0 completions" in done.stderr
+
+
+def test_timeout_ends_a_guest_that_spins(kernel: MakeKernel) -> None:
+    done = vmm("run", "--timeout", "0.3", "--kernel", kernel(b""))
+
+    assert done.returncode == 124
+    assert b"vCPU 0: rip 0x1000000" in done.stderr
+
+
+def test_reboot_ends_the_run_by_default(kernel: MakeKernel) -> None:
+    done = vmm("run", "--kernel", kernel(bare.say("up\n") + bare.out8(0x64, 0xFE)))
+
+    assert (done.returncode, done.stdout) == (120, b"up\n")
+
+
+def test_reboot_can_restart_the_machine(kernel: MakeKernel) -> None:
+    code = bare.say("up\n") + bare.out8(0x64, 0xFE)
+    with started("--on-reboot", "restart", "--kernel", kernel(code)) as process:
+        read_until(output_of(process), b"up\nup\nup\n")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_ends_the_run_in_good_order(kernel: MakeKernel, number: signal.Signals) -> None:
+    with started("--kernel", kernel(bare.say("up\n"))) as process:
+        read_until(output_of(process), b"up\n")
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 130
+    assert errors == f"vmm: interrupted by {number.name}\n".encode()
+
+
+def test_reader_that_goes_away_ends_the_run(kernel: MakeKernel) -> None:
+    endless = bare.say("x") + b"\xeb" + bytes([0x100 - 2 - len(bare.say("x"))])
+    with started("--kernel", kernel(endless)) as process:
+        read_until(output_of(process), b"x")
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait(DEADLINE)
+        assert process.stderr is not None
+        errors = process.stderr.read()
+
+    assert process.returncode == 130
+    assert errors == b"vmm: nobody reads the console output any more: Broken pipe\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--kernel", "/nonexistent"], r"/nonexistent: .*[Nn]o such file"),
+        (["--kernel", "/etc"], r"/etc: .*directory"),
+        (["--kernel", "/bin/sh"], r"/bin/sh"),
+        (["--kernel", "/etc/passwd"], r"not an x86 kernel"),
+        (["--kernel", "KERNEL", "--initrd", "/nonexistent"], r"/nonexistent"),
+        (["--kernel", "KERNEL", "--disk", "/nonexistent"], r"/nonexistent"),
+        (["--kernel", "KERNEL", "--disk", "/etc"], r"/etc"),
+        (["--kernel", "KERNEL", "--disk", "x,weird=1"], r"weird=1"),
+        (["--kernel", "KERNEL", "--memory", "lots"], r"'lots'.*128M"),
+        (["--kernel", "KERNEL", "--memory", "1K"], r"4M to 255G"),
+        (["--kernel", "KERNEL", "--memory", "999999T"], r"4M to 255G"),
+        (["--kernel", "KERNEL", "--cpus", "0"], r"1 to 254"),
+        (["--kernel", "KERNEL", "--cpus", "many"], r"invalid int"),
+        (["--kernel", "KERNEL", "--timeout", "-1"], r"above 0"),
+        (["--kernel", "KERNEL", "--boot", "bios"], r"choose from"),
+        (["--kernel", "KERNEL", "--cmdline", "x" * 4000], r"command line.*2047"),
+        (["--kernel", "KERNEL", "--memory", "4M"], r"KERNEL|memory|RAM"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    kernel: MakeKernel, arguments: list[str], message: str
+) -> None:
+    path = kernel(b"")
+    done = vmm("run", *(path if argument == "KERNEL" else argument for argument in arguments))
+
+    assert done.returncode == 2
+    last = done.stderr.decode().splitlines()[-1]
+    assert re.search(message.replace("KERNEL", path), last), last
+    assert b"Traceback" not in done.stderr
+
+
+def test_initrd_too_big_for_the_memory_is_refused(kernel: MakeKernel, tmp_path: Path) -> None:
+    initrd = tmp_path / "initrd"
+    with open(initrd, "wb") as file:
+        file.truncate(64 << 20)
+    done = vmm("run", "--kernel", kernel(b""), "--memory", "32M", "--initrd", str(initrd))
+
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_terminal_is_raw_while_the_guest_runs_and_restored_after(kernel: MakeKernel) -> None:
+    pid, terminal = start_on_terminal("--kernel", kernel(bare.say("up\n")))
+    before = termios.tcgetattr(terminal)
+    seen = read_until(terminal, b"up")
+    during = termios.tcgetattr(terminal)
+    os.write(terminal, b"\x01x")
+    seen += read_until(terminal, b"ended by Ctrl-A x")
+    _, status = os.waitpid(pid, 0)
+    after = termios.tcgetattr(terminal)
+    os.close(terminal)
+
+    assert b"Ctrl-A x" in seen
+    assert before[3] & termios.ICANON
+    assert not during[3] & termios.ICANON
+    assert after == before
+    assert os.waitstatus_to_exitcode(status) == 130
+
+
+def test_terminal_that_goes_away_ends_the_run(kernel: MakeKernel) -> None:
+    pid, terminal = start_on_terminal("--kernel", kernel(bare.say("up\n")))
+    read_until(terminal, b"up")
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 130
