@@ -1,12 +1,8 @@
-"""For tests of devices and transports: a loop, an interrupt line and a driver that wait for nobody.
+"""For tests of transports: an interrupt line that remembers, and a driver of the registers.
 
 The driver has its own copy of every register offset and status bit, typed from VIRTIO 1.4 "MMIO
 Device Register Layout": what it shared with the transport it could not check.
 """
-
-import select
-from collections import deque
-from collections.abc import Callable
 
 from transport.mmio import VirtioMmio
 from virtio.testing import QueueDriver
@@ -29,74 +25,6 @@ class RecordingLine:
         """Take the signal back."""
         self.falls += self.level
         self.level = False
-
-
-class ManualTimer:
-    """A call that is due at ``when`` on the clock of a :class:`ManualLoop`."""
-
-    def __init__(self, when: float, callback: Callable[[], object]) -> None:
-        self.when = when
-        self.callback = callback
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        """Forget the call."""
-        self.cancelled = True
-
-
-class ManualLoop:
-    """An event loop that runs only when told to, on a clock that moves only when told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.readers: dict[int, Callable[[], object]] = {}
-        self.writers: dict[int, Callable[[], object]] = {}
-        self.timers: list[ManualTimer] = []
-        self.soon: deque[Callable[[], object]] = deque()
-
-    def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
-        """Call ``callback`` in every :meth:`run_once` that finds ``fd`` readable."""
-        self.readers[fd] = callback
-
-    def remove_reader(self, fd: int) -> None:
-        """Stop that."""
-        self.readers.pop(fd, None)
-
-    def add_writer(self, fd: int, callback: Callable[[], object]) -> None:
-        """Call ``callback`` in every :meth:`run_once` that finds ``fd`` writable."""
-        self.writers[fd] = callback
-
-    def remove_writer(self, fd: int) -> None:
-        """Stop that."""
-        self.writers.pop(fd, None)
-
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> ManualTimer:
-        """Call ``callback`` when :meth:`advance` has passed that time."""
-        timer = ManualTimer(self.now + seconds, callback)
-        self.timers.append(timer)
-        return timer
-
-    def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` in the next :meth:`run_once`."""
-        self.soon.append(callback)
-
-    def run_once(self) -> None:
-        """Make the calls that are due now: soon ones, then those of descriptors."""
-        for _ in range(len(self.soon)):
-            self.soon.popleft()()
-        for table, event in ((self.readers, select.POLLIN), (self.writers, select.POLLOUT)):
-            for fd, callback in list(table.items()):
-                if fd in table and _is_ready(fd, event):
-                    callback()
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass, and make the calls of the timers that it reaches, in their order."""
-        self.now += seconds
-        due = [timer for timer in self.timers if timer.when <= self.now]
-        self.timers = [timer for timer in self.timers if timer.when > self.now]
-        for timer in sorted(due, key=lambda one: one.when):
-            if not timer.cancelled:
-                timer.callback()
 
 
 class MmioDriver:
@@ -184,9 +112,3 @@ class MmioDriver:
     def notify(self, index: int) -> None:
         """Tell the device of buffers in a queue."""
         self.write(0x50, index)
-
-
-def _is_ready(fd: int, event: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, event)
-    return bool(poll.poll(0))

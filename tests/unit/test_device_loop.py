@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from transport.device_loop import DeviceLoop
-from transport.testing import ManualLoop
+from virtio.testing import ManualLoop
 
 
 class Setting:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from transport import VirtioMmio
-from transport.testing import ManualLoop, MmioDriver, RecordingLine
+from transport.testing import MmioDriver, RecordingLine
 from virtio.chain import DescriptorChain
 from virtio.declarative import DEFAULT_RING_FEATURES, Device, feature, field, queue
-from virtio.testing import SplitDriver, flat_memory
+from virtio.testing import ManualLoop, SplitDriver, flat_memory
 
 FEATURES_WITH_RING_RESET = 1 << 40 | 1 << 32
 FEATURES_WITH_NOTIFICATION_DATA = 1 << 38 | 1 << 32

@@ -83,10 +83,12 @@ def test_two_senders_do_not_mix_within_a_line() -> None:
     port.room = 1 << 20
     console.connect(port)
     lines = [b"a" * 63 + b"\n", b"b" * 63 + b"\n"]
-    senders = [
-        threading.Thread(target=lambda line=line: [console.send(line) for _ in range(500)])
-        for line in lines
-    ]
+
+    def send(line: bytes) -> None:
+        for _ in range(500):
+            console.send(line)
+
+    senders = [threading.Thread(target=send, args=(line,)) for line in lines]
     for sender in senders:
         sender.start()
     for sender in senders:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from transport import VirtioMmio
-from transport.testing import ManualLoop, MmioDriver, RecordingLine
+from transport.testing import MmioDriver, RecordingLine
 from virtio.chain import DescriptorChain
 from virtio.declarative import Device, queue
-from virtio.testing import SplitDriver, flat_memory
+from virtio.testing import ManualLoop, SplitDriver, flat_memory
 
 
 class Shout(Device):

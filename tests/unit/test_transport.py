@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import pytest
 
 from transport import VirtioMmio
-from transport.testing import ManualLoop, MmioDriver, RecordingLine
+from transport.testing import MmioDriver, RecordingLine
 from virtio.chain import DescriptorChain
 from virtio.declarative import Device, field, queue
 from virtio.device import Activation, VirtioDevice
 from virtio.errors import ConfigurationError, DriverError
 from virtio.queue import Queue
-from virtio.testing import PackedDriver, SplitDriver, flat_memory
+from virtio.testing import ManualLoop, PackedDriver, SplitDriver, flat_memory
 
 PATIENCE_SECONDS = 10
 A_MOMENT_SECONDS = 0.05

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 import pytest
 
 from transport import TransportState, VirtioMmio
-from transport.testing import ManualLoop, MmioDriver, RecordingLine
+from transport.testing import MmioDriver, RecordingLine
 from virtio.chain import DescriptorChain
 from virtio.declarative import Device, feature, field, queue
 from virtio.device import VirtioDevice
 from virtio.errors import ConfigurationError
 from virtio.memory import FlatMemory
-from virtio.testing import SplitDriver, flat_memory
+from virtio.testing import ManualLoop, SplitDriver, flat_memory
 
 
 class Counter(Device):
