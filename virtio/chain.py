@@ -1,0 +1,197 @@
+"""The descriptor chain: one request of the driver, as zero-copy views of guest memory.
+
+A chain is built from *copies* of its descriptors, and everything here is decided from those copies:
+the driver may rewrite its descriptors at any moment, and gains nothing by it.
+VIRTIO 1.4 "Message Framing", "The Virtqueue Descriptor Table".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from virtio.errors import DriverError
+from virtio.memory import MemoryAccessError
+
+if TYPE_CHECKING:
+    from virtio.queue import Queue
+
+VIRTQ_DESC_F_NEXT: Final = 1
+VIRTQ_DESC_F_WRITE: Final = 2
+VIRTQ_DESC_F_INDIRECT: Final = 4
+
+MAX_CHAIN_DESCRIPTORS: Final = 1024
+"""The most descriptors that one chain may have, direct and indirect together (SPL-20).
+
+It is the most buffers that one ``preadv`` takes (``IOV_MAX``), and it bounds the work that one
+chain can cause. A longer chain is a :class:`DriverError`.
+"""
+
+MAX_CHAIN_BYTES: Final = 1 << 32
+"""The most bytes that one chain may describe. VIRTIO 1.4 "The Virtqueue Descriptor Table"."""
+
+Descriptor = tuple[int, int, int]
+"""The copy of a descriptor: guest-physical address, length in bytes, flags."""
+
+
+class DescriptorChain:
+    """One request: what the driver lets the device read, then what it lets the device write.
+
+    ``readable`` and ``writable`` are views straight into guest memory, none of them empty. How the
+    driver cut its request into segments means nothing (SPL-19): use :meth:`read`, :meth:`write`
+    and :meth:`split_status` for headers, answers and trailers. Each chain goes back to the driver
+    exactly once: by :meth:`complete`, or by :meth:`Queue.add_used <virtio.queue.Queue.add_used>`.
+    From then on it has no views.
+
+    ``readable_length`` and ``writable_length`` are the bytes of each side, and ``room`` is what
+    ``writable_length`` was before a status byte was taken off. ``head_index`` is the number of the
+    first descriptor in the table or ring, ``buffer_id`` the name under which the chain goes back to
+    the driver (in the split form, the same number), ``slots`` the number of ring entries that it
+    takes, and ``descriptors`` the copies that it is made of.
+
+    Raises :class:`DriverError` when a readable descriptor follows a writable one (SPL-17), when
+    the chain has too many bytes (SPL-14), or when a segment is not inside guest RAM (SPL-15).
+    """
+
+    __slots__ = (
+        "_queue",
+        "buffer_id",
+        "descriptors",
+        "head_index",
+        "readable",
+        "readable_length",
+        "room",
+        "slots",
+        "writable",
+        "writable_length",
+    )
+
+    def __init__(
+        self,
+        queue: Queue,
+        descriptors: Sequence[Descriptor],
+        head_index: int,
+        buffer_id: int,
+        slots: int = 1,
+    ) -> None:
+        self._queue = queue
+        self.descriptors = descriptors
+        self.head_index = head_index
+        self.buffer_id = buffer_id
+        self.slots = slots
+        readable: list[memoryview] = []
+        writable: list[memoryview] = []
+        readable_length = writable_length = 0
+        writing = False
+        view_of = queue.memory.view
+        for address, length, flags in descriptors:
+            if flags & VIRTQ_DESC_F_WRITE:
+                writing = True
+                writable_length += length
+            elif writing:
+                raise self._error("SPL-17", "a readable descriptor follows a writable one")
+            else:
+                readable_length += length
+            if not length:  # allowed, wherever the empty segment claims to be (SPL-16)
+                continue
+            try:
+                view = view_of(address, length)
+            except MemoryAccessError:
+                side = writable if writing else readable
+                side += self._views_across_regions(address, length, writing)
+                continue
+            if writing:
+                writable.append(view)
+            else:
+                readable.append(view.toreadonly())
+        if readable_length + writable_length > MAX_CHAIN_BYTES:
+            total = readable_length + writable_length
+            raise self._error("SPL-14", f"{total} bytes in all, at most 2^32 are allowed")
+        self.readable = readable
+        self.writable = writable
+        self.readable_length = readable_length
+        self.writable_length = self.room = writable_length
+
+    def read(self, length: int, offset: int = 0) -> bytes:
+        """Copy up to ``length`` readable bytes out, from byte ``offset`` on, across segments.
+
+        The answer is shorter when the driver supplied less.
+        """
+        if self.readable and offset + length <= len(self.readable[0]):
+            return bytes(self.readable[0][offset : offset + length])
+        parts: list[memoryview] = []
+        for view in self.readable:
+            if length <= 0:
+                break
+            part = view[offset : offset + length]
+            offset = max(0, offset - len(view))
+            length -= len(part)
+            parts.append(part)
+        return b"".join(parts)
+
+    def write(self, data: bytes | bytearray | memoryview, offset: int = 0) -> int:
+        """Copy ``data`` into the writable part, from byte ``offset`` on, across segments.
+
+        Returns the number of bytes written: fewer than ``data`` has when there is less room.
+        """
+        source = memoryview(data).cast("B")
+        written = 0
+        for view in self.writable:
+            if offset >= len(view):
+                offset -= len(view)
+                continue
+            count = min(len(view) - offset, len(source) - written)
+            view[offset : offset + count] = source[written : written + count]
+            written += count
+            offset = 0
+            if written == len(source):
+                break
+        return written
+
+    def split_status(self) -> memoryview | None:
+        """Take the last writable byte off ``writable`` and return it as a view of its own.
+
+        Returns None when there is no writable byte. The lengths given to :meth:`complete` still
+        count it.
+        """
+        if not self.writable:
+            return None
+        last = self.writable.pop()
+        if len(last) > 1:
+            self.writable.append(last[:-1])
+        self.writable_length -= 1
+        return last[-1:]
+
+    def complete(self, length: int) -> None:
+        """Give the chain back with ``length`` bytes written, and notify the driver if it asks.
+
+        Raises :class:`InternalError` for a chain already given back, or for a length that exceeds
+        the writable part (SPL-34). Does nothing once the queue has been reset.
+        """
+        self._queue.add_used(self, length)
+        self._queue.notify()
+
+    def release_views(self) -> None:
+        """Make the views unusable, also where a device kept one: the queue has been reset."""
+        for view in self.readable + self.writable:
+            with suppress(BufferError):  # still exported, so its holder keeps it alive anyway
+                view.release()
+        self.readable, self.writable = [], []
+
+    def __repr__(self) -> str:
+        parts = ", ".join(
+            f"{'W' if flags & VIRTQ_DESC_F_WRITE else 'R'} {address:#x}+{length:#x}"
+            for address, length, flags in self.descriptors
+        )
+        return f"<DescriptorChain {self.head_index} of queue {self._queue.index}: {parts}>"
+
+    def _views_across_regions(self, address: int, length: int, writing: bool) -> list[memoryview]:
+        try:
+            views = self._queue.memory.views(address, length)
+        except MemoryAccessError as error:
+            raise self._error("SPL-15", str(error)) from None
+        return views if writing else [view.toreadonly() for view in views]
+
+    def _error(self, item: str, message: str) -> DriverError:
+        return self._queue._error(item, message, self.head_index)

@@ -1,0 +1,28 @@
+"""The memory fence that both notification schemes need, in plain Python.
+
+A device that publishes a used buffer and then looks whether the driver wants to hear of it does a
+store and then a load of another location. So does the driver, the other way round: it asks to be
+told, and then looks whether something has arrived. Processors, x86-64 included, let such a load
+overtake the store. Then each side misses what the other one wrote, and both sleep for ever: the
+lost wake-up of SPL-41 and SPL-44.
+
+CPython has no fence to call. Taking a lock, though, executes an atomic read-modify-write, which on
+x86-64 is a full fence whatever the lock is for. Each queue has its own, so nobody waits for it.
+
+All other pairs that matter (data before index, index before data) are two stores or two loads,
+which x86-64 keeps in order by itself. A host with weaker ordering needs more than this module.
+"""
+
+from collections.abc import Callable
+from threading import Lock
+
+
+def make_fence() -> Callable[[], None]:
+    """Return a function that no store before its call and no load after it can cross."""
+    lock = Lock()
+
+    def fence() -> None:
+        with lock:
+            pass
+
+    return fence
