@@ -288,8 +288,11 @@ class VirtioTransport:
     @property
     def stats(self) -> TransportStats:
         """What was counted until now."""
-        completions = sum(slot.completions for slot in self.slots)
-        return replace(self._counts, completions=completions)
+        traffic = [slot.traffic for slot in self.slots]
+        completions, read, written = (sum(counts) for counts in zip(*traffic, strict=True))
+        return replace(
+            self._counts, completions=completions, bytes_read=read, bytes_written=written
+        )
 
     def describe(self) -> list[str]:
         """Return a few lines on device and queues, for a person who looks for what went wrong."""

@@ -43,7 +43,7 @@ class QueueSlot:
         self.max_size = 0
         self.queue: Queue | None = None
         self._last_seen = ""
-        self._completions_before = 0
+        self._past_traffic = (0, 0, 0)
         self.set_defaults()
 
     def set_defaults(self) -> None:
@@ -87,15 +87,22 @@ class QueueSlot:
         """Cut the queue off its rings for good; what it was is kept for :meth:`describe`."""
         if self.queue is not None:
             self._last_seen = f"stopped at {_positions(self.queue)}"
-            self._completions_before = self.completions
+            self._past_traffic = self.traffic
             self.queue.interrupt = None
             self.queue.reset()
             self.queue = None
 
     @property
-    def completions(self) -> int:
-        """How many chains were handed back, over all queues that were ever here."""
-        return self._completions_before + getattr(self.queue, "completed", 0)
+    def traffic(self) -> tuple[int, int, int]:
+        """Chains handed back, bytes they offered, bytes written; of all queues that were here."""
+        completed, read, written = self._past_traffic
+        if self.queue is None:
+            return completed, read, written
+        return (
+            completed + self.queue.completed,
+            read + self.queue.bytes_read,
+            written + self.queue.bytes_written,
+        )
 
     def state(self) -> QueueSlotState:
         """Return the registers, and the queue if it is live, as a plain value."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final, Literal
 
-from virtio.chain import Descriptor, DescriptorChain
+from virtio.chain import DescriptorChain
 from virtio.errors import DriverError, InternalError
 from virtio.features import (
     VIRTIO_F_IN_ORDER,
@@ -21,6 +20,9 @@ from virtio.features import (
 )
 from virtio.fence import make_fence
 from virtio.memory import GuestMemory, MemoryAccessError
+from virtio.queue_state import QueueLayout as QueueLayout
+from virtio.queue_state import QueueState as QueueState
+from virtio.queue_state import SavedChain as SavedChain
 
 if sys.byteorder != "little":
     raise ImportError("virtio.queue stores ring fields natively: it needs a little-endian host")
@@ -33,50 +35,6 @@ MAX_USED_LENGTH: Final = (1 << 32) - 1
 """A used length has 32 bits: of a chain of 2^32 bytes, one less is told (SPL-34)."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueueLayout:
-    """Where the driver put a queue: its size in entries, and three guest-physical addresses."""
-
-    size: int
-    descriptor_area: int
-    driver_area: int
-    device_area: int
-
-
-@dataclass(frozen=True, slots=True)
-class SavedChain:
-    """A chain that the device had not given back when the state of its queue was taken.
-
-    ``used_length`` is set when the device was done with it, and only its turn had not come.
-    """
-
-    descriptors: tuple[Descriptor, ...]
-    head_index: int
-    buffer_id: int
-    slots: int
-    used_length: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class QueueState:
-    """All of a queue that is not in guest memory, as a plain value.
-
-    The two positions count ring entries: modulo 65536 in the split form; modulo twice the queue
-    size in the packed form, where the first lap is the one with wrap counter 1. ``unsignalled``
-    counts the entries used since the driver's wish to be notified was last looked at. ``breach``
-    is the item, message and chain of the error that broke the queue.
-    """
-
-    index: int
-    layout: QueueLayout
-    features: int
-    next_avail: int
-    next_used: int
-    unsignalled: int
-    outstanding: tuple[SavedChain, ...]
-    breach: tuple[str, str, int | None] | None
-
-
 class Queue:
     """A virtqueue, from the device's side.
 
@@ -85,9 +43,9 @@ class Queue:
     negotiated feature bits, ``index`` the number of the queue in its device. ``interrupt`` is what
     the transport wants called when the driver must be notified.
 
-    A queue goes on where it is: it begins at position 0, and writes nothing until it is used.
-    When the driver breaks the rules of the ring, taking a chain raises :class:`DriverError`; the
-    queue is then broken, raises the same again, and writes nothing more until it is reset.
+    A new queue is at position 0 of its rings, and writes nothing until it is used. When the driver
+    breaks the rules of the ring, taking a chain raises :class:`DriverError`; the queue is then
+    broken, raises the same again, and writes nothing more until it is reset.
 
     Raises :class:`DriverError` for a size, alignment or address that is not allowed
     (SPL-02, SPL-03, SPL-04, PKD-02).
@@ -107,6 +65,9 @@ class Queue:
         "_replay",
         "_stopped",
         "_unsignalled",
+        "bytes_read",
+        "bytes_written",
+        "completed",
         "features",
         "index",
         "interrupt",
@@ -145,6 +106,9 @@ class Queue:
         self._next_avail = 0
         self._next_used = 0
         self._unsignalled = 0
+        self.completed = 0
+        self.bytes_read = 0
+        self.bytes_written = 0
         # In the order taken; the value is the used length of a chain that waits for its turn.
         self._outstanding: dict[DescriptorChain, int | None] = {}
         self._replay: list[DescriptorChain] = []
@@ -229,6 +193,9 @@ class Queue:
             if not 0 <= length <= chain.room:
                 raise InternalError(f"{chain!r}: {length} bytes written, room for {chain.room}")
             chain.readable, chain.writable = [], []
+            self.completed += 1
+            self.bytes_read += chain.readable_length
+            self.bytes_written += length
             if length > MAX_USED_LENGTH:
                 length = MAX_USED_LENGTH
             if self._in_order:

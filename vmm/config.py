@@ -29,7 +29,8 @@ class MachineConfig:
     * ``initrd``: a file, or its contents; None for the default guest's, or for none when ``kernel``
       is given.
     * ``cmdline``: added to the kernel command line, after the defaults unless ``default_cmdline``
-      is off, and before ``init_arguments``, which are those of the guest's init.
+      is off, and before ``init_arguments``. Those are for the guest's init; the default guest's
+      runs them as a command, and reports its exit status.
     * ``boot``: ``"auto"`` takes PVH when the kernel offers it, else its 64-bit entry.
     * ``memory_bytes``: guest RAM, a multiple of 4096.
     * ``disks``: one virtio block device each, ``/dev/vda`` first.

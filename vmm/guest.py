@@ -20,5 +20,7 @@ def boot_source(config: MachineConfig) -> BootSource:
     parts = [default_cmdline()] if config.default_cmdline else []
     parts += [config.cmdline] if config.cmdline else []
     if config.init_arguments:
-        parts += ["--", *config.init_arguments]
+        import shlex
+
+        parts += ["--", shlex.join(config.init_arguments)]
     return BootSource(kernel, initrd, " ".join(parts), config.boot)

@@ -188,7 +188,8 @@ class ConsoleInput:
     failure, ends the reading and nothing else.
 
     With ``on_action`` the input comes from a user, and the escape key works, also while the guest
-    takes nothing. Callbacks are made on the loop's thread.
+    takes nothing. ``on_end`` is called at the end of the input: of a terminal in raw mode, that is
+    when it went away. Callbacks are made on the loop's thread.
     """
 
     def __init__(
@@ -197,11 +198,13 @@ class ConsoleInput:
         fd: int,
         receive: Callable[[bytes], int],
         on_action: Callable[[EscapeAction], object] | None = None,
+        on_end: Callable[[], object] | None = None,
     ) -> None:
         self._loop = loop
         self._fd = fd
         self._receive = receive
         self._on_action = on_action
+        self._on_end = on_end
         self._filter = EscapeFilter()
         self._pending = bytearray()
         self._ended = False
@@ -248,7 +251,10 @@ class ConsoleInput:
         except OSError as error:
             _log.info("console input: %s", error)
             data = b""
-        self._ended = self._ended or not data
+        if not data and not self._ended:
+            self._ended = True
+            if self._on_end is not None:
+                self._on_end()
         return data
 
     def _go_on(self) -> None:

@@ -1,10 +1,11 @@
 """The verdict on a run: of all that hints at the guest's end, the first that settles it.
 
-Called from vCPU threads, the event loop and the user's thread; whoever comes first decides.
+Called from vCPU threads, the event loop, the user's thread and signal handlers: the first counts.
 """
 
-import threading
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from vmm.ending import End, Ending
@@ -22,25 +23,28 @@ class Verdict:
     def __init__(self, call_later: CallLater) -> None:
         self._call_later = call_later
         self._signs = GuestSigns()
-        self._lock = threading.Lock()
-        self._reached = threading.Event()
+        # Its put() may be called from a signal handler at any moment, which no lock allows.
+        self._reached: SimpleQueue[Ending] = SimpleQueue()
         self._ending: Ending | None = None
 
     @property
     def ending(self) -> Ending | None:
         """The ending, None as long as the guest goes on."""
+        self.wait(0)
         return self._ending
 
     def wait(self, timeout: float | None) -> bool:
         """Wait for an ending; False when there is none after ``timeout`` seconds."""
-        return self._reached.wait(timeout)
+        if self._ending is None:
+            with suppress(Empty):
+                first = self._reached.get(timeout=timeout)
+                self._ending = self._ending or first
+                self._reached.put(first)  # for others who wait
+        return self._ending is not None
 
     def reach(self, ending: Ending) -> None:
-        """Note an ending; it is dropped when there is one already."""
-        with self._lock:
-            if self._ending is None:
-                self._ending = ending
-        self._reached.set()
+        """Note an ending; it counts for nothing when there is one already."""
+        self._reached.put(ending)
 
     def end(self, end: End, message: str = "", report: list[str] | None = None) -> None:
         """Note an ending by its parts; the message defaults to what ``end`` means."""

@@ -12,6 +12,7 @@ from transport.testing import MmioDriver, RecordingLine
 from virtio.chain import DescriptorChain
 from virtio.declarative import Device, field, queue
 from virtio.device import Activation, VirtioDevice
+from virtio.entropy import Entropy
 from virtio.errors import ConfigurationError, DriverError
 from virtio.queue import Queue
 from virtio.testing import ManualLoop, PackedDriver, SplitDriver, flat_memory
@@ -719,3 +720,21 @@ def test_driver_error_of_a_device_carries_its_item(caplog: pytest.LogCaptureFixt
         setting.driver.start(setting.ring)
 
     assert caplog.messages == ["it: XXX-01: queue 0: no such thing; the device needs a reset"]
+
+
+def test_traffic_is_counted_exactly_and_survives_a_reset() -> None:
+    memory = flat_memory((0, 1 << 20))
+    ring = SplitDriver(memory, 8)
+    transport = VirtioMmio(Entropy(), memory, RecordingLine(), ManualLoop())
+    driver = MmioDriver(transport)
+    driver.start(ring)
+    ring.add([b"abc"], [10])
+    ring.add([], [20])
+    driver.notify(0)
+    transport.service()
+    driver.status = 0
+
+    stats = transport.stats
+    transport.close()
+    assert (stats.kicks, stats.completions) == (1, 2)
+    assert (stats.bytes_read, stats.bytes_written) == (3, 30)

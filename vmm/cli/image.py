@@ -1,10 +1,7 @@
 """``vmm image``: build, list or remove the cached guest images."""
 
 import argparse
-import sys
 from pathlib import Path
-
-from virtio.errors import ConfigurationError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,16 +10,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("build", help="build what is missing of the default guest")
     actions.add_parser("list", help="list the cached images and their sizes")
     remove = actions.add_parser("remove", help="remove cached images")
-    which = remove.add_mutually_exclusive_group(required=True)
-    which.add_argument("names", nargs="*", default=[], metavar="NAME", help="as listed")
-    which.add_argument("--all", action="store_true", help="remove every one")
+    remove.add_argument("names", nargs="*", metavar="NAME", help="as listed")
+    remove.add_argument("--all", action="store_true", help="remove every one")
     initramfs = actions.add_parser("initramfs", help="make an initial RAM disk")
     _add_initramfs_arguments(initramfs)
 
 
 def _add_initramfs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the file to write")
-    parser.add_argument("--init", type=Path, metavar="FILE", help="/init (default: our own)")
+    parser.add_argument("--init", metavar="FILE", help="/init (default: our own)")
     parser.add_argument(
         "--file",
         action="append",
@@ -45,3 +41,46 @@ def execute(options: argparse.Namespace) -> int:
     action = {"build": _build, "list": _list, "remove": _remove, "initramfs": _initramfs}
     action[options.action](options)
     return 0
+
+
+def _build(options: argparse.Namespace) -> None:
+    from vmm.image import default_initramfs, default_kernel, demo_disk
+    from vmm.image.progress import ProgressLine
+
+    progress = ProgressLine(sys.stderr)
+    try:
+        kernel = default_kernel(progress)
+        initramfs = default_initramfs()
+        disk = demo_disk(progress)
+    finally:
+        progress.close()
+    for path in (kernel.vmlinux, kernel.bzimage, initramfs, disk):
+        print(path)
+
+
+def _list(options: argparse.Namespace) -> None:
+    from vmm.image import entries
+
+    for entry in entries():
+        print(f"{entry.size_bytes / (1 << 20):8.1f} MiB  {entry.name}")
+
+
+def _remove(options: argparse.Namespace) -> None:
+    from vmm.image import entries, remove
+
+    names = [entry.name for entry in entries()] if options.all else options.names
+    for name in names:
+        if not remove(name):
+            raise ConfigurationError(f"{name}: no such cached image; vmm image list shows them")
+
+
+def _initramfs(options: argparse.Namespace) -> None:
+    from vmm.image import initramfs_from_options
+
+    data = initramfs_from_options(
+        options.file, options.dir, options.init, busybox=not options.no_busybox
+    )
+    try:
+        options.output.write_bytes(data)
+    except OSError as error:
+        raise ConfigurationError(f"{options.output}: {error.strerror}") from None

@@ -1,23 +1,20 @@
 """``vmm run``: boot a guest, with this terminal as its console."""
 
 import argparse
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
 
 from virtio.errors import ConfigurationError
+from vmm.cli.interruption import Interruption
 from vmm.config import MachineConfig, parse_size
 from vmm.console import OutputSink
 from vmm.disk import DiskConfig
 from vmm.ending import End, Ending
 from vmm.machine import Machine
 from vmm.terminal import HELP_TEXT, ConsoleInput, EscapeAction, RawTerminal
-
-_INTERRUPTING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,63 +90,55 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
 def execute(options: argparse.Namespace) -> int:
     """Run the guest, again after each reboot if asked for, and return the exit status."""
     config = machine_config(options)
-    while True:
-        ending = _run_once(config, options)
-        if ending.end is not End.REBOOT or options.on_reboot == "exit":
-            return ending.status
+    interruption = Interruption()
+    with interruption.by_signals():
+        while True:
+            ending = _run_once(config, options, interruption)
+            if ending.end is not End.REBOOT or options.on_reboot == "exit":
+                return ending.status
 
 
-def _run_once(config: MachineConfig, options: argparse.Namespace) -> Ending:
+def _run_once(
+    config: MachineConfig, options: argparse.Namespace, interruption: Interruption
+) -> Ending:
     with ExitStack() as stack:
         interactive = sys.stdin is not None and sys.stdin.isatty()
         machine = stack.enter_context(Machine(config))
-        stack.enter_context(interrupts_end(machine))
-        sink = stack.enter_context(OutputSink(1, on_gone=_output_gone(machine)))
+        interruption.watch(machine)
+        sink = stack.enter_context(OutputSink(1, on_gone=partial(_output_gone, interruption)))
         machine.console.add_sink(sink.write)
         if interactive:
             stack.enter_context(RawTerminal(0))
             print("vmm: Ctrl-A x ends the machine, Ctrl-A h shows more keys", file=sys.stderr)
         machine.boot()
         if sys.stdin is not None:
-            _connect_input(machine, sink if interactive else None)
+            _connect_input(machine, interruption, sink if interactive else None)
         ending = machine.wait(options.timeout)
     report(ending, machine if options.stats else None)
     return ending
 
 
-def _connect_input(machine: Machine, terminal: OutputSink | None) -> None:
+def _connect_input(
+    machine: Machine, interruption: Interruption, terminal: OutputSink | None
+) -> None:
     def act(action: EscapeAction) -> None:
         if action is EscapeAction.QUIT:
-            machine.end(End.INTERRUPTED, "ended by Ctrl-A x")
+            interruption("ended by Ctrl-A x")
         elif terminal is not None:
             terminal.write(HELP_TEXT.encode())
 
+    def gone() -> None:
+        interruption("the terminal went away")
+
     console = machine.console
-    source = ConsoleInput(machine.loop, 0, console.receive, act if terminal else None)
+    on_action, on_end = (act, gone) if terminal is not None else (None, None)
+    source = ConsoleInput(machine.loop, 0, console.receive, on_action, on_end)
     console.on_space = source.on_space
     source.start()
 
 
-def _output_gone(machine: Machine) -> Callable[[OSError], None]:
-    def gone(error: OSError) -> None:
-        machine.end(End.INTERRUPTED, f"nobody reads the console output any more: {error.strerror}")
-
-    return gone
-
-
-@contextmanager
-def interrupts_end(machine: Machine) -> Iterator[None]:
-    """Make SIGINT, SIGTERM and SIGHUP end the machine in good order, inside this block."""
-
-    def end(number: int, frame: Any) -> None:
-        machine.end(End.INTERRUPTED, f"interrupted by {signal.Signals(number).name}")
-
-    before = {number: signal.signal(number, end) for number in _INTERRUPTING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _output_gone(interruption: Interruption, error: OSError) -> None:
+    interruption(f"nobody reads the console output any more: {error.strerror}")
 
 
 def report(ending: Ending, counted: Machine | None) -> None:

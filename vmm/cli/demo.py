@@ -1,0 +1,74 @@
+"""``vmm demo``: the default guest shows that its devices work, without anybody at a keyboard."""
+
+import argparse
+import secrets
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from virtio.errors import InternalError
+from vmm.cli.interruption import Interruption
+from vmm.cli.run import report
+from vmm.config import MachineConfig
+from vmm.console import OutputSink
+from vmm.disk import DiskConfig
+from vmm.ending import Ending
+from vmm.machine import Machine
+
+DEADLINE_SECONDS: Final = 300.0
+
+_SCRIPT: Final = """\
+read -r _ _ release _ < /proc/version
+echo "kernel:      Linux $release"
+read -r driver < /sys/class/misc/hw_random/rng_current
+echo "/dev/hwrng:  served by $driver"
+hexdump -n 16 -e '"16 bytes:    " 16/1 "%02x " "\\n"' /dev/hwrng
+mount -t ext4 /dev/vda /mnt
+read -r line < /mnt/README
+echo "/dev/vda:    $line"
+echo "{token}" > /mnt/from-the-guest
+echo "written:     {token}"
+umount /mnt
+poweroff
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--stats", action="store_true", help="print counts at the end")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Run the demonstration, check its disk, and return the exit status."""
+    from vmm.image import build_initramfs, demo_disk
+    from vmm.image.initramfs import RUN_SCRIPT
+
+    token = f"the guest was here {secrets.token_hex(8)}"
+    script = _SCRIPT.replace("{token}", token)
+    with tempfile.TemporaryDirectory(prefix="vmm-demo-") as folder:
+        disk = Path(shutil.copy(demo_disk(), Path(folder, "disk.img")))
+        config = MachineConfig(
+            initrd=build_initramfs({RUN_SCRIPT: script}),
+            cmdline="quiet",
+            disks=(DiskConfig(str(disk), serial="demo"),),
+        )
+        ending = _run(config, stats=options.stats)
+        if ending.status == 0 and token.encode() not in disk.read_bytes():
+            raise InternalError("what the guest wrote is not in the disk image")
+    if ending.status == 0:
+        print(f"on the host: found in the disk image: {token}")
+    return ending.status
+
+
+def _run(config: MachineConfig, *, stats: bool) -> Ending:
+    interruption = Interruption()
+    with interruption.by_signals(), Machine(config) as machine, OutputSink(1) as sink:
+        interruption.watch(machine)
+        machine.console.add_sink(sink.write)
+        machine.boot()
+        ending = machine.wait(DEADLINE_SECONDS)
+    sys.stdout.flush()
+    report(ending, machine if stats else None)
+    return ending

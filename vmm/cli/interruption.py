@@ -1,0 +1,47 @@
+"""The user's wish to end a run: from a signal, a key, or a reader of the output who went away."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from vmm.ending import End
+from vmm.machine import Machine
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interruption:
+    """Ends the machine that runs, and every later one: a wish is not lost between two of them.
+
+    ``message`` says why, once there is a wish. Calling it is safe from any thread.
+    """
+
+    def __init__(self) -> None:
+        self.message = ""
+        self._machine: Machine | None = None
+
+    def __call__(self, message: str) -> None:
+        self.message = self.message or message
+        if self._machine is not None:
+            self._machine.end(End.INTERRUPTED, self.message)
+
+    def watch(self, machine: Machine) -> None:
+        """From now on it is ``machine`` that is meant."""
+        self._machine = machine
+        if self.message:
+            self(self.message)
+
+    @contextmanager
+    def by_signals(self) -> Iterator[None]:
+        """Take SIGINT, SIGTERM and SIGHUP as the wish, inside this block."""
+
+        def note(number: int, frame: Any) -> None:
+            self(f"interrupted by {signal.Signals(number).name}")
+
+        before = {number: signal.signal(number, note) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
