@@ -43,6 +43,20 @@ check: $(READY) ## Run the type checker and the linter
 test: setup check ## Run every test; those that boot a guest need /dev/kvm
 	@$(BIN)/python -m pytest
 
+.PHONY: fuzz
+fuzz: $(READY) ## Fuzz all targets for TIME=60 seconds together; what breaks a promise is kept
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet \
+	  --disable-pip-version-check --config-settings editable_mode=compat --editable '.[fuzz]'
+	@$(BIN)/python -m tests.fuzz.run --seconds $(or $(TIME),60)
+
+.PHONY: coverage
+coverage: $(READY) ## Run unit and spec tests again, traced and slower, and raise tests/coverage
+	@$(BIN)/python -m pytest --profile=$(or $(PROFILE),devel) tests/test_coverage.py
+
+.PHONY: conformance
+conformance: $(READY) ## Prove the items of VIRTIO 1.4, one by one; write the table of them and a page
+	@$(BIN)/python -m tests.spec.conformance
+
 .PHONY: bench
 bench: setup ## Measure boot time, start-up and memory, and print them with the kind of host
 	@$(BIN)/python tests/perf/bench.py

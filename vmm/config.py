@@ -29,8 +29,9 @@ class MachineConfig:
     * ``initrd``: a file, or its contents; None for the default guest's, or for none when ``kernel``
       is given.
     * ``cmdline``: added to the kernel command line, after the defaults unless ``default_cmdline``
-      is off, and before ``init_arguments``. Those are for the guest's init; the default guest's
-      runs them as a command, and reports its exit status.
+      is off.
+    * ``init_arguments``: for the guest's init. The default guest's runs them as a command, and
+      reports its exit status; to another guest's they go as words of the command line.
     * ``boot``: ``"auto"`` takes PVH when the kernel offers it, else its 64-bit entry.
     * ``memory_bytes``: guest RAM, a multiple of 4096.
     * ``disks``: one virtio block device each, ``/dev/vda`` first.

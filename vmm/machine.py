@@ -4,6 +4,7 @@ Threads: one per vCPU, and one for the event loop, which serves all devices. Who
 :meth:`Machine.wait` only waits.
 """
 
+import logging
 import threading
 from contextlib import ExitStack
 from types import TracebackType
@@ -23,6 +24,8 @@ from vmm.verdict import Verdict
 from vmm.x86 import platform
 from vmm.x86.boot import write_boot
 from vmm.x86.completion import Completer
+
+logger = logging.getLogger(__name__)
 
 _LAST_LINES: Final = 12
 
@@ -74,7 +77,7 @@ class Machine:
         self._resources.close()
 
     def boot(self) -> None:
-        """Load the guest and let it run.
+        """Load the guest and let it run; the default guest is built first if it is not cached.
 
         Raises :class:`ConfigurationError` when the kernel or the initrd cannot be booted.
         """
@@ -95,6 +98,7 @@ class Machine:
                 )
             )
         self._loop_thread.start()
+        logger.info("entering the guest")
         for thread in self.threads:
             thread.start()
         HaltWatch(self.loop, self.threads, self._verdict.guest_halted).start()

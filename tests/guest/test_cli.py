@@ -9,7 +9,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -48,12 +48,18 @@ def output_of(process: subprocess.Popen[bytes]) -> int:
     return process.stdout.fileno()
 
 
-def start_on_terminal(*arguments: str) -> tuple[int, int]:
-    """Return the process, and the other end of the terminal that it is on."""
+@contextmanager
+def started_on_terminal(*arguments: str) -> Iterator[tuple[int, int]]:
+    """Give the process, and the other end of the terminal that it is on."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-m", "vmm", "run", "--no-rng", *arguments])
-    return pid, terminal
+    try:
+        yield pid, terminal
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.close(terminal)
 
 
 def read_until(fd: int, wanted: bytes) -> bytes:
@@ -171,15 +177,14 @@ def test_initrd_too_big_for_the_memory_is_refused(kernel: MakeKernel, tmp_path: 
 
 
 def test_terminal_is_raw_while_the_guest_runs_and_restored_after(kernel: MakeKernel) -> None:
-    pid, terminal = start_on_terminal("--kernel", kernel(bare.say("up\n")))
-    before = termios.tcgetattr(terminal)
-    seen = read_until(terminal, b"up")
-    during = termios.tcgetattr(terminal)
-    os.write(terminal, b"\x01x")
-    seen += read_until(terminal, b"ended by Ctrl-A x")
-    _, status = os.waitpid(pid, 0)
-    after = termios.tcgetattr(terminal)
-    os.close(terminal)
+    with started_on_terminal("--kernel", kernel(bare.say("up\n"))) as (pid, terminal):
+        before = termios.tcgetattr(terminal)
+        seen = read_until(terminal, b"up")
+        during = termios.tcgetattr(terminal)
+        os.write(terminal, b"\x01x")
+        seen += read_until(terminal, b"ended by Ctrl-A x")
+        _, status = os.waitpid(pid, 0)
+        after = termios.tcgetattr(terminal)
 
     assert b"Ctrl-A x" in seen
     assert before[3] & termios.ICANON
@@ -189,9 +194,9 @@ def test_terminal_is_raw_while_the_guest_runs_and_restored_after(kernel: MakeKer
 
 
 def test_terminal_that_goes_away_ends_the_run(kernel: MakeKernel) -> None:
-    pid, terminal = start_on_terminal("--kernel", kernel(bare.say("up\n")))
-    read_until(terminal, b"up")
-    os.close(terminal)
-    _, status = os.waitpid(pid, 0)
+    with started_on_terminal("--kernel", kernel(bare.say("up\n"))) as (pid, terminal):
+        read_until(terminal, b"up")
+        os.dup2(os.open(os.devnull, os.O_RDONLY), terminal)
+        _, status = os.waitpid(pid, 0)
 
     assert os.waitstatus_to_exitcode(status) == 130

@@ -51,7 +51,6 @@ def execute(options: argparse.Namespace) -> int:
         disk = Path(shutil.copy(demo_disk(), Path(folder, "disk.img")))
         config = MachineConfig(
             initrd=build_initramfs({RUN_SCRIPT: script}),
-            cmdline="quiet",
             disks=(DiskConfig(str(disk), serial="demo"),),
         )
         ending = _run(config, stats=options.stats)

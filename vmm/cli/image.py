@@ -1,7 +1,10 @@
 """``vmm image``: build, list or remove the cached guest images."""
 
 import argparse
+import sys
 from pathlib import Path
+
+from virtio.errors import ConfigurationError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from vmm.config import MachineConfig, parse_size
 from vmm.console import OutputSink
 from vmm.disk import DiskConfig
 from vmm.ending import End, Ending
+from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
 from vmm.machine import Machine
 from vmm.terminal import HELP_TEXT, ConsoleInput, EscapeAction, RawTerminal
 
@@ -61,7 +62,7 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     add("--timeout", type=float, metavar="SECONDS", help="end a guest that has not ended by then")
 
 
-def machine_config(options: argparse.Namespace) -> MachineConfig:
+def machine_config(options: argparse.Namespace, progress: Progress) -> MachineConfig:
     """Turn the options of :func:`add_machine_arguments` into a configuration.
 
     The default guest gets its demonstration disk when no other disk is given.
@@ -81,15 +82,16 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         rng=options.rng,
     )
     if config.kernel is None and not config.disks:
-        from vmm.image import demo_disk
-
-        config = replace(config, disks=(DiskConfig(str(demo_disk()), volatile=True),))
+        config = replace(config, disks=(DiskConfig(str(demo_disk(progress)), volatile=True),))
     return config
 
 
 def execute(options: argparse.Namespace) -> int:
     """Run the guest, again after each reboot if asked for, and return the exit status."""
-    config = machine_config(options)
+    with closing(ProgressLine(sys.stderr)) as progress:
+        config = machine_config(options, progress)
+        if config.kernel is None:
+            default_kernel(progress)
     interruption = Interruption()
     with interruption.by_signals():
         while True:

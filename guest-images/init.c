@@ -1,0 +1,209 @@
+/*
+ * The first process of the default guest, as a program of a few kilobytes without libc.
+ *
+ * Does what the script "init" beside it does, which serves where there is no compiler. On hosts
+ * without hardware virtualization this is worth seconds: there each fork and exec of BusyBox
+ * executes more than a million kernel instructions, and here only the command itself needs one.
+ */
+
+#include <asm/unistd.h>
+
+enum { SIG_INT = 2, SIG_USR1 = 10, SIG_USR2 = 12, SIG_TERM = 15, SIG_CHLD = 17, SIG_KILL = 9 };
+enum { O_READ = 0, O_WRITE = 1, O_BOTH = 2 };
+enum { BLOCK = 0, UNBLOCK = 1, NO_HANG = 1 };
+enum { SET_CONTROLLING_TTY = 0x540e, DRAIN = 0x5409 };
+enum { RESTART = 0x01234567, HALT = (int)0xcdef0123, POWER_OFF = 0x4321fedc };
+enum { MAGIC1 = (int)0xfee1dead, MAGIC2 = 672274793 };
+
+/* Here the monitor takes a byte as the status of the guest. */
+enum { DEBUG_EXIT_PORT = 0xf4 };
+
+static char line[4096 + 1];
+static char console[80] = "/dev/";
+
+/* Ours, then what the kernel gives: HOME, TERM, and each NAME=value of its command line. */
+static char *environment[64] = {"PATH=/sbin:/usr/sbin:/bin:/usr/bin", "PS1=guest:\\w\\$ "};
+
+static long system_call(long number, long a, long b, long c, long d, long e)
+{
+    long result;
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+
+#define CALL(name, a, b, c, d, e) \
+    system_call(__NR_##name, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e))
+
+static unsigned long length(const char *text)
+{
+    unsigned long count = 0;
+    while (text[count])
+        count++;
+    return count;
+}
+
+static void say(const char *text)
+{
+    CALL(write, 1, text, length(text), 0, 0);
+}
+
+/* Reads at most size - 1 bytes of a file, ends them with a zero and returns their number. */
+static long read_text(const char *path, char *buffer, long size)
+{
+    long fd = CALL(open, path, O_READ, 0, 0, 0);
+    long count = fd < 0 ? 0 : CALL(read, fd, buffer, size - 1, 0, 0);
+    if (fd >= 0)
+        CALL(close, fd, 0, 0, 0, 0);
+    if (count < 0)
+        count = 0;
+    buffer[count] = 0;
+    return count;
+}
+
+/* Returns what follows " -- " on the kernel command line, 0 when nothing does. */
+static char *command_text(void)
+{
+    long count = read_text("/proc/cmdline", line, sizeof line);
+    if (count && line[count - 1] == '\n')
+        line[--count] = 0;
+    for (long at = 0; at + 4 < count; at++)
+        if (line[at] == ' ' && line[at + 1] == '-' && line[at + 2] == '-' && line[at + 3] == ' ')
+            return line + at + 4;
+    return 0;
+}
+
+/* Makes the terminal behind /dev/console, which itself cannot be one, the controlling one. */
+static void take_terminal(void)
+{
+    long prefix = length(console), count, start;
+    CALL(setsid, 0, 0, 0, 0, 0);
+    count = read_text("/sys/class/tty/console/active", line, sizeof console - prefix);
+    while (count && line[count - 1] == '\n')
+        line[--count] = 0;
+    for (start = count; start && line[start - 1] != ' '; start--)
+        ;
+    for (long at = start; at <= count; at++)
+        console[prefix + at - start] = line[at];
+    long fd = count ? CALL(open, console, O_BOTH, 0, 0, 0) : -1;
+    if (fd < 0)
+        return;
+    CALL(ioctl, fd, SET_CONTROLLING_TTY, 1, 0, 0);
+    for (long standard = 0; standard < 3; standard++)
+        CALL(dup2, fd, standard, 0, 0, 0);
+    if (fd > 2)
+        CALL(close, fd, 0, 0, 0, 0);
+}
+
+static void change_mask(long how, unsigned long signals)
+{
+    CALL(rt_sigprocmask, how, &signals, 0, sizeof signals, 0);
+}
+
+static long start(char **arguments, unsigned long signals)
+{
+    long child = CALL(fork, 0, 0, 0, 0, 0);
+    if (child)
+        return child;
+    change_mask(UNBLOCK, signals);
+    take_terminal();
+    CALL(execve, "/bin/sh", arguments, environment, 0, 0);
+    say("init: /bin/sh: cannot be executed\n");
+    CALL(exit_group, 127, 0, 0, 0, 0);
+    return 0;
+}
+
+/* Waits until the child has ended (returns 0, sets the status) or a signal says how to end. */
+static long wait_for_end(long child, unsigned long signals, int *status)
+{
+    for (;;) {
+        long signal = CALL(rt_sigtimedwait, &signals, 0, 0, sizeof signals, 0);
+        long ended;
+        if (signal == SIG_USR2)
+            return POWER_OFF;
+        if (signal == SIG_USR1)
+            return HALT;
+        if (signal == SIG_TERM || signal == SIG_INT)
+            return RESTART;
+        while ((ended = CALL(wait4, -1, status, NO_HANG, 0, 0)) > 0)
+            if (ended == child)
+                return 0;
+    }
+}
+
+/* Unmounts what is mounted, the last first; what is in use stays, and is written out at least. */
+static void unmount_all(void)
+{
+    long at = read_text("/proc/mounts", line, sizeof line);
+    while (at > 0) {
+        char *field;
+        for (line[--at] = 0; at > 0 && line[at - 1] != '\n'; at--)
+            ;
+        for (field = line + at; *field && *field != ' '; field++)
+            ;
+        char *path = *field ? field + 1 : field;
+        for (field = path; *field && *field != ' '; field++)
+            ;
+        *field = 0;
+        if (length(path) > 1)
+            CALL(umount2, path, 0, 0, 0, 0);
+    }
+    CALL(sync, 0, 0, 0, 0, 0);
+}
+
+static void report(long port, int status)
+{
+    int signal = status & 0x7f;
+    unsigned char byte = (unsigned char)(signal ? 128 + signal : status >> 8);
+    CALL(pwrite64, port, &byte, 1, DEBUG_EXIT_PORT, 0);
+}
+
+static void add_to_environment(char **kernels)
+{
+    long at = 2, last = sizeof environment / sizeof *environment - 1;
+    while (at < last && *kernels)
+        environment[at++] = *kernels++;
+}
+
+int main(int count, char **kernels_environment)
+{
+    char *with_command[] = {"sh", "-c", 0, 0};
+    char *with_script[] = {"sh", "/etc/vmm/run", 0};
+    char *interactive[] = {"sh", 0};
+    char **arguments = interactive;
+    unsigned long signals = 1ul << (SIG_INT - 1) | 1ul << (SIG_USR1 - 1) | 1ul << (SIG_USR2 - 1) |
+                            1ul << (SIG_TERM - 1) | 1ul << (SIG_CHLD - 1);
+    int status = 0;
+
+    say("init: ready\n");
+    add_to_environment(kernels_environment);
+    /* Blocked, as those without a handler would pass the first process by. */
+    change_mask(BLOCK, signals);
+    CALL(mount, "dev", "/dev", "devtmpfs", 0, 0);
+    CALL(mount, "proc", "/proc", "proc", 0, 0);
+    CALL(mount, "sys", "/sys", "sysfs", 0, 0);
+
+    if (count > 1 && (with_command[2] = command_text()))
+        arguments = with_command;
+    else if (CALL(access, with_script[1], 0, 0, 0, 0) == 0)
+        arguments = with_script;
+
+    long child = start(arguments, signals);
+    long how = wait_for_end(child, signals, &status);
+    CALL(ioctl, 1, DRAIN, 1, 0, 0);
+    CALL(kill, -1, SIG_KILL, 0, 0, 0);
+    long port = CALL(open, "/dev/port", O_WRITE, 0, 0, 0);
+    unmount_all();
+    if (how == 0 && arguments != interactive)
+        report(port, status);
+    CALL(reboot, MAGIC1, MAGIC2, how ? how : POWER_OFF, 0, 0);
+    return 0;
+}
+
+/* The stack begins with the argument count, the arguments and a null, the environment and a null. */
+__asm__(".globl _start\n_start:\n\tmov (%rsp), %rdi\n\tlea 16(%rsp,%rdi,8), %rsi\n"
+        "\tand $-16, %rsp\n\tcall main\n\thlt\n");

@@ -1,0 +1,159 @@
+"""``make bench``: what a user waits for and pays for, measured from outside the process.
+
+Each figure is printed beside its aim, with the kind of host; nothing is asserted. Times are medians
+of several rounds of the default guest (1 vCPU, 128 MiB).
+"""
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vmm import Machine, MachineConfig
+from vmm.x86.platform import host_kind
+
+START_ROUNDS = 11
+BOOT_ROUNDS = 3
+DEADLINE_SECONDS = 120.0
+VMM = [sys.executable, "-m", "vmm", "run", "-v", "--timeout", str(DEADLINE_SECONDS)]
+
+
+@contextmanager
+def default_guest(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the default guest, its console and messages on one pipe."""
+    with subprocess.Popen(
+        [*VMM, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def seconds_until(process: subprocess.Popen[bytes], wanted: bytes, started: float) -> float:
+    """Read the process's output up to ``wanted``; the time since ``started``."""
+    assert process.stdout is not None
+    seen = b""
+    while wanted not in seen:
+        piece = os.read(process.stdout.fileno(), 65536)
+        if not piece:
+            raise SystemExit(f"the guest ended before {wanted!r}: {seen.decode(errors='replace')}")
+        seen += piece
+    return time.monotonic() - started
+
+
+def private_bytes(pid: int) -> int:
+    """Return the memory of a process, without shared memory: guest RAM is that."""
+    with open(f"/proc/{pid}/status") as status:
+        sizes = re.findall(r"Rss(?:Anon|File):\s+(\d+) kB", status.read())
+    return sum(map(int, sizes)) * 1024
+
+
+def measure_interpreter() -> float:
+    """Seconds that the interpreter alone takes, for comparison."""
+    rounds = []
+    for _ in range(START_ROUNDS):
+        started = time.monotonic()
+        subprocess.run([sys.executable, "-c", "pass"], check=True)
+        rounds.append(time.monotonic() - started)
+    return statistics.median(rounds)
+
+
+def measure_start() -> float:
+    """Seconds from process start to the first entry into the guest."""
+    rounds = []
+    for _ in range(START_ROUNDS):
+        started = time.monotonic()
+        with default_guest() as process:
+            rounds.append(seconds_until(process, b"entering the guest", started))
+    return statistics.median(rounds)
+
+
+class PeakMemory(threading.Thread):
+    """Follows the private memory of a process, inside a ``with`` block; ``bytes`` is the peak."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self.bytes = 0
+        self._pid = pid
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        while not self._done.wait(0.02):
+            self.bytes = max(self.bytes, private_bytes(self._pid))
+
+    def __enter__(self) -> "PeakMemory":
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self.join()
+
+
+def measure_boot() -> tuple[float, int]:
+    """Seconds from process start to the first line of /init, and the highest private memory."""
+    rounds, peak = [], 0
+    for _ in range(BOOT_ROUNDS):
+        started = time.monotonic()
+        with default_guest("--", "true") as process:
+            with PeakMemory(process.pid) as memory:
+                rounds.append(seconds_until(process, b"init: ready", started))
+                seconds_until(process, b"reported status 0", started)
+            peak = max(peak, memory.bytes)
+    return statistics.median(rounds), peak
+
+
+def left_behind() -> dict[str, int]:
+    """Boot, run one command, end, in this process: what is there after it and was not before."""
+
+    def present() -> dict[str, set[str]]:
+        return {
+            "threads": {str(thread.ident) for thread in threading.enumerate()},
+            "descriptors": {
+                f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}"
+                for fd in os.listdir("/proc/self/fd")
+                if os.path.exists(f"/proc/self/fd/{fd}") or os.path.islink(f"/proc/self/fd/{fd}")
+            },
+            "temporary files": set(os.listdir(tempfile.gettempdir())),
+            "children": {
+                child
+                for task in os.listdir("/proc/self/task")
+                for child in open(f"/proc/self/task/{task}/children").read().split()
+            },
+        }
+
+    before = present()
+    config = MachineConfig(init_arguments=("uname", "-a"))
+    with Machine(config) as machine:
+        machine.boot()
+        ending = machine.wait(DEADLINE_SECONDS)
+    if ending.status != 0:
+        raise SystemExit(f"the guest ended otherwise than asked: {ending.message}")
+    return {kind: len(there - before[kind]) for kind, there in present().items()}
+
+
+def main() -> None:
+    """Measure and print."""
+    print(f"host: {host_kind()}, {os.cpu_count()} processors")
+    interpreter, start = measure_interpreter(), measure_start()
+    print(f"process start to first guest entry: {start * 1000:6.0f} ms   (aim: at most 150 ms)")
+    print(f"  the interpreter alone takes:      {interpreter * 1000:6.0f} ms")
+    boot, peak = measure_boot()
+    print(f"process start to first line of init: {boot:5.2f} s    (aim: at most 10 s)")
+    print(f"peak memory beyond guest RAM:       {peak / (1 << 20):6.1f} MiB  (aim: at most 45 MiB)")
+    left = ", ".join(f"{count} {kind}" for kind, count in left_behind().items())
+    print(f"left behind by a machine:            {left}   (aim: none)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""The per-user cache of guest images: what takes long to make is made once, for all processes.
+
+An entry is a folder that appears under its final name only when it is complete. Its name ends in a
+digest of everything that went into it, so an entry is never out of date: other inputs, other name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtio.errors import ConfigurationError
+
+_LOCKS = ".locks"
+_UNFINISHED = ".unfinished-"
+_HOW_TO_MOVE = "set PYVMM_CACHE to a folder that can be written"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One complete image in the cache: its name, its folder, its size in bytes."""
+
+    name: str
+    path: Path
+    size_bytes: int
+
+
+def root() -> Path:
+    """Return the cache's folder, which need not exist yet.
+
+    ``$PYVMM_CACHE``, else ``pyvmm`` in ``$XDG_CACHE_HOME``, else ``~/.cache/pyvmm``. A relative
+    ``XDG_CACHE_HOME`` is ignored, as the XDG Base Directory Specification wants it.
+    """
+    if chosen := os.environ.get("PYVMM_CACHE"):
+        return Path(chosen).absolute()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.expanduser("~/.cache")
+    return Path(base, "pyvmm")
+
+
+def digest(*inputs: str | bytes) -> str:
+    """Return 16 hexadecimal digits that stand for ``inputs``, their order and their borders."""
+    import hashlib
+
+    state = hashlib.sha256()
+    for item in inputs:
+        data = item.encode() if isinstance(item, str) else item
+        state.update(b"%d:" % len(data))
+        state.update(data)
+    return state.hexdigest()[:16]
+
+
+def lookup(name: str) -> Path | None:
+    """Return the folder of the entry ``name`` when it is there; takes no lock."""
+    path = root() / name
+    return path if path.is_dir() else None
+
+
+def obtain(
+    name: str, make: Callable[[Path], None], *, waiting: Callable[[], None] | None = None
+) -> Path:
+    """Return the folder of the entry ``name``; when it is missing, let ``make`` fill it first.
+
+    ``make`` gets an empty folder on the cache's file system. Of several processes that ask at once,
+    one makes the entry and the others wait; ``waiting`` is called once by each that has to. When
+    ``make`` raises, nothing is left behind; what a killed process left is swept by the next one.
+    Raises ``ConfigurationError`` when the cache cannot be written.
+    """
+    if found := lookup(name):
+        return found
+    with _locked(name, waiting):
+        if found := lookup(name):
+            return found
+        _sweep(name)
+        return _publish(name, make)
+
+
+def entries() -> list[Entry]:
+    """Return the complete entries, sorted by name."""
+    try:
+        names = sorted(os.listdir(root()))
+    except FileNotFoundError:
+        return []
+    return [_entry(root() / name) for name in names if not name.startswith(".")]
+
+
+def remove(name: str) -> bool:
+    """Remove the entry ``name`` and what unfinished builds of it left; False when there is none.
+
+    A machine that runs from the entry keeps what it has mapped. Waits for a build in progress.
+    """
+    if name.startswith(".") or "/" in name:
+        raise ConfigurationError(f"cache entry {name!r}: not a name that 'entries' lists")
+    if not root().is_dir():
+        return False
+    with _locked(name, None):
+        found = lookup(name)
+        if found:
+            found.rename(_unfinished(name))
+        _sweep(name)
+    return found is not None
+
+
+def _publish(name: str, make: Callable[[Path], None]) -> Path:
+    target = root() / name
+    unfinished = _unfinished(name)
+    try:
+        unfinished.mkdir()
+        make(unfinished)
+        unfinished.rename(target)
+    except BaseException:
+        _discard(unfinished)
+        raise
+    return target
+
+
+def _unfinished(name: str) -> Path:
+    return root() / f"{_UNFINISHED}{name}~{os.urandom(4).hex()}"
+
+
+def _sweep(name: str) -> None:
+    """Remove what dead builders of ``name`` left; the caller holds the lock, so all of them are."""
+    for left in os.listdir(root()):
+        if left.startswith(f"{_UNFINISHED}{name}~"):
+            _discard(root() / left)
+
+
+def _discard(folder: Path) -> None:
+    import shutil
+
+    # A compiler that outlives its killed parent may still add files; the next sweep takes those.
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(name: str, waiting: Callable[[], None] | None) -> Iterator[None]:
+    """Hold the lock of ``name``: the kernel drops it when the process dies, however it dies."""
+    fd = _open_lock(name)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                waiting()
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _open_lock(name: str) -> int:
+    # Lock files stay: unlinking one that another process waits on would let two builders in.
+    folder = root() / _LOCKS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(root(), os.W_OK | os.X_OK):
+            raise PermissionError(0, "Permission denied")
+        return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigurationError(f"cache {root()}: {error.strerror}; {_HOW_TO_MOVE}") from error
+
+
+def _entry(path: Path) -> Entry:
+    size = sum(file.lstat().st_blocks * 512 for file in path.rglob("*"))
+    return Entry(path.name, path, size)

@@ -1,0 +1,103 @@
+"""The default guest kernel: built once from Debian's linux-source package, then cached."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import vmm
+from virtio.errors import ConfigurationError
+from vmm.image import cache
+from vmm.image.progress import Progress, silent
+
+_SOURCES = Path("/usr/src")
+_RECIPE = "1"  # raise it when the way of building changes and the fragment does not
+
+
+@dataclass(frozen=True, slots=True)
+class KernelImage:
+    """One built kernel: the same build as stripped ELF with a PVH note, and as bzImage.
+
+    ``release`` is what ``uname -r`` says in the guest, ``key`` the name of the cache entry.
+    """
+
+    vmlinux: Path
+    bzimage: Path
+    config: Path
+    release: str
+    key: str
+
+
+def default_kernel(progress: Progress | None = None) -> KernelImage:
+    """Return the default guest kernel, built if it is not in the cache (minutes, once).
+
+    Raises ``ConfigurationError`` when the source package or a tool to build it is missing and
+    cannot be installed, or when the build fails.
+    """
+    fragment = recipe_folder() / "kernel.config"
+    recipe = cache.digest(_RECIPE, fragment.read_bytes())
+    tarball = newest_source()
+    if tarball is None:
+        if found := _any_build_of(recipe):
+            return _image(found)
+        tarball = _installed_source(progress or silent)
+    name = f"kernel-{recipe}-{_source_digest(tarball)}"
+    return _image(cache.lookup(name) or _build(name, tarball, fragment, progress or silent))
+
+
+def recipe_folder() -> Path:
+    """Return the folder of the kernel configuration and the init script."""
+    return Path(vmm.__file__).parent / "guest_images"
+
+
+def newest_source(folder: Path = _SOURCES) -> Path | None:
+    """Return the linux-source archive of the highest version in ``folder``, None without one."""
+    found = {_version(path.name): path for path in folder.glob("linux-source-*.tar.xz")}
+    return found[max(found)] if found else None
+
+
+def _version(name: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", name))
+
+
+def _source_digest(tarball: Path) -> str:
+    # Packages carry fixed times, so size and time tell one package version from another
+    # without a read of 140 MB.
+    status = tarball.stat()
+    return cache.digest(tarball.name, str(status.st_size), str(int(status.st_mtime)))
+
+
+def _any_build_of(recipe: str) -> Path | None:
+    built = [entry.path for entry in cache.entries() if entry.name.startswith(f"kernel-{recipe}-")]
+    return max(built, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _installed_source(progress: Progress) -> Path:
+    from vmm.image.debian import install
+
+    install(["linux-source"], "the default guest kernel", progress)
+    tarball = newest_source()
+    if tarball is None:
+        raise ConfigurationError(f"{_SOURCES}: no linux-source-*.tar.xz, package or not")
+    return tarball
+
+
+def _build(name: str, tarball: Path, fragment: Path, progress: Progress) -> Path:
+    from vmm.image.kernel_build import build
+
+    return cache.obtain(
+        name,
+        lambda target: build(tarball, fragment, target, progress),
+        waiting=lambda: progress("another process is building the guest kernel; waiting", ""),
+    )
+
+
+def _image(entry: Path) -> KernelImage:
+    return KernelImage(
+        vmlinux=entry / "vmlinux",
+        bzimage=entry / "bzImage",
+        config=entry / "config",
+        release=(entry / "release").read_text().strip(),
+        key=entry.name,
+    )

@@ -1,0 +1,190 @@
+"""Builds the guest kernel from Debian's unmodified linux-source package and our configuration.
+
+The same source, fragment and compiler give the same bytes: user, host and time are fixed, and the
+tree is built in place so that no path of the host gets in. Linux kbuild/reproducible-builds.rst.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from virtio.errors import ConfigurationError
+from vmm.image import kernel_config
+from vmm.image.debian import ensure
+from vmm.image.progress import Progress
+
+PRODUCTS = ("vmlinux", "bzImage", "config", "System.map", "release", "manifest")
+
+NEEDS = {
+    "bc": "bc",
+    "bison": "bison",
+    "flex": "flex",
+    "gcc": "gcc",
+    "ld": "binutils",
+    "make": "make",
+    "tar": "tar",
+    "xz": "xz-utils",
+    "/usr/include/libelf.h": "libelf-dev",
+    "/usr/include/stdio.h": "libc6-dev",
+}
+
+# Where it optimizes for size, as in all code that runs once at boot, GCC turns memset into
+# `rep stosb`, which an emulated processor does byte by byte: 2 million steps of a boot.
+MAKE_VARIABLES = (
+    "ARCH=x86_64",
+    "KCFLAGS=-mstringop-strategy=libcall",
+    "KBUILD_BUILD_HOST=pyvmm",
+    "KBUILD_BUILD_TIMESTAMP=@0",
+    "KBUILD_BUILD_USER=pyvmm",
+    "KBUILD_BUILD_VERSION=1",
+)
+
+# Three fifths of the source's files, none of which this build opens.
+_LEFT_PACKED = (
+    "*/arch/[a-w]*/*.[chS]",
+    "*/arch/[a-w]*/*.dts*",
+    "*/Documentation/*/*",
+    "*/drivers/gpu/*.[ch]",
+    "*/drivers/infiniband/*.[ch]",
+    "*/drivers/media/*.[ch]",
+    "*/drivers/net/ethernet/*.[ch]",
+    "*/drivers/net/wireless/*.[ch]",
+    "*/drivers/scsi/*.[ch]",
+    "*/drivers/staging/*.[ch]",
+    "*/drivers/usb/*.[ch]",
+    "*/sound/*.[ch]",
+    "*/tools/perf/*",
+    "*/tools/testing/*",
+)
+
+_STAGE = "building the guest kernel (once)"
+_USUAL_STEPS = 1450  # lines that make prints for this configuration, for the display alone
+_KEPT_VARIABLES = ("HOME", "PATH", "TMPDIR")
+
+
+def build(tarball: Path, fragment: Path, target: Path, progress: Progress) -> None:
+    """Build ``PRODUCTS`` into the folder ``target`` from the source archive ``tarball``.
+
+    Raises ``ConfigurationError`` when packages are missing, when options of ``fragment`` do not
+    come out as asked, and when the compiler fails; then the end of its output is in the message.
+    """
+    ensure(NEEDS, "building the guest kernel", progress)
+    source = target / "source"
+    source.mkdir()
+    log = target / "build.log"
+    progress(_STAGE, f"unpacking {tarball.name}")
+    left = [f"--exclude={pattern}" for pattern in _LEFT_PACKED]
+    _run(["tar", "-xf", str(tarball), "--strip-components=1", *left], source, log)
+    _configure(source, fragment, log)
+    _compile(source, log, progress)
+    _collect(source, target, tarball)
+    _discard(source, log)
+
+
+def _configure(source: Path, fragment: Path, log: Path) -> None:
+    _run(_make("tinyconfig"), source, log)
+    text = fragment.read_text()
+    config = source / ".config"
+    with config.open("a") as out:
+        out.write(text)
+    _run(_make("olddefconfig"), source, log)
+    wanted = kernel_config.parse(text, str(fragment))
+    got = kernel_config.parse(config.read_text(), str(config))
+    if unmet := kernel_config.unmet(wanted, got):
+        raise ConfigurationError(f"{fragment}: this kernel does not take {', '.join(unmet)}")
+
+
+def _compile(source: Path, log: Path, progress: Progress) -> None:
+    done = 0
+    with _started(_make("vmlinux", "bzImage"), source, log) as lines:
+        for line in lines:
+            done += line.startswith("  ")
+            progress(_STAGE, f"{done} of about {max(done, _USUAL_STEPS)} steps")
+
+
+def _collect(source: Path, target: Path, tarball: Path) -> None:
+    log = target / "build.log"
+    _run(["strip", "-o", str(target / "vmlinux"), "vmlinux"], source, log)
+    (source / "arch/x86/boot/bzImage").rename(target / "bzImage")
+    (source / ".config").rename(target / "config")
+    (source / "System.map").rename(target / "System.map")
+    (target / "release").write_text((source / "include/config/kernel.release").read_text())
+    compiler = (source / "include/generated/compile.h").read_text()
+    (target / "manifest").write_text(f"source: {tarball.name}\n{compiler}")
+
+
+def _discard(source: Path, log: Path) -> None:
+    import shutil
+
+    shutil.rmtree(source)
+    log.unlink()
+
+
+def _make(*goals: str) -> list[str]:
+    return ["make", f"-j{len(os.sched_getaffinity(0))}", *MAKE_VARIABLES, *goals]
+
+
+def _run(command: list[str], folder: Path, log: Path) -> None:
+    with _started(command, folder, log) as lines:
+        for _ in lines:
+            pass
+
+
+@contextmanager
+def _started(command: list[str], folder: Path, log: Path) -> Iterator[Iterator[str]]:
+    """Run ``command`` in ``folder``; gives its output line by line and appends it to ``log``."""
+    import subprocess
+
+    with (
+        log.open("a", errors="replace") as out,
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            yield _copied(process.stdout, out)
+            status = process.wait()
+        except BaseException:
+            _kill_group(process.pid)
+            raise
+    if status:
+        raise ConfigurationError(_failure(command[0], status, log))
+
+
+def _copied(lines: Iterable[str], out: TextIO) -> Iterator[str]:
+    for line in lines:
+        out.write(line)
+        yield line
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of the caller's MAKEFLAGS, CC, KBUILD_* and the like may reach the build."""
+    return {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | {
+        "LC_ALL": "C"
+    }
+
+
+def _kill_group(group: int) -> None:
+    import signal
+
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _failure(program: str, status: int, log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    telling = [line for line in lines if "error:" in line or "No space left" in line]
+    return f"{program} failed with status {status}: {' | '.join((telling or lines)[-3:])}"
