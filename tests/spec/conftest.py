@@ -1,0 +1,57 @@
+"""What all groups of the conformance list share: the forms of a queue, the devices, the rig."""
+
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.spec.devices import CASES, DeviceCase, Gadget
+from tests.spec.rig import PACKED, SPLIT, Form, Rig
+from virtio.device import VirtioDevice
+from virtio.memory import FlatMemory
+
+
+@pytest.fixture(params=[SPLIT, PACKED], ids=lambda form: form.name)
+def form(request: pytest.FixtureRequest) -> Form:
+    """A form of the virtqueue."""
+    value: Form = request.param
+    return value
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.name)
+def device_case(request: pytest.FixtureRequest) -> DeviceCase:
+    """A device, with what is to be expected of it."""
+    value: DeviceCase = request.param
+    return value
+
+
+RigMaker = Callable[..., Rig]
+
+
+@pytest.fixture
+def make_rig() -> Iterator[RigMaker]:
+    """A function that puts a device on its transport, which is closed after the test."""
+    rigs: list[Rig] = []
+
+    def make(device: VirtioDevice, memory: FlatMemory | None = None) -> Rig:
+        rigs.append(Rig(device, memory))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.close()
+
+
+@pytest.fixture
+def gadget(make_rig: RigMaker) -> Rig:
+    """The device that has one of everything, not yet initialized."""
+    return make_rig(Gadget())
+
+
+@pytest.fixture
+def rapid_switching() -> Iterator[None]:
+    """Threads take turns every few microseconds, so that races which are possible happen."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(before)
