@@ -25,11 +25,9 @@ def kernel(tmp_path: Path) -> MakeKernel:
     return lambda code: str(bare.write_kernel(tmp_path / "kernel", code + bare.SPIN))
 
 
-def vmm(*arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:
+def vmm(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "vmm", *arguments]
-    return subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE, **options
-    )  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE)
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def test_second_processor_comes_up_and_memory_beyond_the_hole_is_there() -> None
 
 def test_kernel_panic_is_told_with_its_reason() -> None:
     config = MachineConfig(cmdline="rdinit=/nonexistent root=/dev/none", rng=False)
-    ending, output = run(config)
+    ending, _ = run(config)
 
     assert (ending.end, ending.status) == (End.PANIC, 121)
     assert "Unable to mount root fs" in ending.message
