@@ -49,7 +49,7 @@ def test_read_gives_the_same_bytes_however_the_driver_cut_them(
 
 
 @pytest.mark.spec("SPL-19")
-@pytest.mark.parametrize("sizes", [[6], [1, 5], [0, 6], [2, 0, 4], [1] * 6])
+@pytest.mark.parametrize("sizes", [[6], [1, 5], [3, 3], [0, 6], [2, 0, 4], [1] * 6])
 @pytest.mark.parametrize(("offset", "expected"), [(0, 4), (2, 4), (3, 3), (6, 0), (9, 0)])
 def test_write_scatters_over_segments_and_stops_at_the_end(
     harness: Harness, sizes: list[int], offset: int, expected: int

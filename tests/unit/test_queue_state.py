@@ -149,6 +149,18 @@ def test_chains_not_given_back_are_handed_out_again_first(features: int) -> None
     assert [used.token for used in driver.collect()] == [0, 1, 2]
 
 
+@pytest.mark.spec("SPL-44", "SPL-46")
+@pytest.mark.parametrize("features", FORMS)
+def test_enabling_tells_of_chains_to_be_handed_out_again(features: int) -> None:
+    driver, queue = make(features)
+    driver.add([b"x"])
+    pop(queue)
+    queue = through_a_file(driver, queue)
+    before = queue.enable_notification()
+    pop(queue)
+    assert (before, queue.enable_notification()) == (True, False)
+
+
 @pytest.mark.spec("SPL-46", "PKD-09")
 @pytest.mark.parametrize("features", FORMS)
 def test_pop_many_hands_out_restored_and_new_chains(features: int) -> None:

@@ -182,8 +182,8 @@ class QueueDriver:
         self.memory.view(address, len(data))[:] = data
 
     def read_bytes(self, address: int, length: int) -> bytes:
-        """Read guest memory."""
-        return bytes(self.memory.view(address, length))
+        """Read guest memory, also across adjacent regions."""
+        return b"".join(self.memory.views(address, length))
 
     # Helpers
 
