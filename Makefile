@@ -50,7 +50,7 @@ fuzz: $(READY) ## Fuzz all targets for TIME=60 seconds together; what breaks a p
 	@$(BIN)/python -m tests.fuzz.run --seconds $(or $(TIME),60)
 
 .PHONY: coverage
-coverage: $(READY) ## Run unit and spec tests again, traced and slower, and raise tests/coverage
+coverage: $(READY) ## Run all tests but the Linux guests, traced, and raise tests/coverage
 	@$(BIN)/python -m pytest --profile=$(or $(PROFILE),devel) tests/test_coverage.py
 
 .PHONY: conformance
