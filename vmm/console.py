@@ -11,10 +11,10 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from virtio.errors import Error
+from vmm.resource import Resource
 
 HISTORY_BYTES = 64 * 1024
 LINES_IN_ERRORS = 20
@@ -184,7 +184,7 @@ class ConsoleLog:
                 self._watchers = tuple(w for w in self._watchers if w is not listener)
 
 
-class OutputSink:
+class OutputSink(Resource):
     """Writes to a descriptor of the host (terminal, pipe, file, socket) on a thread of its own.
 
     Non-blocking mode is no way out: it belongs to the open file, which on a terminal is shared with
@@ -221,17 +221,6 @@ class OutputSink:
         # A daemon: a reader that never comes back must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=f"output {name}", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def write(self, data: bytes) -> None:
         """Take output; never blocks and never raises."""

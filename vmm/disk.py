@@ -11,13 +11,13 @@ import stat
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final, Self
 
 from virtio.block import SECTOR_BYTES
 from virtio.block.request import split
 from virtio.errors import ConfigurationError
 from vmm.fallocate import punch_hole, zero_range
+from vmm.resource import Resource
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-class RawDisk:
+class RawDisk(Resource):
     """A raw image: a file, a block device or memory, byte for byte what the guest sees.
 
     It is a :class:`virtio.block.BlockBackend` and a context manager; it owns ``fd``. The image is
@@ -207,17 +207,6 @@ class RawDisk:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _open(path: str, *, read_only: bool) -> int:

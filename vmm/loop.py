@@ -13,10 +13,9 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 from virtio.errors import HostError, InternalError
+from vmm.resource import Resource
 
 Callback = Callable[[], object]
 
@@ -47,7 +46,7 @@ class Timer:
         self._loop._forget(self)
 
 
-class EventLoop:
+class EventLoop(Resource):
     """Calls back when a descriptor is ready, a time has come, or another thread asks for it.
 
     All methods may be called from any thread; callbacks run on the thread that is in ``run``.
@@ -75,17 +74,6 @@ class EventLoop:
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.add_reader(self._wake_fd, self._woke_up)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def run(self) -> None:
         """Serve until ``stop``; what is due then and was not called yet is dropped."""

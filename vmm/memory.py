@@ -6,14 +6,13 @@ The file is a memfd, so that another process can map it and a snapshot can save 
 import mmap
 import os
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 from virtio.errors import HostError
 from virtio.memory import FlatMemory
+from vmm.resource import Resource
 
 
-class GuestRam(FlatMemory):
+class GuestRam(FlatMemory, Resource):
     """RAM of a guest at ``regions``, each ``(guest-physical address, length in bytes)``.
 
     Addresses and lengths are multiples of the page size. ``fd`` is the memfd, in which the regions
@@ -48,14 +47,3 @@ class GuestRam(FlatMemory):
         self.release()
         self._mapping.close()
         os.close(self.fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

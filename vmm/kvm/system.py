@@ -5,12 +5,12 @@ KVM api.rst "General description", "KVM_CHECK_EXTENSION".
 
 import errno
 import os
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from virtio.errors import Error, HostError
 from vmm.kvm import ioctl, structs
 from vmm.kvm.vm import Vm
+from vmm.resource import Resource
 
 KVM_API_VERSION: Final = 12
 
@@ -40,7 +40,7 @@ class KvmUnavailable(Error):
     """This host cannot run guests as it is; the message says what is missing."""
 
 
-class Kvm:
+class Kvm(Resource):
     """An open ``/dev/kvm`` whose API version and capabilities have been checked."""
 
     def __init__(self, path: str = "/dev/kvm") -> None:
@@ -104,14 +104,3 @@ class Kvm:
     def close(self) -> None:
         """Close the device."""
         os.close(self.fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

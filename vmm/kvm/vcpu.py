@@ -15,12 +15,12 @@ import mmap
 import os
 import signal
 import struct
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from virtio.errors import HostError
 from vmm.kvm import ioctl, structs
 from vmm.kvm.ioctl import KVM_RUN, try_ioctl
+from vmm.resource import Resource
 
 KVM_EXIT_IO: Final = 2
 KVM_EXIT_HYPERCALL: Final = 3
@@ -60,7 +60,7 @@ _FAIL_ENTRY = struct.Struct("<QI")  # at 0x20: hardware_entry_failure_reason, cp
 _PAYLOAD: Final = 0x20
 
 
-class Vcpu:
+class Vcpu(Resource):
     """A virtual CPU of KVM; ``run_area`` is the ``struct kvm_run`` it shares with the kernel."""
 
     def __init__(self, fd: int, index: int, run_size: int) -> None:
@@ -200,17 +200,6 @@ class Vcpu:
         self.run_area.release()
         self._mapping.close()
         os.close(self.fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def kick(thread: int) -> None:

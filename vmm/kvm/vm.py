@@ -5,11 +5,11 @@ KVM api.rst "VM ioctls".
 
 import ctypes
 import os
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from vmm.kvm import ioctl, structs
 from vmm.kvm.vcpu import Vcpu
+from vmm.resource import Resource
 
 KVM_PIT_SPEAKER_DUMMY: Final = 1
 KVM_IOEVENTFD_FLAG_DATAMATCH: Final = 1
@@ -17,7 +17,7 @@ KVM_IRQFD_FLAG_DEASSIGN: Final = 1
 KVM_IOEVENTFD_FLAG_DEASSIGN: Final = 4
 
 
-class Vm:
+class Vm(Resource):
     """A virtual machine of KVM. Closing it leaves vCPUs open, which hold it alive."""
 
     def __init__(self, fd: int, vcpu_mmap_size: int) -> None:
@@ -71,14 +71,3 @@ class Vm:
     def close(self) -> None:
         """Close the file descriptor."""
         os.close(self.fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
