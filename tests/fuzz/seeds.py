@@ -1,0 +1,238 @@
+"""Writes the first inputs of each target's corpus: valid ones, for the fuzzers to spoil.
+
+Structures are typed from the specifications. Run as ``python -m tests.fuzz.seeds``.
+"""
+
+import bz2
+import gzip
+import lzma
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import lz4.block
+import zstandard
+
+CORPUS = Path(__file__).parent / "corpus"
+
+NOP, PUBLISH, POP, POP_MANY, OLDEST, NEWEST, ALL = range(7)
+ENABLE, DISABLE, STORE, RESTORE, USE, RESET = range(7, 13)
+
+
+# Rings
+
+
+def steps(*script: tuple[int, int, int]) -> bytes:
+    """Return the steps of a ring's script, filled up to 24."""
+    return b"".join(struct.pack("<BBH", *step) for step in script).ljust(96, b"\0")
+
+
+SCRIPTS = {
+    "one": steps((PUBLISH, 1, 0), (POP, 0, 0), (USE, 0, 4), (OLDEST, 0, 2), (ENABLE, 0, 0)),
+    "many": steps(
+        *((DISABLE, 0, 0), (PUBLISH, 2, 0), (POP_MANY, 7, 0), (ALL, 0, 0), (ENABLE, 0, 0)),
+        *((PUBLISH, 2, 0), (POP_MANY, 0, 0), (RESTORE, 0, 0), (POP_MANY, 7, 0), (NEWEST, 0, 0)),
+        *((OLDEST, 0, 0), (RESTORE, 0, 0), (PUBLISH, 3, 0), (POP_MANY, 7, 0), (RESET, 0, 0)),
+    ),
+    "late": steps(
+        *((PUBLISH, 3, 0), (POP, 0, 0), (POP, 0, 0), (POP, 0, 0), (NEWEST, 0, 1), (RESTORE, 0, 0)),
+        *((OLDEST, 0, 0), (POP, 0, 0), (POP, 0, 0), (OLDEST, 0, 0), (STORE, 64, 1), (ALL, 0, 0)),
+    ),
+}
+
+
+def split_seeds() -> Iterator[tuple[str, bytes]]:
+    """Eight entries: a plain chain, one of two, an indirect one; rings at 0, 0x80 and 0xa0."""
+    entries = [
+        *((0x400, 16, 1, 1), (0x420, 32, 3, 2), (0x7F0, 32, 2, 0), (0x500, 8, 0, 0)),
+        *((0x200, 48, 4, 0), (0x600, 0, 2, 0), (0x600, 64, 2, 0), (1 << 32, 16, 0, 0)),
+    ]
+    table = b"".join(struct.pack("<QIHH", *entry) for entry in entries)
+    available = struct.pack("<HH8HH", 0, 0, 0, 4, 3, 6, 0, 4, 5, 7, 2).ljust(0x20, b"\0")
+    indirect = [(0x440, 8, 1, 1), (0x450, 8, 3, 2), (0x460, 8, 2, 0)]
+    body = (table + available).ljust(0x200, b"\0")
+    body += b"".join(struct.pack("<QIHH", *entry) for entry in indirect)
+    # A head, and a next, one past the table.
+    for place in (0x80 + 4, 14):
+        wrong = bytearray(body)
+        wrong[place] = 8
+        set_up = struct.pack("<BBHHHH", 2, 3, 0, 0, 0x80, 0xA0)
+        yield f"past-{place}", set_up + SCRIPTS["one"] + wrong
+    for flags, start in ((0, 0), (2, 65533), (3, 65535), (7, 5)):
+        for name, script in SCRIPTS.items():
+            set_up = struct.pack("<BBHHHH", flags, 3, start, 0, 0x80, 0xA0)
+            yield f"{name}-{flags}-{start}", set_up + script + body
+
+
+def packed_seeds() -> Iterator[tuple[str, bytes]]:
+    """Five entries, a size that is no power of two; event suppression at 0x1f0 and 0x1f4."""
+    entries = [
+        *((0x400, 16, 1, 0x80), (0x420, 32, 2, 0x83), (0x7F0, 32, 3, 0x82)),
+        *((0x200, 48, 4, 0x84), (0x600, 64, 5, 0x82)),
+    ]
+    ring = b"".join(struct.pack("<QIHH", *entry) for entry in entries)
+    body = ring.ljust(0x1F0, b"\0") + struct.pack("<HHHH", 0x8002, 2, 0, 0)
+    body = body.ljust(0x200, b"\0")
+    for address, flags in ((0x440, 0), (0x450, 2), (0x460, 2)):
+        body += struct.pack("<QIHH", address, 8, 0, flags)
+    # Everything taken, and entries of the next lap made available all the same.
+    for size in (1, 2):
+        script = steps(*[(PUBLISH, 0, 0), (POP, 0, 0)] * 2 * size)
+        yield f"full-{size}", struct.pack("<BBHHHH", 0, size, 0, 0, 0x1F0, 0x1F4) + script + body
+    # A list that takes all entries, and goes on.
+    endless = body[:14] + b"\x81" + body[15:30] + b"\x81" + body[31:]
+    set_up = struct.pack("<BBHHHH", 0, 2, 0, 0, 0x1F0, 0x1F4)
+    again = steps((PUBLISH, 0, 0), (POP, 0, 0), (PUBLISH, 0, 1), (PUBLISH, 1, 1), (POP, 0, 0))
+    yield "endless", set_up + again + endless
+    for flags, start in ((0, 0), (2, 0), (3, 0), (7, 0), (2, 7)):
+        for name, script in SCRIPTS.items():
+            set_up = struct.pack("<BBHHHH", flags, 5, start, 0, 0x1F0, 0x1F4)
+            yield f"{name}-{flags}-{start}", set_up + script + body
+
+
+# Registers
+
+
+def accesses(*script: tuple[int, int, int]) -> bytes:
+    """Return the steps of a script of accesses, filled up to 24."""
+    return b"".join(struct.pack("<BBI", *step) for step in script).ljust(144, b"\0")
+
+
+def mmio_seeds() -> Iterator[tuple[str, bytes]]:
+    """A whole life of each device, and one with saving and restoring in between."""
+    write, config, serve, store, start, enable, restore, status = 0, 5, 6, 7, 8, 9, 10, 11
+    table = b"".join(
+        struct.pack("<QIHH", *entry)
+        for entry in ((0x400, 16, 1, 1), (0x480, 512, 3, 2), (0x6A0, 1, 2, 0))
+    )
+    rings = (table.ljust(0x100, b"\0") + struct.pack("<HHHH", 0, 1, 0, 0)).ljust(0x400, b"\0")
+    body = rings + struct.pack("<IIQ", 0, 0, 1)
+    # Packed and IN_ORDER left out, one queue of 8 entries; then a kick.
+    life = [(start, 0, 0x00C000), (enable, 6, 0), (status, 4, 0)]
+    work = [(write, 6, 0), (serve, 3, 0), (2, 0x64 >> 2, 3), (store, 64, 0x20000), (write, 6, 0)]
+    for device in range(3):
+        whole = accesses(*life, *work, (serve, 3, 0), (config, 0x80, 7), (status, 0, 0))
+        yield f"life-{device}", bytes([device]) + whole + body
+        saved = accesses(*life, (restore, 0, 0), *work[:2], (restore, 0, 0), *work, (serve, 3, 0))
+        yield f"saved-{device}", bytes([device]) + saved + body
+        broken = accesses(*life, (store, 64, 0x90000), *work, (restore, 0, 0), *life, *work)
+        yield f"broken-{device}", bytes([device]) + broken + body
+
+
+# Block
+
+
+def block_seeds() -> Iterator[tuple[str, bytes]]:
+    """One request of each type, and several at once with faults."""
+    kinds = {"in": 0, "out": 1, "flush": 4, "id": 8, "discard": 11, "zeroes": 13, "none": 99}
+    for name, kind in kinds.items():
+        changing = kind in (1, 11, 13)
+        data = (0x100, 1024 if kind == 1 else 16) if changing else (0x100, 1024)
+        chain = [(0, 16, 0), (*data, 0 if changing else 1), (0xFF0, 1, 3)]
+        body = struct.pack("<IIQ", kind, 0, 2).ljust(0x100, b"\0") + struct.pack("<QII", 3, 2, 0)
+        for set_up in ((0, 0, 0, 255), (1, 0, 0, 3), (0, 31, 1 << 9, 3)):
+            script = b"".join(struct.pack("<HHB", *one) for one in chain * 2).ljust(160, b"\0")
+            yield f"{name}-{set_up[0]}-{set_up[1]}", struct.pack("<BBHB", *set_up) + script + body
+
+
+# Kernels
+
+
+def vmlinux(
+    code: bytes,
+    *,
+    notes: bool = False,
+    start: int = 0x100000,
+    memory: int = 0x100,
+    second: int | None = None,
+) -> bytes:
+    """Return an ELF kernel of a segment at ``start`` of ``memory`` bytes, maybe with a PVH note.
+
+    ``second`` is the address of another segment of 16 bytes, if there is to be one.
+    """
+    note = struct.pack("<III4sI", 4, 4, 18, b"Xen\0", 0x100004)
+    loads = [(1, 7, 0x200, 0, start, len(code), memory, 4096)]
+    loads += [(1, 7, 0x1F0, 0, second, 16, 16, 4096)] if second is not None else []
+    loads += [(4, 0, 0x1C0, 0, 0, len(note), len(note), 4)] if notes else []
+    header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    header += struct.pack("<HHIQQQI", 2, 62, 1, start, 64, 0, 0)
+    header += struct.pack("<HHHHHH", 64, 56, len(loads), 0, 0, 0)
+    header += b"".join(struct.pack("<IIQQQQQQ", *load) for load in loads)
+    return header.ljust(0x1C0, b"\0") + note.ljust(0x40, b"\0") + code
+
+
+def elf_seeds() -> Iterator[tuple[str, bytes]]:
+    """A kernel with a PVH note and one without, for each protocol."""
+    for protocol in range(3):
+        for notes in (False, True):
+            kernel = vmlinux(b"code" * 8, notes=notes)
+            yield f"{protocol}-{notes:d}", bytes([protocol]) + kernel[4:]
+    code = b"code" * 8
+    # RAM ends at 0x120000; below 0x100000 nothing may be loaded.
+    yield "low", b"\0" + vmlinux(code, start=0xFF000)[4:]
+    yield "ends-with-ram", b"\0" + vmlinux(code, memory=0x20000)[4:]
+    yield "ends-past-ram", b"\0" + vmlinux(code, memory=0x20001)[4:]
+    yield "too-long", b"\0" + vmlinux(code, memory=31)[4:]
+    yield "overlap", b"\0" + vmlinux(code, second=0x10001F)[4:]
+    yield "adjoining", b"\0" + vmlinux(code, second=0x100100)[4:]
+
+
+def streams(data: bytes) -> dict[str, bytes]:
+    """Return ``data`` in each compression, with its size behind it as the kernel's build does."""
+    size = struct.pack("<I", len(data))
+    xz = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "dict_size": 1 << 16}]
+    block = lz4.block.compress(data, store_size=False)
+    return {
+        "gzip": gzip.compress(data, mtime=0),
+        "xz": lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=xz) + size,
+        "lzma": lzma.compress(data, lzma.FORMAT_ALONE) + size,
+        "bzip2": bz2.compress(data) + size,
+        "lz4": b"\x02\x21\x4c\x18" + struct.pack("<I", len(block)) + block + size,
+        "zstd": zstandard.ZstdCompressor().compress(data) + size,
+    }
+
+
+MAGIC_LENGTHS = {"gzip": 2, "xz": 6, "lzma": 3, "bzip2": 3, "lz4": 4, "zstd": 4}
+
+
+def payload_seeds() -> Iterator[tuple[str, bytes]]:
+    """A little text in each compression."""
+    for number, (name, stream) in enumerate(streams(b"a kernel would be here\n" * 20).items()):
+        yield name, bytes([number]) + stream[MAGIC_LENGTHS[name] :]
+
+
+def bzimage_seeds() -> Iterator[tuple[str, bytes]]:
+    """A small kernel in each compression, behind a setup header of boot protocol 2.15."""
+    for name, stream in streams(vmlinux(b"code" * 8)).items():
+        image = bytearray(2 * 512)
+        image[0x1F1] = 1
+        image[0x201] = 0x6A
+        struct.pack_into("<H", image, 0x206, 0x020F)
+        image[0x211] = 1
+        struct.pack_into("<IIHH", image, 0x22C, 0x7FFFFFFF, 0, 0, 0x3F)
+        struct.pack_into("<I", image, 0x238, 2047)
+        struct.pack_into("<II", image, 0x248, 0, len(stream))
+        yield name, bytes(image[0x1F1:]) + stream
+
+
+SEEDS = {
+    "block_request": block_seeds,
+    "bzimage": bzimage_seeds,
+    "elf": elf_seeds,
+    "mmio_registers": mmio_seeds,
+    "packed_ring": packed_seeds,
+    "payload": payload_seeds,
+    "split_ring": split_seeds,
+}
+
+
+def main() -> None:
+    """Write all seeds."""
+    for target, seeds in SEEDS.items():
+        (CORPUS / target).mkdir(parents=True, exist_ok=True)
+        for name, data in seeds():
+            (CORPUS / target / f"seed-{name}").write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""What the fuzzers feed: each module has ``one_input(data)``, which takes any bytes.
+
+It returns normally for every input, hostile or not, as long as the code under test keeps its
+promises; whatever it raises is a finding. It needs no fuzzer, so that any input can be replayed.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+
+Target = Callable[[bytes], None]
+
+TARGETS = (
+    "block_request",
+    "bzimage",
+    "elf",
+    "mmio_registers",
+    "packed_ring",
+    "payload",
+    "split_ring",
+)
+
+
+def assert_one_line(error: Exception) -> None:
+    """Assert that an error can be shown to a user as it is."""
+    assert str(error), "an error says nothing"
+    assert "\n" not in str(error), "an error is one line"
+
+
+def load_target(name: str) -> Target:
+    """Return ``one_input`` of a target."""
+    target: Target = import_module(f"tests.fuzz.targets.{name}").one_input
+    return target
