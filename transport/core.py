@@ -30,7 +30,7 @@ from virtio.device import EventLoop, VirtioDevice
 from virtio.errors import ConfigurationError
 from virtio.features import VIRTIO_F_RING_RESET, mask
 from virtio.memory import GuestMemory
-from virtio.queue import Queue
+from virtio.virtqueue import Queue
 
 DESCRIBE_TIMEOUT_SECONDS: Final = 0.1
 

@@ -11,8 +11,8 @@ from virtio.device import Activation, EventLoop, VirtioDevice
 from virtio.entropy import Entropy
 from virtio.errors import ConfigurationError, DriverError, Error, HostError, InternalError
 from virtio.memory import FlatMemory, GuestMemory, MemoryAccessError
-from virtio.queue import Queue, QueueLayout, QueueState
 from virtio.queue_kind import queue
+from virtio.virtqueue import Queue, QueueLayout, QueueState
 
 __all__ = [
     "Activation",

@@ -15,7 +15,7 @@ from virtio.errors import DriverError
 from virtio.memory import MemoryAccessError
 
 if TYPE_CHECKING:
-    from virtio.queue import Queue
+    from virtio.virtqueue import Queue
 
 VIRTQ_DESC_F_NEXT: Final = 1
 VIRTQ_DESC_F_WRITE: Final = 2
@@ -41,8 +41,7 @@ class DescriptorChain:
     ``readable`` and ``writable`` are views straight into guest memory, none of them empty. How the
     driver cut its request into segments means nothing (SPL-19): use :meth:`read`, :meth:`write`
     and :meth:`split_status` for headers, answers and trailers. Each chain goes back to the driver
-    exactly once: by :meth:`complete`, or by :meth:`Queue.add_used <virtio.queue.Queue.add_used>`.
-    From then on it has no views.
+    exactly once: by :meth:`complete`, or by the queue's ``add_used``. From then on it has no views.
 
     ``readable_length`` and ``writable_length`` are the bytes of each side, and ``room`` is what
     ``writable_length`` was before a status byte was taken off. ``head_index`` is the number of the

@@ -31,7 +31,7 @@ from virtio.features import (
 from virtio.queue_kind import QueueKind, QueueSlot, queue
 
 if TYPE_CHECKING:
-    from virtio.queue import Queue
+    from virtio.virtqueue import Queue
 
 __all__ = ["DEFAULT_RING_FEATURES", "Device", "QueueKind", "feature", "field", "queue"]
 

@@ -15,7 +15,7 @@ from virtio.features import VIRTIO_F_VERSION_1, mask
 from virtio.memory import GuestMemory
 
 if TYPE_CHECKING:
-    from virtio.queue import Queue
+    from virtio.virtqueue import Queue
 
 
 class TimerHandle(Protocol):

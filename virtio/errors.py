@@ -18,7 +18,7 @@ class ConfigurationError(Error):
 class HostError(Error):
     """The host refused an operation.
 
-    ``operation`` names what was tried (for an ioctl, its published name), ``errno`` is the host's answer.
+    ``operation`` names what was tried (an ioctl by its published name), ``errno`` is the answer.
     """
 
     def __init__(self, operation: str, errno: int, detail: str = "") -> None:

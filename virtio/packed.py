@@ -22,7 +22,7 @@ from virtio.chain import (
     Descriptor,
     DescriptorChain,
 )
-from virtio.queue import DESCRIPTOR_BYTES, MAX_QUEUE_SIZE, Queue
+from virtio.virtqueue import DESCRIPTOR_BYTES, MAX_QUEUE_SIZE, Queue
 
 VRING_PACKED_DESC_F_AVAIL: Final = 1 << 7
 VRING_PACKED_DESC_F_USED: Final = 1 << 15

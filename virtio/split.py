@@ -20,7 +20,7 @@ from virtio.chain import (
     Descriptor,
     DescriptorChain,
 )
-from virtio.queue import DESCRIPTOR_BYTES, MAX_QUEUE_SIZE, Queue
+from virtio.virtqueue import DESCRIPTOR_BYTES, MAX_QUEUE_SIZE, Queue
 
 VIRTQ_AVAIL_F_NO_INTERRUPT: Final = 1
 VIRTQ_USED_F_NO_NOTIFY: Final = 1

@@ -18,8 +18,8 @@ from tests.fuzz.machines import machine_settings
 from virtio.chain import DescriptorChain
 from virtio.errors import InternalError
 from virtio.memory import FlatMemory
-from virtio.queue import Queue, QueueLayout, QueueState
 from virtio.testing import POISON, PackedDriver, QueueDriver, QueueFull, SplitDriver, Used
+from virtio.virtqueue import Queue, QueueLayout, QueueState
 
 INDIRECT, EVENT_IDX, RING_PACKED, IN_ORDER = 1 << 28, 1 << 29, 1 << 34, 1 << 35
 RAM_BYTES = 1 << 15

@@ -11,8 +11,8 @@ from tests.spec.devices import EVERY_RING, Gadget
 from tests.spec.rig import Form, Rig
 from tests.spec.threads import PATIENCE_SECONDS, Crew, wait_until
 from virtio.memory import FlatMemory
-from virtio.queue import Queue
 from virtio.testing import QueueDriver
+from virtio.virtqueue import Queue
 
 BUFFERS = 1500
 

@@ -21,8 +21,8 @@ from tests.spec.scribbling import Scribble, Scribbler, address_of
 from tests.spec.stepping import CannotTrace, Places, Step, fence_is_locked, layout_of, watch
 from virtio.chain import DescriptorChain
 from virtio.errors import DriverError
-from virtio.queue import Queue
 from virtio.testing import Segment
+from virtio.virtqueue import Queue
 
 FEATURES = pytest.mark.parametrize("features", [0, EVENT_IDX], ids=["plain", "event-idx"])
 

@@ -5,8 +5,8 @@ import pytest
 from virtio.chain import DescriptorChain
 from virtio.errors import DriverError, InternalError
 from virtio.memory import FlatMemory
-from virtio.queue import Queue, QueueLayout
 from virtio.testing import Segment, SplitDriver, flat_memory
+from virtio.virtqueue import Queue, QueueLayout
 
 
 class Harness:

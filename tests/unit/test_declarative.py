@@ -9,8 +9,8 @@ from virtio.declarative import Device, feature, field, queue
 from virtio.device import Activation, EventLoop
 from virtio.errors import InternalError
 from virtio.memory import FlatMemory
-from virtio.queue import Queue
 from virtio.testing.bench import Bench
+from virtio.virtqueue import Queue
 
 VERSION_1 = 1 << 32
 

@@ -8,8 +8,8 @@ import pytest
 from virtio.errors import DriverError
 from virtio.memory import FlatMemory
 from virtio.packed import PackedQueue
-from virtio.queue import Queue, QueueLayout
 from virtio.testing import PackedDriver, Segment, flat_memory
+from virtio.virtqueue import Queue, QueueLayout
 
 INDIRECT_DESC = 1 << 28
 EVENT_IDX = 1 << 29

@@ -9,8 +9,8 @@ import pytest
 from virtio.chain import DescriptorChain
 from virtio.errors import DriverError
 from virtio.memory import FlatMemory
-from virtio.queue import Queue, QueueLayout, QueueState
 from virtio.testing import PackedDriver, QueueDriver, Segment, SplitDriver, flat_memory
+from virtio.virtqueue import Queue, QueueLayout, QueueState
 
 EVENT_IDX = 1 << 29
 RING_PACKED = 1 << 34

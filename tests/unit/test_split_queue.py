@@ -8,9 +8,9 @@ import pytest
 
 from virtio.errors import DriverError
 from virtio.memory import FlatMemory
-from virtio.queue import Queue, QueueLayout, QueueState
 from virtio.split import SplitQueue
 from virtio.testing import Segment, SplitDriver, flat_memory
+from virtio.virtqueue import Queue, QueueLayout, QueueState
 
 INDIRECT_DESC = 1 << 28
 EVENT_IDX = 1 << 29

@@ -14,8 +14,8 @@ from virtio.declarative import Device, field, queue
 from virtio.device import Activation, VirtioDevice
 from virtio.entropy import Entropy
 from virtio.errors import ConfigurationError, DriverError
-from virtio.queue import Queue
 from virtio.testing import ManualLoop, PackedDriver, SplitDriver, flat_memory
+from virtio.virtqueue import Queue
 
 PATIENCE_SECONDS = 10
 A_MOMENT_SECONDS = 0.05

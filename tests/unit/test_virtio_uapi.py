@@ -11,8 +11,8 @@ from transport.testing import RecordingLine
 from virtio import Block, Entropy, chain, features, packed, split
 from virtio.block import device as block_device
 from virtio.block import ranges, request
-from virtio.queue import DESCRIPTOR_BYTES
 from virtio.testing import ManualLoop, SplitDriver, flat_memory
+from virtio.virtqueue import DESCRIPTOR_BYTES
 from vmm.disk import RawDisk
 
 HEADERS = ("config", "ring", "mmio", "blk", "ids")

@@ -10,12 +10,12 @@ from functools import partial
 
 from virtio.device import Activation, VirtioDevice
 from virtio.memory import FlatMemory
-from virtio.queue import Queue, QueueLayout
 from virtio.testing.arena import flat_memory
 from virtio.testing.driver import QueueDriver, Used
 from virtio.testing.loop import ManualLoop
 from virtio.testing.packed import PackedDriver
 from virtio.testing.split import SplitDriver
+from virtio.virtqueue import Queue, QueueLayout
 
 
 class Bench:

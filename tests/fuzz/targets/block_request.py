@@ -15,8 +15,8 @@ from tests.fuzz.targets.ram import FuzzRam
 from virtio.block import Block, request
 from virtio.device import Activation
 from virtio.errors import DriverError
-from virtio.queue import Queue, QueueLayout
 from virtio.testing import ManualLoop
+from virtio.virtqueue import Queue, QueueLayout
 
 SET_UP = struct.Struct("<BBHB")
 DESCRIPTOR = struct.Struct("<HHB")

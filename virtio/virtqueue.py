@@ -25,7 +25,7 @@ from virtio.queue_state import QueueState as QueueState
 from virtio.queue_state import SavedChain as SavedChain
 
 if sys.byteorder != "little":
-    raise ImportError("virtio.queue stores ring fields natively: it needs a little-endian host")
+    raise ImportError("virtio.virtqueue stores ring fields natively: it needs a little-endian host")
 
 MAX_QUEUE_SIZE: Final = 32768
 DESCRIPTOR_BYTES: Final = 16
