@@ -58,7 +58,8 @@ def queue(
 
     The method takes one chain and returns how many bytes it wrote to it, or ``None`` when it will
     call ``chain.complete`` later. With ``batch`` it takes a list of chains and returns a list of
-    those. With ``manual`` it takes the queue itself, pops, completes and re-arms notifications, and returns whether more is left to do at once.
+    those. With ``manual`` it takes the queue itself, pops, completes and re-arms notifications, and
+    returns whether more is left to do at once.
 
     ``count``, a number or the name of the attribute that holds it, makes several queues of the
     kind; the method then gets the number among them, from 0, as second argument. They exist only
