@@ -147,6 +147,11 @@ def test_reader_that_goes_away_ends_the_run(kernel: MakeKernel) -> None:
         (["--kernel", "KERNEL", "--cpus", "0"], r"1 to 254"),
         (["--kernel", "KERNEL", "--cpus", "many"], r"invalid int"),
         (["--kernel", "KERNEL", "--timeout", "-1"], r"above 0"),
+        (["--kernel", "KERNEL", "--timeout", "inf"], r"at most 1e\+07"),
+        (["--kernel", "KERNEL", "--timeout", "nan"], r"above 0"),
+        (["--kernel", "KERNEL", *["--disk", "/dev/zero,ro"] * 20], r"/dev/zero"),
+        (["--kernel", "KERNEL", "--cmdline", "a\nb"], r"character '\\n'"),
+        (["--kernel", "KERNEL", "--frobnicate"], r"unrecognized arguments"),
         (["--kernel", "KERNEL", "--boot", "bios"], r"choose from"),
         (["--kernel", "KERNEL", "--cmdline", "x" * 4000], r"command line.*2047"),
         (["--kernel", "KERNEL", "--memory", "4M"], r"KERNEL|memory|RAM"),
@@ -162,6 +167,74 @@ def test_bad_input_is_one_line_and_status_2(
     last = done.stderr.decode().splitlines()[-1]
     assert re.search(message.replace("KERNEL", path), last), last
     assert b"Traceback" not in done.stderr
+
+
+def test_more_devices_than_there_are_interrupts_are_refused(
+    kernel: MakeKernel, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(512))
+    done = vmm("run", "--kernel", kernel(b""), *["--disk", f"{disk},ro"] * 20)
+
+    assert done.returncode == 2
+    assert b"at most 19" in done.stderr
+
+
+def test_odd_disk_is_used_to_its_last_whole_sector_with_a_warning(
+    kernel: MakeKernel, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1000))
+    code = bare.load32(0xC000_1100) + bare.say_eax() + bare.out8(0xF4, 0)
+    done = vmm("run", "--kernel", kernel(code), "--disk", str(disk))
+
+    assert (done.returncode, done.stdout) == (0, b"\x01\x00\x00\x00")
+    assert b"WARNING" in done.stderr
+    assert b"the last 488 bytes" in done.stderr
+
+
+def test_empty_disk_is_refused(kernel: MakeKernel, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"")
+    done = vmm("run", "--kernel", kernel(b""), "--disk", str(disk))
+
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_disk_that_another_machine_writes_is_refused(kernel: MakeKernel, tmp_path: Path) -> None:
+    disk, path = tmp_path / "disk", kernel(bare.say("up\n"))
+    disk.write_bytes(bytes(4096))
+    with started("--kernel", path, "--disk", str(disk)) as process:
+        read_until(output_of(process), b"up\n")
+        second = vmm("run", "--kernel", path, "--disk", str(disk))
+
+    assert second.returncode == 2
+    assert str(disk).encode() in second.stderr
+
+
+def test_doctor_says_that_this_host_can_run_guests() -> None:
+    done = vmm("doctor")
+
+    assert done.returncode == 0
+    assert done.stdout.endswith(b"this host can run guests\n")
+
+
+def test_initramfs_is_made_from_the_command_line(tmp_path: Path) -> None:
+    output, extra = tmp_path / "initramfs.cpio", tmp_path / "extra"
+    extra.write_text("some content")
+    done = vmm("image", "initramfs", str(output), "--file", f"{extra}:/etc/extra")
+
+    assert done.returncode == 0
+    assert b"etc/extra\0" in output.read_bytes()
+    assert b"some content" in output.read_bytes()
+
+
+def test_removing_an_image_that_is_not_there_is_refused() -> None:
+    done = vmm("image", "remove", "kernel-nonexistent")
+
+    assert done.returncode == 2
+    assert b"vmm image list" in done.stderr
 
 
 def test_initrd_too_big_for_the_memory_is_refused(kernel: MakeKernel, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from virtio.errors import ConfigurationError
 from vmm.cli.interruption import Interruption
@@ -16,6 +17,8 @@ from vmm.ending import End, Ending
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
 from vmm.machine import Machine
 from vmm.terminal import HELP_TEXT, ConsoleInput, EscapeAction, RawTerminal
+
+MAX_TIMEOUT_SECONDS: Final = 1e7
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,8 +70,11 @@ def machine_config(options: argparse.Namespace, progress: Progress) -> MachineCo
 
     The default guest gets its demonstration disk when no other disk is given.
     """
-    if options.timeout is not None and not options.timeout > 0:
-        raise ConfigurationError(f"--timeout {options.timeout:g}: must be above 0 seconds")
+    if options.timeout is not None and not 0 < options.timeout <= MAX_TIMEOUT_SECONDS:
+        raise ConfigurationError(
+            f"--timeout {options.timeout:g}: must be above 0 and at most"
+            f" {MAX_TIMEOUT_SECONDS:g} seconds"
+        )
     config = MachineConfig(
         kernel=options.kernel,
         initrd=options.initrd,

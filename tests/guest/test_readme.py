@@ -1,0 +1,20 @@
+"""The Python examples of the README run as they stand there."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.mark.timeout(180)
+def test_examples_run_as_they_stand_in_the_readme(capfd: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+
+    assert len(blocks) == 3
+    assert capfd.readouterr().out == "the guest powered off\n"
