@@ -12,10 +12,7 @@ from vmm.x86.boot import BootSource
 from vmm.x86.platform import default_cmdline
 
 # What the default guest's kernel and init can do without, as it makes them start faster.
-_DEFAULT_GUEST_CMDLINE: Final = (
-    "quiet loglevel=3 retain_initrd initramfs_async=0 rootfstype=ramfs percpu_alloc=page"
-    " highres=off"
-)
+_DEFAULT_GUEST_CMDLINE: Final = "quiet retain_initrd rootfstype=ramfs percpu_alloc=page"
 
 
 def boot_source(config: MachineConfig) -> BootSource:
