@@ -92,7 +92,6 @@ def test_options_that_came_out_otherwise_are_listed() -> None:
         "CONFIG_PVH",
         "CONFIG_X86_MPPARSE",
         "CONFIG_KVM_GUEST",
-        "CONFIG_DEVPORT",
         "CONFIG_DEVMEM",
         "CONFIG_EXT4_FS",
     ],

@@ -39,7 +39,9 @@ class Interruption:
         def note(number: int, frame: Any) -> None:
             self(f"interrupted by {signal.Signals(number).name}")
 
-        before = {number: signal.signal(number, note) for number in _SIGNALS}
+        # What nohup(1) or a shell without job control made us ignore stays ignored.
+        heeded = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, note) for number in heeded}
         try:
             yield
         finally:
