@@ -74,6 +74,15 @@ def test_end_of_panic_settles_at_once() -> None:
     assert ending_of(verdict) is End.PANIC
 
 
+def test_reset_and_triple_fault_after_a_panic_are_the_panic() -> None:
+    for tell in (Verdict.guest_reset, lambda v: v.vcpu_ended(End.TRIPLE_FAULT, "fault", [])):
+        verdict = Verdict(Timers())
+        verdict.see_line("[    1.0] Kernel panic - not syncing: oops")
+        tell(verdict)
+
+        assert ending_of(verdict) is End.PANIC
+
+
 @pytest.mark.parametrize(
     "line",
     [
