@@ -3,7 +3,15 @@
 from transport.core import VirtioTransport
 from transport.interrupt import InterruptLine
 from transport.mmio import VirtioMmio
+from transport.slot import MmioSlot
 from transport.state import TransportState
 from transport.stats import TransportStats
 
-__all__ = ["InterruptLine", "TransportState", "TransportStats", "VirtioMmio", "VirtioTransport"]
+__all__ = [
+    "InterruptLine",
+    "MmioSlot",
+    "TransportState",
+    "TransportStats",
+    "VirtioMmio",
+    "VirtioTransport",
+]

@@ -5,7 +5,8 @@ VIRTIO 1.4 "Device Initialization", "Device Reset", "Virtqueue Reset".
 """
 
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
@@ -136,12 +137,15 @@ class VirtioTransport:
     def _set_status(self, bit: int) -> None:
         with self._registers:
             self.status |= bit
+        self.report.note("status %s", status_names(self.status))
 
     def _go_live(self) -> None:
         self.interrupts.enable()
         self._runner.start(self.memory, self.features, self.interrupts.notify_config)
 
     def _reset(self) -> None:
+        if self.status:
+            self.report.note("reset")
         self._runner.hold()
         self.interrupts.reset()
         # The device before its queues: it may have to wait until the host lets go of buffers.
@@ -316,12 +320,16 @@ class VirtioTransport:
 
     # Saved state
 
-    def state(self) -> TransportState:
-        """Return all of the transport and its device, as they are between two pieces of work."""
+    @contextmanager
+    def frozen(self) -> Iterator[TransportState]:
+        """Give all of the transport and its device, and let no device code run in the block.
+
+        What runs is waited for: the state is that between two pieces of work.
+        """
         with self._work:
             device = self.device.state()
             with self._registers:
-                return TransportState(
+                state = TransportState(
                     status=self.status,
                     features=self.negotiation.state(),
                     queue_select=self.queue_select,
@@ -329,6 +337,12 @@ class VirtioTransport:
                     queues=tuple(slot.state() for slot in self.slots),
                     device=device,
                 )
+            yield state
+
+    def state(self) -> TransportState:
+        """Return all of the transport and its device, as they are between two pieces of work."""
+        with self.frozen() as state:
+            return state
 
     def restore(self, state: TransportState) -> None:
         """Take over a saved state, and go on with every queue that was live (``SPL-46``).

@@ -1,31 +1,44 @@
 """What a transport writes to the log about its driver and its device, a bounded amount a second."""
 
 import logging
+import time
+from collections import deque
 from typing import Final
 
 from virtio.errors import DriverError
 from virtio.rate import TokenBucket
 
 LINES_PER_SECOND: Final = 10
+LAST_EVENTS: Final = 32
 
 _log = logging.getLogger(__name__)
 
 
 class Reporter:
-    """The log of the device ``name``; bounded, so that no guest can fill a disk with it."""
+    """The log of the device ``name``; bounded, so that no guest can fill a disk with it.
+
+    ``events`` are the last steps in the device's life: ``time.monotonic()`` and what happened.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.events: deque[tuple[float, str]] = deque(maxlen=LAST_EVENTS)
         self._failures = TokenBucket(LINES_PER_SECOND, LINES_PER_SECOND)
         self._accesses = TokenBucket(LINES_PER_SECOND, LINES_PER_SECOND)
 
+    def note(self, message: str, *values: object) -> None:
+        """Remember a step in the device's life."""
+        self.events.append((time.monotonic(), f"{self.name}: {message % values}"))
+
     def dropped(self, message: str, *values: object) -> None:
         """Note an access that had no effect, for those who debug a driver."""
+        self.note(message, *values)
         if _log.isEnabledFor(logging.DEBUG) and self._accesses.take(1):
             _log.debug(f"%s: {message}", self.name, *values)
 
     def failed(self, error: Exception, situation: str) -> None:
         """Note why the device needs a reset: one line if the driver is at fault, all if we are."""
+        self.note("failed: %s", error)
         if not self._failures.take(1):
             return
         if isinstance(error, DriverError):

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from vmm.disk import DiskConfig
     from vmm.ending import End, Ending
     from vmm.machine import Machine
+    from vmm.snapshot import Snapshot
 
-__all__ = ["DiskConfig", "End", "Ending", "Machine", "MachineConfig"]
+__all__ = ["DiskConfig", "End", "Ending", "Machine", "MachineConfig", "Snapshot"]
 
 _HOMES = {
     "DiskConfig": "vmm.disk",
@@ -19,6 +20,7 @@ _HOMES = {
     "Ending": "vmm.ending",
     "Machine": "vmm.machine",
     "MachineConfig": "vmm.config",
+    "Snapshot": "vmm.snapshot",
 }
 
 

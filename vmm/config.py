@@ -4,13 +4,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from virtio.device import VirtioDevice
 from virtio.errors import ConfigurationError
 from vmm.disk import DiskConfig
 
 BootProtocol = Literal["auto", "pvh", "linux64"]
+ConsoleKind = Literal["serial", "virtio"]
+AgentRole = Literal["none", "init", "beside"]
 
 PAGE_BYTES: Final = 4096
 MIN_MEMORY_BYTES: Final = 4 << 20
@@ -36,7 +38,13 @@ class MachineConfig:
     * ``memory_bytes``: guest RAM, a multiple of 4096.
     * ``disks``: one virtio block device each, ``/dev/vda`` first.
     * ``rng``: whether there is a virtio entropy device.
+    * ``console``: where the guest's console is: the first serial port, which every kernel has, or
+      ``hvc0`` of a virtio console, which needs far fewer exits.
+    * ``ports``: names of further virtio console ports, channels between host and guest.
+    * ``agent``: whether our agent serves the host in the guest: as its first process ("init") or
+      beside that of the initrd ("beside").
     * ``devices``: makers of further devices, such as a subclass of ``virtio.Device``.
+    * ``spare_slots``: how many places for virtio devices are kept free for :meth:`Machine.plug`.
     * ``ring_features``: which of the transport-independent feature bits the devices offer, as a
       mask; None for their default.
     """
@@ -51,7 +59,11 @@ class MachineConfig:
     cpus: int = 1
     disks: tuple[DiskConfig, ...] = ()
     rng: bool = True
+    console: ConsoleKind = "serial"
+    ports: tuple[str, ...] = ()
+    agent: AgentRole = "none"
     devices: tuple[Callable[[], VirtioDevice], ...] = ()
+    spare_slots: int = 0
     ring_features: int | None = None
 
     def __post_init__(self) -> None:
@@ -66,8 +78,16 @@ class MachineConfig:
             )
         if not 1 <= self.cpus <= MAX_CPUS:
             raise ConfigurationError(f"{self.cpus} processors: allowed are 1 to {MAX_CPUS}")
-        if self.boot not in ("auto", "pvh", "linux64"):
-            raise ConfigurationError(f"boot {self.boot!r}: allowed are auto, pvh, linux64")
+        for name, value, kind in (
+            ("boot", self.boot, BootProtocol),
+            ("console", self.console, ConsoleKind),
+            ("agent", self.agent, AgentRole),
+        ):
+            if value not in get_args(kind):
+                allowed = ", ".join(get_args(kind))
+                raise ConfigurationError(f"{name} {value!r}: allowed are {allowed}")
+        if len(set(self.ports)) < len(self.ports):
+            raise ConfigurationError(f"ports {', '.join(self.ports)}: each needs a name of its own")
 
 
 def parse_size(text: str) -> int:

@@ -9,19 +9,20 @@ import logging
 import os
 import stat
 import struct
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
 from virtio.block import SECTOR_BYTES
-from virtio.block.request import split
 from virtio.errors import ConfigurationError
 from vmm.fallocate import punch_hole, zero_range
+from vmm.files import Mover, copy_data, move_all
+from vmm.overlay import OverlayDisk
 from vmm.resource import Resource
 
 logger = logging.getLogger(__name__)
 
-IOV_MAX: Final = 1024
 FLOCK: Final = struct.Struct("@hhqqi4x")
 assert FLOCK.size == 32
 ZEROES: Final = bytes(65536)
@@ -32,7 +33,7 @@ ALLOWED_OPTIONS: Final = "ro, volatile, serial=TEXT, block-size=BYTES, queues=NU
 class DiskConfig:
     """A disk as the user asks for it.
 
-    ``volatile`` gives the guest a copy in memory, and leaves the file as it is. ``serial``,
+    ``volatile`` keeps what the guest writes in memory, and leaves the file as it is. ``serial``,
     ``block_size`` (bytes) and ``queues`` are those of :class:`virtio.block.Block`.
     """
 
@@ -64,10 +65,11 @@ class DiskConfig:
             queues=_number("queues", chosen.get("queues", "1")),
         )
 
-    def open(self) -> RawDisk:
+    def open(self) -> RawDisk | OverlayDisk:
         """Open the image; the caller closes it. Raises :class:`ConfigurationError`."""
         if self.volatile:
-            return RawDisk.copy(self.path, read_only=self.read_only)
+            base = RawDisk.open(self.path, read_only=True)
+            return OverlayDisk(base, read_only=self.read_only)
         return RawDisk.open(self.path, read_only=self.read_only)
 
 
@@ -117,18 +119,6 @@ class RawDisk(Resource):
         return disk
 
     @classmethod
-    def copy(cls, path: str, *, read_only: bool = False) -> Self:
-        """Copy an image into memory, holes left out; the file stays as it is."""
-        with cls.open(path, read_only=True) as source:
-            fd = os.memfd_create(os.path.basename(path)[:200])
-            with contextlib.ExitStack() as on_failure:
-                on_failure.callback(os.close, fd)
-                _copy_data(source._fd, fd, source.size_bytes)
-                disk = cls(fd, name=f"{path} (copy)", read_only=read_only)
-                on_failure.pop_all()
-        return disk
-
-    @classmethod
     def scratch(cls, size_bytes: int) -> Self:
         """Make an empty disk in memory, which takes no memory until it is written."""
         fd = os.memfd_create("scratch-disk")
@@ -158,19 +148,9 @@ class RawDisk(Resource):
         """Write the views; never past the size of the disk."""
         self._move(os.pwritev, views, offset)
 
-    def _move(
-        self,
-        operation: Callable[[int, Sequence[memoryview], int], int],
-        views: Sequence[memoryview],
-        offset: int,
-    ) -> None:
+    def _move(self, mover: Mover, views: Sequence[memoryview], offset: int) -> None:
         self._check_range(offset, sum(map(len, views)))
-        while views:
-            moved = operation(self._fd, views[:IOV_MAX], offset)
-            if moved == 0:
-                raise OSError(errno.EIO, f"{self.name} ends at byte {offset}, before its capacity")
-            offset += moved
-            views = split(views, moved)[1]
+        move_all(mover, self._fd, views, offset)
 
     def flush(self) -> None:
         """Return when everything written is on stable storage."""
@@ -201,6 +181,31 @@ class RawDisk(Resource):
     def _check_range(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size_bytes:
             raise OSError(errno.EINVAL, f"{self.name}: {length} bytes at {offset} are outside")
+
+    def frozen(self) -> RawDisk:
+        """Return a read-only copy of this moment, while nobody writes; the caller closes it.
+
+        The image itself serves where nobody can write it. Else its data is copied to a nameless
+        file beside the host's temporary ones, shared with the image where the file system can.
+        """
+        if self.read_only:
+            return self.share()
+        with tempfile.TemporaryFile(prefix="vmm-disk-") as file:
+            copy_data(self._fd, file.fileno(), self.size_bytes)
+            return RawDisk(os.dup(file.fileno()), name=self.name, read_only=True)
+
+    def share(self) -> RawDisk:
+        """Return another owner of the same image, which stays locked until the last one closes."""
+        return RawDisk(os.dup(self._fd), name=self.name, read_only=self.read_only)
+
+    def save(self, target: int) -> None:
+        """Copy the data to an empty file."""
+        copy_data(self._fd, target, self.size_bytes)
+
+    def detach(self) -> int:
+        """Return the file descriptor, which is the caller's from now on."""
+        fd, self._fd = self._fd, -1
+        return fd
 
     def close(self) -> None:
         """Close the image, which ends its lock; harmless the second time."""
@@ -241,19 +246,3 @@ def _lock(fd: int, path: str, *, exclusive: bool) -> None:
             hint = "" if exclusive else " for writing"
             raise ConfigurationError(f"disk {path}: in use by another machine{hint}") from error
         logger.warning("disk %s: cannot be locked: %s", path, error.strerror)
-
-
-def _copy_data(source: int, target: int, size_bytes: int) -> None:
-    os.ftruncate(target, size_bytes)
-    position = 0
-    while position < size_bytes:
-        try:
-            start = os.lseek(source, position, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            raise
-        position = min(os.lseek(source, start, os.SEEK_HOLE), size_bytes)
-        os.lseek(target, start, os.SEEK_SET)
-        while start < position:
-            start += os.sendfile(target, source, start, position - start)

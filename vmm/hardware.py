@@ -1,29 +1,43 @@
 """The hardware of a machine: what is opened of the host for it, and how the parts are wired."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Final
+
+from virtio.console import Console, ConsolePort
 
 from transport.mmio import VirtioMmio
-from virtio.block import Block
+from transport.slot import MmioSlot
+from virtio.block import Block, BlockBackend
 from virtio.declarative import Device
 from virtio.device import VirtioDevice
 from virtio.entropy import Entropy
 from virtio.errors import ConfigurationError
+from vmm.agent import PORT_NAME
 from vmm.bus import Bus
 from vmm.config import MachineConfig
+from vmm.disk import RawDisk
 from vmm.interrupt import IrqfdLine
 from vmm.kvm.system import KVM_CAP_MAX_VCPUS, Kvm
 from vmm.loop import EventLoop
 from vmm.memory import GuestRam
+from vmm.overlay import OverlayDisk
 from vmm.x86 import platform
 from vmm.x86.layout import VirtioMmioWindow, ram_regions, virtio_mmio_window
+
+MachineDisk = RawDisk | OverlayDisk
+
+HVC: Final = "hvc0"
 
 
 class Hardware:
     """Opens, on ``resources``, all that ``config`` asks for except the vCPUs.
 
     ``loop`` serves the devices; ``events`` are the platform's ways to tell of the guest's end.
+    ``memory``, a file, and ``disks`` are what a snapshot goes on with; the disks are closed with
+    the hardware. ``windows`` are the places of all virtio devices, the spare ones at the end;
+    ``channels`` the ports of the virtio console by name, its first one as ``HVC``.
     """
 
     def __init__(
@@ -32,22 +46,49 @@ class Hardware:
         loop: EventLoop,
         events: platform.GuestEvents,
         resources: ExitStack,
+        *,
+        memory: int | None = None,
+        disks: Sequence[MachineDisk] | None = None,
     ) -> None:
         self._resources = resources
         self._loop = loop
+        self._config = config
         self.kvm = resources.enter_context(Kvm())
         self._check_cpus(config.cpus)
         self.vm = resources.enter_context(self.kvm.create_vm())
-        self.ram = resources.enter_context(GuestRam(ram_regions(config.memory_bytes)))
+        self.ram = resources.enter_context(GuestRam(ram_regions(config.memory_bytes), memory))
         platform.create_chips(self.vm)
         platform.map_memory(self.vm, self.ram)
         self.ports = Bus("port I/O")
         self.mmio = Bus("memory-mapped I/O")
         self.legacy = platform.LegacyDevices(self.ports, self._line, events)
+        self.disks = _open_disks(config, resources) if disks is None else list(disks)
+        self.channels = _channels(config)
         self.transports: list[VirtioMmio] = []
         self.windows: list[VirtioMmioWindow] = []
-        for name, device in _devices(config, resources):
+        for name, device in _devices(config, self.disks, list(self.channels.values())):
             self._add_virtio_device(name, device)
+        self._spare = [self._add_spare_slot() for _ in range(config.spare_slots)]
+
+    def plug(self, device: VirtioDevice) -> VirtioMmioWindow:
+        """Put a device into the next spare slot and return its window.
+
+        Raises :class:`ConfigurationError` when there is none left. The guest finds the device when
+        it looks there again.
+        """
+        if not self._spare:
+            raise ConfigurationError(
+                f"{type(device).__name__}: no spare slot is left of {self._config.spare_slots}"
+            )
+        window, slot = self._spare.pop(0)
+        name = f"{type(device).__name__.lower()}{len(self.transports)}"
+        slot.transport = self._attach(name, _with_ring_features(device, self._config), window)
+        return window
+
+    @property
+    def plugged(self) -> bool:
+        """Whether a device has come that the configuration does not have."""
+        return len(self._spare) < self._config.spare_slots
 
     def _check_cpus(self, cpus: int) -> None:
         allowed = self.kvm.check(KVM_CAP_MAX_VCPUS)
@@ -59,29 +100,56 @@ class Hardware:
         self._resources.callback(line.close)
         return line
 
-    def _add_virtio_device(self, name: str, device: VirtioDevice) -> None:
+    def _next_window(self) -> VirtioMmioWindow:
         window = virtio_mmio_window(len(self.windows))
+        self.windows.append(window)
+        return window
+
+    def _add_virtio_device(self, name: str, device: VirtioDevice) -> None:
+        window = self._next_window()
+        transport = self._attach(name, device, window)
+        self.mmio.add(window.address, VirtioMmio.WINDOW_SIZE, transport, name)
+
+    def _add_spare_slot(self) -> tuple[VirtioMmioWindow, MmioSlot]:
+        window, slot = self._next_window(), MmioSlot()
+        self.mmio.add(window.address, MmioSlot.WINDOW_SIZE, slot, "spare slot")
+        return window, slot
+
+    def _attach(self, name: str, device: VirtioDevice, window: VirtioMmioWindow) -> VirtioMmio:
         line = self._line(window.irq)
         transport = self._resources.enter_context(
             VirtioMmio(device, self.ram, line, self._loop, name=name)
         )
-        self.mmio.add(window.address, VirtioMmio.WINDOW_SIZE, transport, name)
         notify = window.address + VirtioMmio.QUEUE_NOTIFY
         for queue, eventfd in enumerate(transport.notify_fds):
             self.vm.attach_ioeventfd(eventfd, notify, 4, queue)
             self._loop.add_reader(eventfd, partial(transport.handle_notify, queue))
         self.transports.append(transport)
-        self.windows.append(window)
+        return transport
 
 
-def _devices(config: MachineConfig, resources: ExitStack) -> Iterator[tuple[str, VirtioDevice]]:
+def _open_disks(config: MachineConfig, resources: ExitStack) -> list[MachineDisk]:
+    return [resources.enter_context(disk.open()) for disk in config.disks]
+
+
+def _channels(config: MachineConfig) -> dict[str, ConsolePort]:
+    """Return the ports of the virtio console; none when the machine needs no such device."""
+    names = [*config.ports, *([PORT_NAME] if config.agent != "none" else [])]
+    channels = {HVC: ConsolePort(console=True)} if config.console == "virtio" else {}
+    return channels | {name: ConsolePort(name) for name in names}
+
+
+def _devices(
+    config: MachineConfig, disks: Sequence[BlockBackend], ports: Sequence[ConsolePort]
+) -> Iterator[tuple[str, VirtioDevice]]:
     """Make the devices, with names, in the order in which the guest will find them."""
-    for index, disk in enumerate(config.disks):
-        backend = resources.enter_context(disk.open())
+    for index, (disk, backend) in enumerate(zip(config.disks, disks, strict=True)):
         block = Block(backend, serial=disk.serial, block_size=disk.block_size, queues=disk.queues)
         yield f"block{index}", _with_ring_features(block, config)
     if config.rng:
         yield "entropy", _with_ring_features(Entropy(), config)
+    if ports:
+        yield "console", _with_ring_features(Console(ports), config)
     for index, make in enumerate(config.devices):
         device = make()
         yield f"{type(device).__name__.lower()}{index}", _with_ring_features(device, config)

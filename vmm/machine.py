@@ -6,27 +6,38 @@ Threads: one per vCPU, and one for the event loop, which serves all devices. Who
 
 import logging
 import threading
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Final, Self
 
-from virtio.errors import InternalError
+from virtio.device import VirtioDevice
+from virtio.errors import ConfigurationError, InternalError
+from vmm.agent import PORT_NAME, Agent
+from vmm.attendant import Attendant
 from vmm.config import MachineConfig
 from vmm.ending import End, Ending
 from vmm.guest import boot_source
+from vmm.guest_console import GuestConsole
 from vmm.halt_watch import HaltWatch
-from vmm.hardware import Hardware
+from vmm.hardware import HVC, Hardware
+from vmm.kvm.vcpu import Vcpu
 from vmm.loop import EventLoop
-from vmm.serial_console import SerialConsole
+from vmm.snapshot import MachineState, Snapshot
+from vmm.snapshot.disks import continue_disks, freeze
 from vmm.stats import Statistics
 from vmm.vcpu import VcpuThread
 from vmm.verdict import Verdict
 from vmm.x86 import platform
 from vmm.x86.boot import write_boot
+from vmm.x86.chip_state import restore_chips, save_chips
 from vmm.x86.completion import Completer
+from vmm.x86.vcpu_state import msr_indices, restore_vcpu, save_vcpu
 
 logger = logging.getLogger(__name__)
 
+BIND: Final = "/sys/bus/platform/drivers/virtio-mmio/bind"
 _LAST_LINES: Final = 12
 
 
@@ -42,28 +53,47 @@ class Machine:
     Entering the block opens everything that the machine needs of the host; leaving it stops the
     guest and gives all of it back. ``console`` is the guest's serial console, ``loop`` the event
     loop, for whoever connects files of the host to the machine.
+
+    A machine that runs can be saved, and others go on from there, as many as wanted:
+
+        snapshot = machine.snapshot()
+        with Machine.restore(snapshot) as clone:
+            clone.resume()
     """
 
     def __init__(self, config: MachineConfig) -> None:
         self.config = config
-        self.console = SerialConsole()
+        self.console = GuestConsole()
         self.threads: list[VcpuThread] = []
+        self._origin: Snapshot | None = None
         self._resources = ExitStack()
         self._described = False
+
+    @classmethod
+    def restore(cls, snapshot: Snapshot) -> Self:
+        """Return a machine that goes on from ``snapshot`` once :meth:`resume` is called.
+
+        Guest memory is shared with the snapshot until it is written; what the guest writes to
+        disks stays in memory.
+        """
+        machine = cls(snapshot.config)
+        machine._origin = snapshot
+        return machine
 
     def __enter__(self) -> Self:
         with ExitStack() as resources:
             self.loop = resources.enter_context(EventLoop(self._loop_failed))
             self._verdict = Verdict(self.loop.call_later)
-            self.hardware = Hardware(self.config, self.loop, self._guest_events(), resources)
+            self.hardware = self._open_hardware(resources)
             self._loop_thread = threading.Thread(
                 target=self.loop.run, name="event-loop", daemon=True
             )
+            if self._origin is not None:
+                self._take_over(self._origin.state, resources)
             self._resources = resources.pop_all()
-        serial = self.hardware.legacy.serial
-        serial.on_space = self.console.feed
-        self.console.connect(serial)
-        self.console.on_line(self._verdict.see_line)
+        self._connect_console()
+        channel = self.hardware.channels.get(PORT_NAME)
+        self._attendant = Attendant(channel, self._wait_ended) if channel is not None else None
         return self
 
     def __exit__(
@@ -86,22 +116,80 @@ class Machine:
             hardware.ram, boot_source(self.config), cpus=cpus, windows=hardware.windows
         )
         for index in range(cpus):
-            vcpu = self._resources.enter_context(hardware.vm.create_vcpu(index))
+            vcpu = self._add_vcpu(index, self._resources)
             platform.set_up_vcpu(hardware.kvm, vcpu, cpus, entry)
-            self.threads.append(
-                VcpuThread(
-                    vcpu,
-                    hardware.ports,
-                    hardware.mmio,
-                    Completer(hardware.ram),
-                    self._verdict.vcpu_ended,
-                )
-            )
-        self._loop_thread.start()
         logger.info("entering the guest")
+        self.resume()
+
+    def pause(self) -> None:
+        """Hold every vCPU out of the guest until :meth:`resume`; devices finish what they have."""
         for thread in self.threads:
-            thread.start()
-        HaltWatch(self.loop, self.threads, self._verdict.guest_halted).start()
+            thread.pause()
+
+    def resume(self) -> None:
+        """Let a restored or paused machine run; harmless for one that runs."""
+        if self._loop_thread.ident is None:
+            self._loop_thread.start()
+            for thread in self.threads:
+                thread.start()
+            HaltWatch(self.loop, self.threads, self._verdict.guest_halted).start()
+            if self._attendant is not None:
+                self._attendant.start(restored=self._origin is not None)
+        for thread in self.threads:
+            thread.resume()
+
+    def snapshot(self) -> Snapshot:
+        """Save the machine as it is at this moment, in memory; it goes on as before.
+
+        The guest stands still meanwhile. Requests that a device works on are saved with its
+        queues, and served again by the machine that goes on. Raises :class:`ConfigurationError`
+        for a machine that has ended, or into which a device was plugged.
+        """
+        if self._verdict.ending is not None or not self.threads:
+            raise ConfigurationError("a machine that does not run cannot be saved")
+        if self.hardware.plugged:
+            raise ConfigurationError(
+                "a machine into which a device was plugged cannot be saved;"
+                " have the device in its configuration"
+            )
+        with self._still(), ExitStack() as frozen:
+            hardware = self.hardware
+            transports = [frozen.enter_context(one.frozen()) for one in hardware.transports]
+            indices = msr_indices(hardware.kvm)
+            vcpus = [thread.call(lambda vcpu: save_vcpu(vcpu, indices)) for thread in self.threads]
+            state = MachineState(
+                tuple(vcpus),
+                save_chips(hardware.vm),
+                hardware.legacy.serial.state(),
+                hardware.legacy.i8042.state(),
+                tuple(transports),
+            )
+            disks = map(freeze, self.config.disks, hardware.disks)
+            return Snapshot(self.config, state, hardware.ram.copy(), tuple(disks))
+
+    @property
+    def agent(self) -> Agent:
+        """The agent that serves us in the guest.
+
+        Raises :class:`ConfigurationError` for a machine that has none. In a restored guest the
+        agent has set the clock and reseeded the random generator before anybody else speaks to it.
+        """
+        if self._attendant is None or self._loop_thread.ident is None:
+            raise ConfigurationError("no agent runs in this machine: see MachineConfig.agent")
+        return self._attendant.agent
+
+    def plug(self, make: Callable[[], VirtioDevice]) -> VirtioDevice:
+        """Put the device that ``make`` returns into a spare slot, and have the guest look there.
+
+        Its driver has taken the device when this returns. Without an agent in the guest somebody
+        else has to write the name of the slot, such as ``virtio-mmio.3``, to ``BIND``. Raises
+        :class:`ConfigurationError` when no slot is left.
+        """
+        device = make()
+        window = self.hardware.plug(device)
+        if self._attendant is not None:
+            self.agent.write_file(BIND, f"virtio-mmio.{self.hardware.windows.index(window)}")
+        return device
 
     def wait(self, timeout: float | None = None) -> Ending:
         """Wait until the guest has ended, and say how; after ``timeout`` seconds it is stopped."""
@@ -118,10 +206,79 @@ class Machine:
         self._verdict.end(End.STOPPED)
         return self._finish()
 
+    def events(self) -> list[str]:
+        """Return the last steps in the life of the devices, with seconds before now."""
+        now = time.monotonic()
+        found = [event for one in self.hardware.transports for event in one.report.events]
+        return [f"{when - now:8.3f} s  {what}" for when, what in sorted(found)]
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the guest ended; None as long as it goes on."""
+        return self._verdict.ending
+
     @property
     def statistics(self) -> Statistics:
         """What happened so far, counted."""
         return Statistics.collect(self.threads, self.hardware)
+
+    def _connect_console(self) -> None:
+        """Take what both consoles print; what is typed goes to the one that the guest uses."""
+        serial, hvc = self.hardware.legacy.serial, self.hardware.channels.get(HVC)
+        serial.on_space = self.console.feed
+        self.console.connect(serial.receive)
+        if hvc is not None:
+            hvc.on_data = self.console.write
+            hvc.on_space = self.console.feed
+            self.console.connect(hvc.send)
+        self.console.on_line(self._verdict.see_line)
+
+    def _open_hardware(self, resources: ExitStack) -> Hardware:
+        events = self._guest_events()
+        if self._origin is None:
+            return Hardware(self.config, self.loop, events, resources)
+        disks = continue_disks(self.config, self._origin.disks)
+        for disk in disks:
+            resources.enter_context(disk)
+        return Hardware(
+            self.config, self.loop, events, resources, memory=self._origin.memory, disks=disks
+        )
+
+    def _take_over(self, state: MachineState, resources: ExitStack) -> None:
+        """Bring vCPUs, chips and devices into a saved state.
+
+        Chips before devices: those raise again what interrupts were pending.
+        """
+        hardware = self.hardware
+        for index, one in enumerate(state.vcpus):
+            restore_vcpu(self._add_vcpu(index, resources), one)
+        restore_chips(hardware.vm, state.chips)
+        hardware.legacy.serial.restore(state.serial)
+        hardware.legacy.i8042.restore(state.i8042)
+        for transport, saved in zip(hardware.transports, state.transports, strict=True):
+            transport.restore(saved)
+
+    def _add_vcpu(self, index: int, resources: ExitStack) -> Vcpu:
+        hardware = self.hardware
+        vcpu = resources.enter_context(hardware.vm.create_vcpu(index))
+        completer = Completer(hardware.ram)
+        thread = VcpuThread(
+            vcpu, hardware.ports, hardware.mmio, completer, self._verdict.vcpu_ended
+        )
+        self.threads.append(thread)
+        return vcpu
+
+    @contextmanager
+    def _still(self) -> Iterator[None]:
+        """Hold the vCPUs out of the guest for the block, unless they are already."""
+        running = [thread for thread in self.threads if not thread.paused]
+        for thread in running:
+            thread.pause()
+        try:
+            yield
+        finally:
+            for thread in running:
+                thread.resume()
 
     def _guest_events(self) -> platform.GuestEvents:
         return platform.GuestEvents(
@@ -141,7 +298,7 @@ class Machine:
             raise InternalError("a machine is finished before it has an ending")
         if not ending.expected and not self._described:
             self._described = True
-            ending.report.extend(self._describe())
+            ending.report.extend(self.describe())
         return ending
 
     def _stop_threads(self) -> None:
@@ -150,9 +307,16 @@ class Machine:
         if self._loop_thread.ident is not None:
             self.loop.stop()
             self._loop_thread.join()
+        if self._attendant is not None:
+            self._attendant.join()
         self.console.close()
 
-    def _describe(self) -> list[str]:
+    def _wait_ended(self) -> str:
+        self._verdict.wait(None)
+        ending = self._verdict.ending
+        return ending.message if ending is not None else End.STOPPED.value
+
+    def describe(self) -> list[str]:
         """Return what was seen last: the console, each vCPU's position, each device's queues."""
         lines = ["last console lines:"]
         lines += [f"  {line}" for line in self.console.last_lines(_LAST_LINES)]

@@ -1,38 +1,56 @@
-"""Guest RAM: one anonymous file, mapped once, seen by the guest as one or more regions.
+"""Guest RAM: one file, mapped once, seen by the guest as one or more regions.
 
-The file is a memfd, so that another process can map it and a snapshot can save it.
+The file is a memfd of the machine's own, or that of a snapshot, of which each page is copied when
+it is first written.
 """
 
 import mmap
 import os
 from collections.abc import Sequence
+from typing import Final
 
 from virtio.errors import HostError
 from virtio.memory import FlatMemory
+from vmm.files import copy_data
 from vmm.resource import Resource
+
+PAGE_BYTES: Final = 4096
+
+# Linux Documentation/admin-guide/mm/pagemap.rst
+_PAGEMAP_ENTRY_BYTES: Final = 8
+_PAGEMAP_FILE_OR_SHARED: Final = 1 << 61
+_PAGEMAP_SWAPPED: Final = 1 << 62
+_PAGEMAP_PRESENT: Final = 1 << 63
 
 
 class GuestRam(FlatMemory, Resource):
     """RAM of a guest at ``regions``, each ``(guest-physical address, length in bytes)``.
 
-    Addresses and lengths are multiples of the page size. ``fd`` is the memfd, in which the regions
-    stand one after the other. A context manager that unmaps and closes.
+    Addresses and lengths are multiples of the page size; the regions stand one after the other in
+    the file. With ``origin``, a file of that size, the RAM begins with its content and never
+    changes it: any number of machines share the pages that none of them has written. A context
+    manager that unmaps and closes.
     """
 
-    def __init__(self, regions: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, regions: Sequence[tuple[int, int]], origin: int | None = None) -> None:
         """Map the RAM; pages are taken from the host when first touched.
 
         Raises :class:`HostError` when the host cannot map that much.
         """
         self.size_bytes = sum(length for _, length in regions)
-        self.fd = os.memfd_create("guest-ram", os.MFD_CLOEXEC)
+        self.is_copy = origin is not None
+        self._fd = (
+            os.memfd_create("guest-ram", os.MFD_CLOEXEC) if origin is None else os.dup(origin)
+        )
         try:
-            os.ftruncate(self.fd, self.size_bytes)
-            self._mapping = mmap.mmap(self.fd, self.size_bytes)
-        except OSError as error:
-            os.close(self.fd)
+            if origin is None:
+                os.ftruncate(self._fd, self.size_bytes)
+            flags = mmap.MAP_SHARED if origin is None else mmap.MAP_PRIVATE
+            self._mapping = mmap.mmap(self._fd, self.size_bytes, flags)
+        except (OSError, ValueError) as error:
+            os.close(self._fd)
             detail = f"{self.size_bytes} bytes of guest RAM"
-            raise HostError("mmap", error.errno or 0, detail) from None
+            raise HostError("mmap", getattr(error, "errno", None) or 0, detail) from None
         whole, placed, offset = memoryview(self._mapping), [], 0
         for address, length in regions:
             placed.append((address, whole[offset : offset + length]))
@@ -42,8 +60,58 @@ class GuestRam(FlatMemory, Resource):
             view.release()
         whole.release()
 
+    def copy(self) -> int:
+        """Return a new memfd with what the RAM holds now; the caller closes it.
+
+        Nothing may write to the RAM meanwhile. Holes stay holes.
+        """
+        target = os.memfd_create("guest-ram-copy", os.MFD_CLOEXEC)
+        try:
+            copy_data(self._fd, target, self.size_bytes)
+            if self.is_copy:
+                self._copy_written_pages(target)
+        except OSError as error:
+            os.close(target)
+            raise HostError("copying guest RAM", error.errno or 0) from None
+        return target
+
+    def written_pages(self) -> list[tuple[int, int]]:
+        """Return the runs of pages that differ from the origin: ``(first page, count)`` each."""
+        with memoryview(self._mapping) as whole:
+            first = _address_of(whole) // PAGE_BYTES
+        with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+            pagemap.seek(first * _PAGEMAP_ENTRY_BYTES)
+            entries = pagemap.read(self.size_bytes // PAGE_BYTES * _PAGEMAP_ENTRY_BYTES)
+        return _runs(memoryview(entries).cast("Q"))
+
+    def _copy_written_pages(self, target: int) -> None:
+        with memoryview(self._mapping) as whole:
+            for page, count in self.written_pages():
+                offset, length = page * PAGE_BYTES, count * PAGE_BYTES
+                with whole[offset : offset + length] as data:
+                    os.pwrite(target, data, offset)
+
     def close(self) -> None:
-        """Unmap the RAM and close the memfd; every view of it must have been dropped."""
+        """Unmap the RAM and close the file; every view of it must have been dropped."""
         self.release()
         self._mapping.close()
-        os.close(self.fd)
+        os.close(self._fd)
+
+
+def _address_of(view: memoryview) -> int:
+    import ctypes
+
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
+
+
+def _runs(entries: memoryview) -> list[tuple[int, int]]:
+    """Return the runs of pages that are the process's own, not the file's."""
+    runs: list[tuple[int, int]] = []
+    for page, entry in enumerate(entries):
+        there = entry & (_PAGEMAP_PRESENT | _PAGEMAP_SWAPPED)
+        if there and not entry & _PAGEMAP_FILE_OR_SHARED:
+            if runs and sum(runs[-1]) == page:
+                runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+            else:
+                runs.append((page, 1))
+    return runs

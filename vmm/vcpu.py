@@ -78,9 +78,11 @@ class VcpuThread:
             kvm.KVM_EXIT_SHUTDOWN: self._serve_shutdown,
             kvm.KVM_EXIT_FAIL_ENTRY: self._serve_fail_entry,
         }
-        self._lock = threading.Lock()  # guards _calls and _running
+        self._lock = threading.Lock()  # guards _calls, _running and _holding
         self._calls: deque[_Call] = deque()
         self._running = False
+        self._holding: threading.Event | None = None  # set when the vCPU is out of the guest
+        self._released = threading.Event()
         self._ready = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._main, name=f"vcpu-{vcpu.index}", daemon=True)
@@ -98,18 +100,43 @@ class VcpuThread:
     def stop(self) -> None:
         """Make the vCPU leave the guest, and wait until its thread has ended."""
         self._stopping = True
+        self.resume()
         self._kick()
         if self._thread.ident is not None:
             self._thread.join()
 
+    @property
+    def paused(self) -> bool:
+        """Whether the vCPU is held out of the guest."""
+        return self._holding is not None
+
+    def pause(self) -> None:
+        """Hold the vCPU out of the guest until :meth:`resume`; returns when it is out."""
+        with self._lock:
+            if not self._running or self._holding is not None:
+                return
+            self._holding = held = threading.Event()
+            self._released.clear()
+        self._kick()
+        held.wait()
+
+    def resume(self) -> None:
+        """Let a held vCPU go on; harmless for one that is not."""
+        with self._lock:
+            held, self._holding = self._holding, None
+        if held is not None:
+            held.set()
+        self._released.set()
+
     def call(self, function: Callable[[Vcpu], Any]) -> Any:
         """Return ``function(vcpu)``, run while the vCPU is out of the guest.
 
-        On the vCPU's own thread as long as that runs, else on the caller's.
+        On the vCPU's own thread as long as that runs and is not held, else on the caller's.
         """
         call = _Call(function)
         with self._lock:
-            running = self._running
+            held = self._holding is not None and self._holding.is_set()
+            running = self._running and not held
             if running:
                 self._calls.append(call)
         if running:
@@ -146,6 +173,8 @@ class VcpuThread:
             with self._lock:
                 self._running = False
                 calls, self._calls = self._calls, deque()
+                if self._holding is not None:
+                    self._holding.set()
             self._ready.set()
             for call in calls:
                 call.perform(self.vcpu)
@@ -190,9 +219,14 @@ class VcpuThread:
         while True:
             with self._lock:
                 if not self._calls:
-                    return True
+                    if self._holding is None:
+                        return True
+                    self._holding.set()
+                    break
                 call = self._calls.popleft()
             call.perform(self.vcpu)
+        self._released.wait()
+        return True
 
     def _serve_internal_error(self) -> bool:
         suberror, data = self.vcpu.internal_error()

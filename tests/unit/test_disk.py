@@ -308,21 +308,28 @@ class TestHoles:
                 opened.discard(0, 4096)
 
 
-class TestCopy:
-    def test_holes_stay_holes(self, tmp_path: Path) -> None:
+class TestFrozen:
+    def test_a_copy_keeps_the_moment_and_the_holes(self, tmp_path: Path) -> None:
         path = tmp_path / "sparse"
         with path.open("wb") as file:
             file.truncate(1 << 30)
             file.seek(1 << 29)
             file.write(b"data")
 
-        with RawDisk.copy(str(path)) as opened:
-            assert read(opened, 1 << 29, 512) == b"data" + bytes(508)
-            assert opened.size_bytes == 1 << 30
-            assert os.fstat(opened._fd).st_blocks < 8192
+        with RawDisk.open(str(path)) as opened, opened.frozen() as frozen:
+            write(opened, 1 << 29, b"x" * 512)
 
-    def test_the_file_may_be_copied_twice_at_once(self, image: Path) -> None:
-        with RawDisk.copy(str(image)) as one, RawDisk.copy(str(image)) as two:
-            write(one, 0, b"1" * 512)
+            assert read(frozen, 1 << 29, 512) == b"data" + bytes(508)
+            assert frozen.size_bytes == 1 << 30
+            assert frozen.read_only
+            assert os.fstat(frozen._fd).st_blocks < 8192
 
-            assert read(two, 0, 3) == b"\0\1\2"
+    def test_a_read_only_image_is_itself_the_copy(self, image: Path) -> None:
+        with RawDisk.open(str(image), read_only=True) as opened:
+            frozen = opened.frozen()
+
+        with frozen:
+            assert os.path.samestat(os.fstat(frozen._fd), image.stat())
+            with pytest.raises(ConfigurationError, match="in use by another machine"):
+                RawDisk.open(str(image))
+        RawDisk.open(str(image)).close()

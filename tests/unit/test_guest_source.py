@@ -17,7 +17,7 @@ def default_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr("vmm.image.kernel.default_kernel", lambda: kernel)
     monkeypatch.setattr("vmm.image.default_kernel", lambda: kernel, raising=False)
     monkeypatch.setattr("vmm.image.default_initramfs", lambda: initramfs, raising=False)
-    monkeypatch.setattr(guest, "default_cmdline", lambda: "DEFAULTS")
+    monkeypatch.setattr(guest, "default_cmdline", lambda console: f"DEFAULTS-{console}")
     return tmp_path
 
 
@@ -26,7 +26,7 @@ def test_default_guest_is_kernel_and_initramfs_from_the_cache(default_images: Pa
 
     assert source.kernel == default_images / "vmlinux"
     assert source.initrd == default_images / "initramfs.cpio"
-    assert source.cmdline.startswith("DEFAULTS quiet ")
+    assert source.cmdline.startswith("DEFAULTS-ttyS0 quiet ")
 
 
 def test_command_travels_in_the_initramfs_however_long_it_is() -> None:
@@ -48,7 +48,7 @@ def test_own_kernel_gets_no_initrd_and_its_words_on_the_command_line() -> None:
 
     assert source.kernel == Path("/boot/mine")
     assert source.initrd is None
-    assert source.cmdline == "DEFAULTS root=/dev/vda -- single x"
+    assert source.cmdline == "DEFAULTS-ttyS0 root=/dev/vda -- single x"
 
 
 def test_without_defaults_the_command_line_is_the_users() -> None:

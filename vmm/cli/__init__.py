@@ -12,6 +12,7 @@ from vmm.ending import STATUS_CONFIGURATION, STATUS_HOST, STATUS_INTERRUPTED
 
 _SUBCOMMANDS: Final = {
     "run": "boot a guest and connect this terminal to its console",
+    "snapshot": "boot a guest and save it, for others to go on from",
     "demo": "boot the default guest through a short demonstration",
     "image": "build, list or remove the cached guest images",
     "doctor": "tell whether this host can run guests, and what to do if not",

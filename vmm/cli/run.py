@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from virtio.errors import ConfigurationError
+from vmm.agent import AgentLostError, CommandTimeoutError, GuestFileNotFoundError
 from vmm.cli.interruption import Interruption
 from vmm.config import MachineConfig, parse_size
 from vmm.console import OutputSink
@@ -16,6 +18,7 @@ from vmm.disk import DiskConfig
 from vmm.ending import End, Ending
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
 from vmm.machine import Machine
+from vmm.snapshot import Snapshot
 from vmm.terminal import HELP_TEXT, ConsoleInput, EscapeAction, RawTerminal
 
 MAX_TIMEOUT_SECONDS: Final = 1e7
@@ -24,6 +27,12 @@ MAX_TIMEOUT_SECONDS: Final = 1e7
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     add_machine_arguments(parser)
+    parser.add_argument(
+        "--restore",
+        type=Path,
+        metavar="FOLDER",
+        help="go on from a saved guest instead of booting one; ARGUMENTs are a command for it",
+    )
     parser.add_argument(
         "--on-reboot",
         choices=("exit", "restart"),
@@ -62,6 +71,18 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="a virtio entropy device",
     )
+    add(
+        "--console",
+        choices=("serial", "virtio"),
+        default="serial",
+        help="where the guest's console is: ttyS0 or hvc0",
+    )
+    add(
+        "--agent",
+        choices=("none", "init", "beside"),
+        default="none",
+        help="have our agent in the guest, as its first process or beside that",
+    )
     add("--timeout", type=float, metavar="SECONDS", help="end a guest that has not ended by then")
 
 
@@ -86,6 +107,8 @@ def machine_config(options: argparse.Namespace, progress: Progress) -> MachineCo
         cpus=options.cpus,
         disks=tuple(DiskConfig.parse(text) for text in options.disk),
         rng=options.rng,
+        console=options.console,
+        agent=options.agent,
     )
     if config.kernel is None and not config.disks:
         config = replace(config, disks=(DiskConfig(str(demo_disk(progress)), volatile=True),))
@@ -94,36 +117,90 @@ def machine_config(options: argparse.Namespace, progress: Progress) -> MachineCo
 
 def execute(options: argparse.Namespace) -> int:
     """Run the guest, again after each reboot if asked for, and return the exit status."""
-    with closing(ProgressLine(sys.stderr)) as progress:
-        config = machine_config(options, progress)
-        if config.kernel is None:
-            default_kernel(progress)
     interruption = Interruption()
-    with interruption.by_signals():
+    with ExitStack() as stack:
+        start = _start_of(options, stack)
+        stack.enter_context(interruption.by_signals())
         while True:
-            ending = _run_once(config, options, interruption)
+            ending = _run_once(start, options, interruption)
             if ending.end is not End.REBOOT or options.on_reboot == "exit":
                 return ending.status
 
 
+def _start_of(options: argparse.Namespace, stack: ExitStack) -> MachineConfig | Snapshot:
+    """Return what the machine begins with: a configuration, or a snapshot, which is checked."""
+    with closing(ProgressLine(sys.stderr)) as progress:
+        if options.restore is None:
+            config = machine_config(options, progress)
+            if config.kernel is None:
+                default_kernel(progress)
+            return config
+    _check_restore(options)
+    snapshot = stack.enter_context(Snapshot.load(options.restore))
+    if options.init_arguments and snapshot.config.agent == "none":
+        raise ConfigurationError(f"snapshot {options.restore}: no agent in it runs commands")
+    return snapshot
+
+
+def _check_restore(options: argparse.Namespace) -> None:
+    parser = argparse.ArgumentParser()
+    add_machine_arguments(parser)
+    defaults = vars(parser.parse_args([])) | {"timeout": options.timeout}
+    changed = [name for name, value in defaults.items() if getattr(options, name) != value]
+    if changed:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+        raise ConfigurationError(f"--restore: the machine is as it was saved; take {names} away")
+
+
 def _run_once(
-    config: MachineConfig, options: argparse.Namespace, interruption: Interruption
+    start: MachineConfig | Snapshot, options: argparse.Namespace, interruption: Interruption
 ) -> Ending:
     with ExitStack() as stack:
-        interactive = sys.stdin is not None and sys.stdin.isatty()
-        machine = stack.enter_context(Machine(config))
+        restored = isinstance(start, Snapshot)
+        command = options.init_arguments if restored else ()
+        interactive = sys.stdin is not None and sys.stdin.isatty() and not command
+        made = Machine.restore(start) if isinstance(start, Snapshot) else Machine(start)
+        machine = stack.enter_context(made)
         interruption.watch(machine)
         sink = stack.enter_context(OutputSink(1, on_gone=partial(_output_gone, interruption)))
         machine.console.add_sink(sink.write)
         if interactive:
             stack.enter_context(RawTerminal(0))
             print("vmm: Ctrl-A x ends the machine, Ctrl-A h shows more keys", file=sys.stderr)
-        machine.boot()
-        if sys.stdin is not None:
+        if restored:
+            machine.resume()
+        else:
+            machine.boot()
+        if command:
+            _run_command(machine, command, sink, options.timeout)
+        elif sys.stdin is not None:
             _connect_input(machine, interruption, sink if interactive else None)
         ending = machine.wait(options.timeout)
     report(ending, machine if options.stats else None)
     return ending
+
+
+def _run_command(
+    machine: Machine, command: Sequence[str], sink: OutputSink, timeout: float | None
+) -> None:
+    """Have the agent run a command, and the guest end with its status."""
+    try:
+        process = machine.agent.start(command, timeout=timeout)
+        for output in process:
+            if output.stream == "stdout":
+                sink.write(output.data)
+            else:
+                sys.stderr.buffer.write(output.data)
+                sys.stderr.buffer.flush()
+        status = process.wait()
+        machine.agent.report(status if status >= 0 else 128 - status)
+    except GuestFileNotFoundError as error:
+        print(f"vmm: {error}", file=sys.stderr)
+        machine.agent.report(127)
+    except AgentLostError:
+        pass  # the machine has ended, and says why
+    except CommandTimeoutError:
+        machine.end(End.TIMEOUT)
 
 
 def _connect_input(

@@ -345,3 +345,83 @@ class Ioeventfd(ctypes.Structure):
         ("flags", c_uint32),
         ("pad", c_char * 36),
     )
+
+
+@_sized(4)
+class MsrListHeader(ctypes.Structure):
+    """Head of ``struct kvm_msr_list { __u32 nmsrs; __u32 indices[]; }``"""
+
+    nmsrs: int
+    _fields_ = (("nmsrs", c_uint32),)
+
+
+@_sized(520)
+class Irqchip(ctypes.Structure):
+    """``struct kvm_irqchip { __u32 chip_id, pad; union { char dummy[512]; ... } chip; }``"""
+
+    chip_id: int
+    _fields_ = (("chip_id", c_uint32), ("pad", c_uint32), ("chip", c_uint8 * 512))
+
+
+@_sized(112)
+class PitState2(ctypes.Structure):
+    """``struct kvm_pit_state2 { struct kvm_pit_channel_state channels[3]; __u32 flags; __u32
+    reserved[9]; }``; a channel has 24 bytes.
+    """
+
+    flags: int
+    _fields_ = (("channels", c_uint8 * 72), ("flags", c_uint32), ("reserved", c_uint32 * 9))
+
+
+@_sized(48)
+class ClockData(ctypes.Structure):
+    """``struct kvm_clock_data { __u64 clock; __u32 flags, pad0; __u64 realtime, host_tsc; __u32
+    pad[4]; }``; ``clock`` and ``realtime`` are in nanoseconds.
+    """
+
+    clock: int
+    flags: int
+    realtime: int
+    host_tsc: int
+    _fields_ = (
+        ("clock", c_uint64),
+        ("flags", c_uint32),
+        ("pad0", c_uint32),
+        ("realtime", c_uint64),
+        ("host_tsc", c_uint64),
+        ("pad", c_uint32 * 4),
+    )
+
+
+@_sized(128)
+class DebugRegs(ctypes.Structure):
+    """``struct kvm_debugregs { __u64 db[4], dr6, dr7, flags, reserved[9]; }``"""
+
+    _fields_ = (
+        ("db", c_uint64 * 4),
+        ("dr6", c_uint64),
+        ("dr7", c_uint64),
+        ("flags", c_uint64),
+        ("reserved", c_uint64 * 9),
+    )
+
+
+@_sized(4096)
+class Xsave(ctypes.Structure):
+    """``struct kvm_xsave { __u32 region[1024]; __u32 extra[]; }``"""
+
+    _fields_ = (("region", c_uint32 * 1024),)
+
+
+@_sized(392)
+class Xcrs(ctypes.Structure):
+    """``struct kvm_xcrs { __u32 nr_xcrs, flags; struct kvm_xcr { __u32 xcr, reserved; __u64 value;
+    } xcrs[16]; __u64 padding[16]; }``
+    """
+
+    _fields_ = (
+        ("nr_xcrs", c_uint32),
+        ("flags", c_uint32),
+        ("xcrs", c_uint8 * 256),
+        ("padding", c_uint64 * 16),
+    )

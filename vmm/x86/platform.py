@@ -48,7 +48,7 @@ _NO_AVX_IN_GLIBC: Final = (
     "-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-AVX,-AVX_Fast_Unaligned_Load"
 )
 _FOR_EVERY_HOST: Final = (
-    "console=ttyS0 reboot=k panic=-1 pci=off noreplace-smp i8042.noaux i8042.nomux i8042.dumbkbd"
+    "reboot=k panic=-1 pci=off noreplace-smp i8042.noaux i8042.nomux i8042.dumbkbd"
 )
 # clearcpuid: of what KVM's emulator lacks, and of string instructions that it takes by the byte.
 _FOR_EMULATED_KERNELS: Final = (
@@ -56,11 +56,13 @@ _FOR_EMULATED_KERNELS: Final = (
 )
 
 
-def default_cmdline() -> str:
-    """Return the kernel parameters that suit a machine of ours on this host, whatever the guest."""
-    if is_emulated_host():
-        return f"{_FOR_EVERY_HOST} {_FOR_EMULATED_KERNELS}"
-    return _FOR_EVERY_HOST
+def default_cmdline(console: str) -> str:
+    """Return the kernel parameters that suit a machine of ours on this host, whatever the guest.
+
+    ``console`` is the guest's name of its console, such as ``ttyS0``.
+    """
+    words = f"console={console} {_FOR_EVERY_HOST}"
+    return f"{words} {_FOR_EMULATED_KERNELS}" if is_emulated_host() else words
 
 
 def create_chips(vm: Vm) -> None:

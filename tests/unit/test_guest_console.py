@@ -2,7 +2,7 @@
 
 import threading
 
-from vmm.serial_console import SerialConsole
+from vmm.guest_console import GuestConsole
 
 
 class SlowPort:
@@ -20,18 +20,18 @@ class SlowPort:
 
 
 def test_input_waits_for_a_port() -> None:
-    console, port = SerialConsole(), SlowPort()
+    console, port = GuestConsole(), SlowPort()
     port.room = 100
     console.send("early ")
-    console.connect(port)
+    console.connect(port.receive)
     console.send(b"late")
 
     assert port.taken == b"early late"
 
 
 def test_input_goes_on_when_there_is_room() -> None:
-    console, port = SerialConsole(), SlowPort()
-    console.connect(port)
+    console, port = GuestConsole(), SlowPort()
+    console.connect(port.receive)
     console.send("0123456789")
     for _ in range(4):
         port.room = 3
@@ -41,17 +41,17 @@ def test_input_goes_on_when_there_is_room() -> None:
 
 
 def test_text_goes_as_utf8() -> None:
-    console, port = SerialConsole(), SlowPort()
+    console, port = GuestConsole(), SlowPort()
     port.room = 10
-    console.connect(port)
+    console.connect(port.receive)
     console.send("é")
 
     assert port.taken == b"\xc3\xa9"
 
 
 def test_offered_input_is_taken_only_behind_what_waits() -> None:
-    console, port = SerialConsole(), SlowPort()
-    console.connect(port)
+    console, port = GuestConsole(), SlowPort()
+    console.connect(port.receive)
     console.send("first")
     port.room = 4
 
@@ -65,8 +65,8 @@ def test_offered_input_is_taken_only_behind_what_waits() -> None:
 
 
 def test_whoever_offered_too_much_hears_of_space_once_nothing_waits() -> None:
-    console, port = SerialConsole(), SlowPort()
-    console.connect(port)
+    console, port = GuestConsole(), SlowPort()
+    console.connect(port.receive)
     heard: list[bytes] = []
     console.on_space = lambda: heard.append(bytes(port.taken))
     console.send("abc")
@@ -79,9 +79,9 @@ def test_whoever_offered_too_much_hears_of_space_once_nothing_waits() -> None:
 
 
 def test_two_senders_do_not_mix_within_a_line() -> None:
-    console, port = SerialConsole(), SlowPort()
+    console, port = GuestConsole(), SlowPort()
     port.room = 1 << 20
-    console.connect(port)
+    console.connect(port.receive)
     lines = [b"a" * 63 + b"\n", b"b" * 63 + b"\n"]
 
     def send(line: bytes) -> None:

@@ -1,25 +1,23 @@
-"""The guest's serial console: what it prints is kept and passed on, what it is sent waits its turn.
+"""The guest's console: what it prints is kept and passed on, what it is sent waits its turn.
 
-The receiver of a 16550A holds 16 bytes and a guest reads them when it likes, so input is kept here
-and fed on as the guest makes room.
+The receiver of a 16550A holds 16 bytes, that of a virtio console some more, and a guest reads them
+when it likes; so input is kept here and fed on as the guest makes room.
 """
 
 import threading
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from vmm.console import ConsoleLog
 
 _PIECE_BYTES: Final = 256
 
 
-class Receiver(Protocol):
-    """A serial port that takes input: returns how much of ``data`` it took."""
-
-    def receive(self, data: bytes, /) -> int: ...
+Receiver = Callable[[bytes], int]
+"""Takes input for the guest, and returns how much of it."""
 
 
-class SerialConsole(ConsoleLog):
+class GuestConsole(ConsoleLog):
     """A :class:`ConsoleLog` that one can also type at, from any thread."""
 
     def __init__(self) -> None:
@@ -31,7 +29,7 @@ class SerialConsole(ConsoleLog):
         """Called, on any thread, when :meth:`receive` would take more again."""
 
     def connect(self, receiver: Receiver) -> None:
-        """Send input to ``receiver``, which calls :meth:`feed` when it has room again."""
+        """Send input to ``receiver``; whoever owns it calls :meth:`feed` when it has room again."""
         self._receiver = receiver
 
     def send(self, data: bytes | str) -> None:
@@ -43,13 +41,13 @@ class SerialConsole(ConsoleLog):
     def receive(self, data: bytes) -> int:
         """Offer input and return how much of it the guest took, without keeping the rest here."""
         with self._feeding:
-            return 0 if self._input or self._receiver is None else self._receiver.receive(data)
+            return 0 if self._input or self._receiver is None else self._receiver(data)
 
     def feed(self) -> None:
         """Hand on as much of the input kept here as the guest takes now."""
         with self._feeding:
             while self._receiver is not None and self._input:
-                taken = self._receiver.receive(bytes(self._input[:_PIECE_BYTES]))
+                taken = self._receiver(bytes(self._input[:_PIECE_BYTES]))
                 if not taken:
                     return
                 del self._input[:taken]

@@ -1,0 +1,71 @@
+"""What guest a test wants: what it boots, and what it is given after that."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from virtio.device import VirtioDevice
+from virtio.errors import ConfigurationError
+from vmm.config import MachineConfig, parse_size
+from vmm.disk import DiskConfig
+
+SPARE_SLOTS: Final = 6
+"""How many disks and devices a test can have: their places are there when the guest boots."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestConfig:
+    """The guest of a test.
+
+    The first five say what boots; a guest that differs in them needs a snapshot of its own, which
+    takes a boot to make. The others are brought to the restored guest, and cost next to nothing.
+
+    * ``memory``: guest RAM, such as ``"128M"``; ``cpus``: virtual processors.
+    * ``cmdline``: added to the kernel command line.
+    * ``kernel``, ``initrd``: other files than the default guest's. The agent goes into the initrd,
+      beside the ``/init`` there.
+    * ``files``: the guest's path of each file, with what it holds: text, bytes, or a file (a
+      ``Path``) of the host, whose permissions it gets.
+    * ``disks``: images, as ``vmm run --disk`` takes them, or :class:`vmm.DiskConfig`.
+    * ``devices``: makers of further devices, such as a subclass of ``virtio.Device``.
+    * ``deadline``: seconds from the start of the test after which the guest is ended.
+    * ``shared``: one guest for all tests of a module that want the same, rather than one for each.
+    """
+
+    memory: str = "128M"
+    cpus: int = 1
+    cmdline: str = ""
+    kernel: Path | None = None
+    initrd: Path | None = None
+    files: Mapping[str, str | bytes | Path] = field(default_factory=dict)
+    disks: tuple[DiskConfig | str, ...] = ()
+    devices: tuple[Callable[[], VirtioDevice], ...] = ()
+    deadline: float = 60.0
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("disks", "devices"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        wanted = len(self.disks) + len(self.devices)
+        if wanted > SPARE_SLOTS:
+            raise ConfigurationError(
+                f"{wanted} disks and devices: a guest of a test has room for {SPARE_SLOTS}"
+            )
+
+    def machine(self) -> MachineConfig:
+        """Return the machine that is booted and saved."""
+        return MachineConfig(
+            kernel=self.kernel,
+            initrd=self.initrd,
+            cmdline=self.cmdline,
+            memory_bytes=parse_size(self.memory),
+            cpus=self.cpus,
+            console="virtio",
+            agent="init" if self.initrd is None else "beside",
+            spare_slots=SPARE_SLOTS,
+        )
+
+    def opened_disks(self) -> list[DiskConfig]:
+        """Return the disks as configurations."""
+        return [DiskConfig.parse(one) if isinstance(one, str) else one for one in self.disks]

@@ -1,0 +1,169 @@
+"""The guest of a test: what a test does with it, and what is told when the test fails."""
+
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, Self
+
+from virtio.block import Block
+from virtio.device import VirtioDevice
+from virtio.errors import Error
+from vmm.agent import AgentLostError, Result
+from vmm.console import ConsoleLog
+from vmm.disk import DiskConfig
+from vmm.ending import End, Ending
+from vmm.machine import Machine
+from vmm.snapshot import Snapshot
+from vmm.testing.config import GuestConfig
+
+_LAST_COMMANDS: Final = 10
+_END_SECONDS: Final = 60.0
+
+
+class GuestEndedError(Error):
+    """The guest ended while the test was using it; ``ending`` tells how."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending.message)
+        self.ending = ending
+
+
+class Guest:
+    """A Linux guest that goes on from a snapshot; the fixture ``guest`` is one.
+
+    ``console`` is what the guest prints and can be typed at, ``machine`` the machine below,
+    ``devices`` the virtio devices of the machine by name: ``block0``, or the name of a class of the
+    test's own in lower case with its number. A context manager.
+    """
+
+    def __init__(self, snapshot: Snapshot, config: GuestConfig) -> None:
+        self.config = config
+        self.machine = Machine.restore(snapshot)
+        self.devices: dict[str, VirtioDevice] = {}
+        self._commands: deque[str] = deque(maxlen=_LAST_COMMANDS)
+        self._resources = ExitStack()
+        self._ending_wanted = False
+
+    def __enter__(self) -> Self:
+        with ExitStack() as resources:
+            # Disks outlive the machine, whose end may still write to them.
+            disks = [resources.enter_context(one.open()) for one in self.config.opened_disks()]
+            resources.enter_context(self.machine)
+            self._deadline = threading.Timer(self.config.deadline, self._out_of_time)
+            self._deadline.daemon = True
+            self._deadline.start()
+            resources.callback(self._stop_deadline)
+            self.machine.resume()
+            for config, disk in zip(self.config.opened_disks(), disks, strict=True):
+                self.plug(_block(config, disk))
+            for make in self.config.devices:
+                self.plug(make())
+            for path, content in self.config.files.items():
+                self._put(path, content)
+            self._resources = resources.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._resources.close()
+
+    @property
+    def console(self) -> ConsoleLog:
+        """The guest's console."""
+        return self.machine.console
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        input: bytes | str = b"",
+        timeout: float | None = None,
+        check: bool = False,
+        text: bool = True,
+    ) -> Result:
+        """Run a program in the guest to its end; as :meth:`vmm.agent.Agent.run`.
+
+        ``timeout`` in seconds; the deadline of the test holds in any case. Raises
+        :class:`GuestEndedError` when the guest ends meanwhile.
+        """
+        self._commands.append(" ".join(map(str, argv)))
+        seconds = self.config.deadline if timeout is None else timeout
+        result: Result = self._ask(
+            "run", argv, env=env, cwd=cwd, input=input, timeout=seconds, check=check, text=text
+        )
+        self._commands[-1] += f" -> {result.returncode} after {result.duration_s:.3f} s"
+        return result
+
+    def sh(self, text: str, *, timeout: float | None = None, check: bool = True) -> str:
+        """Run shell text and return what it printed, without the last line's end."""
+        result = self.run(["sh", "-c", text], timeout=timeout, check=check)
+        return str(result.stdout).removesuffix("\n")
+
+    def read_file(self, path: str) -> bytes:
+        """Return what a file of the guest holds."""
+        data: bytes = self._ask("read_file", path)
+        return data
+
+    def write_file(self, path: str, data: bytes | str, mode: int = 0o644) -> None:
+        """Make a file of the guest hold ``data``."""
+        self._ask("write_file", path, data, mode)
+
+    def plug(self, device: VirtioDevice) -> VirtioDevice:
+        """Give the guest a further device, whose driver has it when this returns."""
+        kind = type(device).__name__.lower()
+        number = sum(name.rstrip("0123456789") == kind for name in self.devices)
+        self.devices[f"{kind}{number}"] = device
+        try:
+            self.machine.plug(lambda: device)
+        except AgentLostError as error:
+            raise self._ended() from error
+        return device
+
+    def wait(self, timeout: float = _END_SECONDS) -> Ending:
+        """Wait until the guest has ended, which then is no failure, and say how."""
+        self._ending_wanted = True
+        return self.machine.wait(timeout)
+
+    def check(self) -> None:
+        """Raise :class:`GuestEndedError` when the guest has ended and nobody asked for it."""
+        ending = self.machine.ending
+        if ending is not None and not self._ending_wanted:
+            raise GuestEndedError(ending)
+
+    def report(self) -> str:
+        """Return what is known of the guest now, for a person who looks for what went wrong."""
+        ending = self.machine.ending
+        lines = [f"guest: {ending.message if ending else 'running'}"]
+        lines += ["last commands:", *(f"  {one}" for one in self._commands)]
+        lines += ["last events:", *(f"  {one}" for one in self.machine.events())]
+        return "\n".join([*lines, *self.machine.describe()])
+
+    def _ask(self, method: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            return getattr(self.machine.agent, method)(*arguments, **options)
+        except AgentLostError as error:
+            raise self._ended() from error
+
+    def _ended(self) -> Error:
+        ending = self.machine.ending
+        return GuestEndedError(ending) if ending else AgentLostError("the guest's agent is gone")
+
+    def _put(self, path: str, content: str | bytes | Path) -> None:
+        if isinstance(content, Path):
+            self.write_file(path, content.read_bytes(), content.stat().st_mode & 0o7777)
+        else:
+            self.write_file(path, content)
+
+    def _out_of_time(self) -> None:
+        self.machine.end(End.TIMEOUT, f"the test's deadline of {self.config.deadline:g} s passed")
+
+    def _stop_deadline(self) -> None:
+        self._deadline.cancel()
+        self._deadline.join()
+
+
+def _block(config: DiskConfig, backend: Any) -> Block:
+    return Block(backend, serial=config.serial, block_size=config.block_size, queues=config.queues)

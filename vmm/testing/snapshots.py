@@ -1,0 +1,94 @@
+"""Snapshots of booted guests: made once for each configuration, by one process, and kept.
+
+The name of an entry ends in a digest of everything that the booted guest depends on: what it boots,
+its machine, this host's processor, and the source of this program. So none is ever out of date.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import transport
+import virtio
+import vmm
+from vmm.config import MachineConfig
+from vmm.guest import boot_source
+from vmm.image import cache
+from vmm.machine import Machine
+from vmm.snapshot import Snapshot
+from vmm.snapshot.plain import to_plain
+from vmm.snapshot.state_file import VERSION
+from vmm.testing.config import GuestConfig
+
+PREFIX: Final = "snapshot-"
+KEPT: Final = 12
+BOOT_SECONDS: Final = 300.0
+
+_FOLDER: Final = "machine"
+
+
+class SnapshotStore:
+    """The snapshots that one test run uses, each loaded once; :meth:`close` lets go of them."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Snapshot] = {}
+
+    def get(self, config: GuestConfig) -> Snapshot:
+        """Return the snapshot of a guest, booted and saved first when there is none."""
+        machine = config.machine()
+        name = entry_name(machine)
+        if name not in self._loaded:
+            entry = cache.obtain(name, lambda folder: _make(machine, folder / _FOLDER))
+            self._loaded[name] = Snapshot.load(entry / _FOLDER)
+        return self._loaded[name]
+
+    def close(self) -> None:
+        """Let go of all of them."""
+        for snapshot in self._loaded.values():
+            snapshot.close()
+        self._loaded.clear()
+
+
+def entry_name(machine: MachineConfig) -> str:
+    """Return the name under which the snapshot of a machine is kept."""
+    from vmm.x86.host import HostIdentity
+
+    source = boot_source(machine)
+    initrd = source.initrd
+    content = initrd if isinstance(initrd, bytes) else Path(initrd).read_bytes() if initrd else b""
+    return PREFIX + cache.digest(
+        str(VERSION),
+        repr(to_plain(HostIdentity.of_this_host())),
+        _stamp(Path(source.kernel)),
+        content,
+        source.cmdline,
+        repr((machine.memory_bytes, machine.cpus, machine.spare_slots, machine.boot)),
+        *_source_stamps(),
+    )
+
+
+def _make(config: MachineConfig, folder: Path) -> None:
+    _remove_oldest()
+    with Machine(config) as machine:
+        machine.boot()
+        machine.agent.wait_ready(BOOT_SECONDS)
+        with machine.snapshot() as snapshot:
+            snapshot.save(folder)
+
+
+def _remove_oldest() -> None:
+    kept = [entry for entry in cache.entries() if entry.name.startswith(PREFIX)]
+    kept.sort(key=lambda entry: entry.path.stat().st_mtime)
+    for entry in kept[: max(0, len(kept) - KEPT + 1)]:
+        cache.remove(entry.name)
+
+
+def _source_stamps() -> list[str]:
+    packages = (virtio, transport, vmm)
+    roots = sorted(Path(str(package.__file__)).parent for package in packages)
+    return [_stamp(path) for root in roots for path in sorted(root.rglob("*.py"))]
+
+
+def _stamp(path: Path) -> str:
+    status = os.stat(path)
+    return f"{path} {status.st_size} {status.st_mtime_ns}"

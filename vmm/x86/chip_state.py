@@ -1,0 +1,57 @@
+"""The interrupt chips, the timer and the clock that KVM keeps for a machine, as a plain value.
+
+KVM api.rst "KVM_GET_IRQCHIP", "KVM_GET_PIT2", "KVM_GET_CLOCK".
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from vmm.kvm import ioctl, structs
+from vmm.kvm.vm import Vm
+
+KVM_IRQCHIP_PIC_MASTER: Final = 0
+KVM_IRQCHIP_PIC_SLAVE: Final = 1
+KVM_IRQCHIP_IOAPIC: Final = 2
+_CHIPS: Final = (KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC)
+
+
+@dataclass(frozen=True, slots=True)
+class ChipState:
+    """What a machine has in the kernel beside its vCPUs.
+
+    ``irqchips`` are the two 8259s and the IOAPIC, ``pit`` is the 8254, each as KVM gave it;
+    ``clock_ns`` is the guest's kvmclock in nanoseconds.
+    """
+
+    irqchips: tuple[bytes, ...]
+    pit: bytes
+    clock_ns: int
+
+
+def save_chips(vm: Vm) -> ChipState:
+    """Return the state of the chips while no vCPU runs."""
+    clock = structs.ClockData()
+    ioctl.ioctl(vm.fd, ioctl.KVM_GET_CLOCK, clock)
+    return ChipState(
+        irqchips=tuple(_chip(vm, number) for number in _CHIPS),
+        pit=ioctl.get_bytes(vm.fd, ioctl.KVM_GET_PIT2),
+        clock_ns=clock.clock,
+    )
+
+
+def restore_chips(vm: Vm, state: ChipState) -> None:
+    """Bring the chips of a new machine into a saved state, once its vCPUs have theirs.
+
+    The clock goes on where it was: for the guest no time has passed (``KVM_CLOCK_REALTIME`` would
+    let it jump, and with it every timer in the guest expire at once).
+    """
+    for chip in state.irqchips:
+        ioctl.set_bytes(vm.fd, ioctl.KVM_SET_IRQCHIP, chip)
+    ioctl.set_bytes(vm.fd, ioctl.KVM_SET_PIT2, state.pit)
+    ioctl.ioctl(vm.fd, ioctl.KVM_SET_CLOCK, structs.ClockData(clock=state.clock_ns))
+
+
+def _chip(vm: Vm, number: int) -> bytes:
+    chip = structs.Irqchip(chip_id=number)
+    ioctl.ioctl(vm.fd, ioctl.KVM_GET_IRQCHIP, chip)
+    return bytes(chip)

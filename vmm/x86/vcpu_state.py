@@ -1,0 +1,150 @@
+"""All of a vCPU that KVM holds for it, as a plain value, and back.
+
+The structures go from one ioctl into another as bytes: nothing here looks into them. KVM api.rst
+"vcpu ioctls"; the order of restoring is the one in which each call finds what it depends on.
+"""
+
+import ctypes
+import errno
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from virtio.errors import HostError
+from vmm.kvm import ioctl, structs
+from vmm.kvm.system import Kvm
+from vmm.kvm.vcpu import Vcpu
+
+_CPUID_CAPACITY: Final = 256
+_ENTRY_BYTES: Final = ctypes.sizeof(structs.MsrEntry)
+_TSC_TOLERANCE: Final = 250e-6  # what KVM takes for the same frequency, too
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuState:
+    """The state of one vCPU, each part as KVM gave it.
+
+    ``cpuid`` holds ``struct kvm_cpuid_entry2`` one after the other, ``msrs`` likewise ``struct
+    kvm_msr_entry``; ``mp_state`` is the multiprocessing state, ``tsc_khz`` the frequency of the
+    time-stamp counter.
+    """
+
+    cpuid: bytes
+    mp_state: int
+    regs: bytes
+    sregs: bytes
+    xsave: bytes
+    xcrs: bytes
+    debug_registers: bytes
+    lapic: bytes
+    msrs: bytes
+    events: bytes
+    tsc_khz: int
+
+
+def msr_indices(kvm: Kvm) -> list[int]:
+    """Return the MSRs that make up the state of a vCPU on this host ("KVM_GET_MSR_INDEX_LIST")."""
+    count = 0
+    while True:
+        table = structs.flexible(structs.MsrListHeader, ctypes.c_uint32, count)
+        table.head.nmsrs = count
+        try:
+            ioctl.ioctl(kvm.fd, ioctl.KVM_GET_MSR_INDEX_LIST, table)
+        except HostError as error:
+            if error.errno != errno.E2BIG or table.head.nmsrs <= count:
+                raise
+            count = table.head.nmsrs
+        else:
+            return list(table.entries[: table.head.nmsrs])
+
+
+def save_vcpu(vcpu: Vcpu, msrs: Sequence[int]) -> VcpuState:
+    """Return the state of a vCPU that is out of the guest, with those of ``msrs`` that it has."""
+    fd = vcpu.fd
+    return VcpuState(
+        cpuid=_cpuid(fd),
+        mp_state=vcpu.mp_state(),
+        regs=ioctl.get_bytes(fd, ioctl.KVM_GET_REGS),
+        sregs=ioctl.get_bytes(fd, ioctl.KVM_GET_SREGS),
+        xsave=ioctl.get_bytes(fd, ioctl.KVM_GET_XSAVE),
+        xcrs=ioctl.get_bytes(fd, ioctl.KVM_GET_XCRS),
+        debug_registers=ioctl.get_bytes(fd, ioctl.KVM_GET_DEBUGREGS),
+        lapic=ioctl.get_bytes(fd, ioctl.KVM_GET_LAPIC),
+        msrs=_read_msrs(fd, msrs),
+        events=ioctl.get_bytes(fd, ioctl.KVM_GET_VCPU_EVENTS),
+        tsc_khz=ioctl.ioctl(fd, ioctl.KVM_GET_TSC_KHZ),
+    )
+
+
+def restore_vcpu(vcpu: Vcpu, state: VcpuState) -> None:
+    """Bring a new vCPU into a saved state.
+
+    CPUID comes before all that depends on its features, SREGS before the local APIC, which needs
+    the base address in them, and that before the MSRs, as one of them starts its timer. Raises
+    :class:`HostError` for a part that this host does not take.
+    """
+    fd = vcpu.fd
+    _set_tsc_frequency(fd, state.tsc_khz)
+    _set_cpuid(fd, state.cpuid)
+    ioctl.set_bytes(fd, ioctl.KVM_SET_REGS, state.regs)
+    ioctl.set_bytes(fd, ioctl.KVM_SET_SREGS, state.sregs)
+    ioctl.set_bytes(fd, ioctl.KVM_SET_XCRS, state.xcrs)
+    ioctl.set_bytes(fd, ioctl.KVM_SET_XSAVE, state.xsave)
+    ioctl.set_bytes(fd, ioctl.KVM_SET_DEBUGREGS, state.debug_registers)
+    ioctl.set_bytes(fd, ioctl.KVM_SET_LAPIC, state.lapic)
+    _write_msrs(fd, state.msrs)
+    ioctl.set_bytes(fd, ioctl.KVM_SET_VCPU_EVENTS, state.events)
+    ioctl.set_bytes(fd, ioctl.KVM_SET_MP_STATE, state.mp_state.to_bytes(4, "little"))
+    # Tells the guest's watchdogs that it did not run for a while; refused where it has no kvmclock.
+    with suppress(HostError):
+        ioctl.ioctl(fd, ioctl.KVM_KVMCLOCK_CTRL)
+
+
+def _set_tsc_frequency(fd: int, khz: int) -> None:
+    own = ioctl.ioctl(fd, ioctl.KVM_GET_TSC_KHZ)
+    if abs(own - khz) > khz * _TSC_TOLERANCE:
+        ioctl.ioctl(fd, ioctl.KVM_SET_TSC_KHZ, khz)
+
+
+def _cpuid(fd: int) -> bytes:
+    table = structs.flexible(structs.Cpuid2Header, structs.CpuidEntry2, _CPUID_CAPACITY)
+    table.head.nent = _CPUID_CAPACITY
+    ioctl.ioctl(fd, ioctl.KVM_GET_CPUID2, table)
+    return bytes(memoryview(table.entries).cast("B")[: 40 * table.head.nent])
+
+
+def _set_cpuid(fd: int, entries: bytes) -> None:
+    count = len(entries) // ctypes.sizeof(structs.CpuidEntry2)
+    head = bytes(structs.Cpuid2Header(nent=count))
+    ioctl.ioctl(fd, ioctl.KVM_SET_CPUID2, ctypes.create_string_buffer(head + entries))
+
+
+def _read_msrs(fd: int, indices: Sequence[int]) -> bytes:
+    """Return the entries of the MSRs that can be read: KVM lists some that this vCPU lacks."""
+    found, left = b"", list(indices)
+    while left:
+        head = bytes(structs.MsrsHeader(nmsrs=len(left)))
+        wanted = b"".join(bytes(structs.MsrEntry(index=index)) for index in left)
+        table = ctypes.create_string_buffer(head + wanted, len(head) + len(wanted))
+        count = ioctl.ioctl(fd, ioctl.KVM_GET_MSRS, table)
+        found += table.raw[len(head) : len(head) + count * _ENTRY_BYTES]
+        left = left[count + 1 :]
+    return found
+
+
+def _write_msrs(fd: int, entries: bytes) -> None:
+    """Write MSRs in order; one that is refused may be read-only, and must then be right already."""
+    while entries:
+        count = len(entries) // _ENTRY_BYTES
+        head = bytes(structs.MsrsHeader(nmsrs=count))
+        table: Any = ctypes.create_string_buffer(head + entries, len(head) + len(entries))
+        accepted = ioctl.ioctl(fd, ioctl.KVM_SET_MSRS, table)
+        if accepted == count:
+            return
+        refused = entries[accepted * _ENTRY_BYTES : (accepted + 1) * _ENTRY_BYTES]
+        entry = structs.MsrEntry.from_buffer_copy(refused)
+        if _read_msrs(fd, [entry.index]) != refused:
+            detail = f"MSR {entry.index:#x} does not take {entry.data:#x}"
+            raise HostError(ioctl.KVM_SET_MSRS.name, errno.EINVAL, detail)
+        entries = entries[(accepted + 1) * _ENTRY_BYTES :]
