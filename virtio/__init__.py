@@ -6,6 +6,7 @@ VIRTIO 1.4. Nothing here knows of KVM, of transports, or of files on disk.
 from virtio.block import Block, BlockBackend
 from virtio.chain import DescriptorChain
 from virtio.configuration import feature, field
+from virtio.console import Console, ConsolePort
 from virtio.declarative import Device
 from virtio.device import Activation, EventLoop, VirtioDevice
 from virtio.entropy import Entropy
@@ -19,6 +20,8 @@ __all__ = [
     "Block",
     "BlockBackend",
     "ConfigurationError",
+    "Console",
+    "ConsolePort",
     "DescriptorChain",
     "Device",
     "DriverError",

@@ -13,6 +13,7 @@ order of declaration is the order of the queues::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from virtio.configuration import Feature, Field, feature, field
@@ -108,10 +109,14 @@ class Device(VirtioDevice):
 
     def assign(self, name: str, value: int | bytes) -> None:
         """Change a configuration field, its generation with it, and tell a live driver."""
+        self.assign_all({name: value})
+
+    def assign_all(self, values: Mapping[str, int | bytes]) -> None:
+        """Change several configuration fields at once, as one change to the driver."""
         with self.config_lock:
-            if getattr(self, name) == value:
+            if all(getattr(self, name) == value for name, value in values.items()):
                 return
-            self.config_values[name] = value
+            self.config_values |= values
             self.config_generation = (self.config_generation + 1) & 0xFFFF_FFFF
         activation = self.activation
         if activation is not None:

@@ -135,6 +135,32 @@ def block_seeds() -> Iterator[tuple[str, bytes]]:
             yield f"{name}-{set_up[0]}-{set_up[1]}", struct.pack("<BBHB", *set_up) + script + body
 
 
+# Console
+
+
+def console_seeds() -> Iterator[tuple[str, bytes]]:
+    """Ports set up and used, by drivers that know of one and of many, and what comes in between."""
+    out, into, both, say, send, room, open_, close, resize, remove, add, restore, emergency = range(
+        13
+    )
+    first = [(say, 0, 0, 1), (into, 2, 0x800, 64), (into, 2, 0x840, 64), (into, 2, 0x880, 64)]
+    set_up = [*first, (say, 0, 3, 1), (say, 0, 6, 1), (say, 1, 3, 1), (say, 1, 6, 1)]
+    data = [(send, 0, 40, 0), (into, 0, 0x900, 16), (into, 0, 0x920, 64), (out, 1, 0x100, 80)]
+    slow = [(room, 0, 10, 0), (out, 1, 0x100, 80), (out, 1, 0x200, 8), (room, 0, 50, 0)]
+    scripts = {
+        "data": [*set_up, *data, (both, 1, 0x300, 32), (both, 0, 0x340, 32), (send, 0, 8, 0)],
+        "slow": [*slow, (restore, 0, 0, 0), (room, 0, 0, 0), (restore, 0, 0, 0), (out, 1, 0, 9)],
+        "ends": [*set_up, *slow, (close, 0, 0, 0), (open_, 0, 0, 0), *data, (say, 0, 6, 0)],
+        "ports": [*set_up, (remove, 1, 0, 0), (add, 0, 0, 0), (add, 0, 0, 0), (remove, 0, 0, 0)],
+        "size": [*set_up, (resize, 0, 132, 43), (resize, 1, 90, 30), (emergency, 8, 0, 0)],
+        "starved": [(say, 0, 0, 1), (say, 0, 3, 1), (close, 0, 0, 0), (restore, 0, 0, 0), *first],
+    }
+    for name, script in scripts.items():
+        steps = b"".join(struct.pack("<BBHH", *step) for step in script).ljust(192, b"\0")
+        for refused in (0, 2):
+            yield f"{name}-{refused}", bytes([refused]) + steps + bytes(range(256)) * 3
+
+
 # Kernels
 
 
@@ -218,6 +244,7 @@ def bzimage_seeds() -> Iterator[tuple[str, bytes]]:
 SEEDS = {
     "block_request": block_seeds,
     "bzimage": bzimage_seeds,
+    "console_ports": console_seeds,
     "elf": elf_seeds,
     "mmio_registers": mmio_seeds,
     "packed_ring": packed_seeds,

@@ -12,6 +12,7 @@ from typing import Any
 from virtio import declarative
 from virtio.block import Block
 from virtio.chain import DescriptorChain
+from virtio.console import Console, ConsolePort
 from virtio.declarative import Device, feature, queue
 from virtio.entropy import Entropy
 
@@ -188,6 +189,14 @@ def shrink_block(device: Block) -> None:
     device.resize(64)
 
 
+def make_console(**options: Any) -> Console:
+    return Console([ConsolePort(console=True), ConsolePort("agent")], max_ports=3, **options)
+
+
+def resize_console(device: Console) -> None:
+    device.resize(132, 43)
+
+
 def count_gadget(device: Gadget) -> None:
     device.counter += 1
 
@@ -230,6 +239,20 @@ CASES = (
         features=frozenset({2, 5, 6, 9, 10}),
         config=BLOCK_MINIMAL_CONFIG,
         change=shrink_block,
+    ),
+    DeviceCase(
+        "console",
+        make_console,
+        device_id=3,
+        queue_sizes=(128, 128, 32, 32, 128, 128, 128, 128),
+        plain_queues=2,
+        request=((b"hello\n",), ()),
+        answer=0,
+        features=frozenset({0, 1, 2}),
+        config=struct.pack("<HHII", 80, 25, 3, 0),
+        early=((0x08, 4),),
+        change=resize_console,
+        queue=1,
     ),
     DeviceCase(
         "gadget",

@@ -8,14 +8,15 @@ import pytest
 
 from transport import VirtioMmio, interrupt, mmio, status
 from transport.testing import RecordingLine
-from virtio import Block, Entropy, chain, features, packed, split
+from virtio import Block, Console, Device, Entropy, chain, features, packed, split
 from virtio.block import device as block_device
 from virtio.block import ranges, request
+from virtio.console import control
 from virtio.testing import ManualLoop, SplitDriver, flat_memory
 from virtio.virtqueue import DESCRIPTOR_BYTES
 from vmm.disk import RawDisk
 
-HEADERS = ("config", "ring", "mmio", "blk", "ids")
+HEADERS = ("config", "ring", "mmio", "blk", "console", "ids")
 INCLUDE = Path("/usr/include/linux")
 
 # The specification's names where they are not the kernel's.
@@ -27,9 +28,11 @@ OTHER_NAMES = {
     "VIRTQ_USED_F_NO_NOTIFY": "VRING_USED_F_NO_NOTIFY",
     "VRING_PACKED_DESC_F_AVAIL": "(1 << VRING_PACKED_DESC_F_AVAIL)",
     "VRING_PACKED_DESC_F_USED": "(1 << VRING_PACKED_DESC_F_USED)",
+    "VIRTIO_CONSOLE_DEVICE_ADD": "VIRTIO_CONSOLE_PORT_ADD",
+    "VIRTIO_CONSOLE_DEVICE_REMOVE": "VIRTIO_CONSOLE_PORT_REMOVE",
 }
 PREFIXES = ("VIRTIO_", "VIRTQ_", "VRING_")
-MODULES = (features, status, interrupt, chain, split, packed, request, ranges)
+MODULES = (features, status, interrupt, chain, split, packed, request, ranges, control)
 # Headers before Linux 6.6 lack some of these.
 RECENT = {
     "VIRTIO_F_NOTIFICATION_DATA",
@@ -48,8 +51,12 @@ STRUCTURES = {
     "__builtin_offsetof(struct virtio_blk_discard_write_zeroes, num_sectors)": 8,
     "__builtin_offsetof(struct virtio_blk_discard_write_zeroes, flags)": 12,
     "VIRTIO_BLK_ID_BYTES": block_device.SERIAL_BYTES,
+    "sizeof(struct virtio_console_control)": control.HEADER.size,
+    "__builtin_offsetof(struct virtio_console_control, event)": 4,
+    "__builtin_offsetof(struct virtio_console_control, value)": 6,
     "VIRTIO_ID_RNG": Entropy.device_id,
     "VIRTIO_ID_BLOCK": Block.device_id,
+    "VIRTIO_ID_CONSOLE": Console.device_id,
     "VIRTIO_MMIO_CONFIG": mmio.CONFIG,
     "VIRTIO_MMIO_QUEUE_NOTIFY": VirtioMmio.QUEUE_NOTIFY,
 }
@@ -87,22 +94,27 @@ def constants() -> dict[str, int]:
     return {OTHER_NAMES.get(name, name): value for name, value in found.items()}
 
 
-def block_layout() -> dict[str, int]:
-    """Return the feature bits of the block device, and where its fields are and end."""
-    names = {feature: name for name, feature in vars(Block).items() if feature in Block.features}
-    expected = {names[one]: one.bit for one in Block.features}
-    for one in Block.fields:
+def layout(device: type[Device], config: str) -> dict[str, int]:
+    """Return the feature bits of a device, and where its fields are and end in its structure."""
+    names = {feature: name for name, feature in vars(device).items() if feature in device.features}
+    expected = {names[one]: one.bit for one in device.features}
+    for one in device.fields:
         name = {"writeback": "wce"}.get(one.name, one.name)
-        member = f"((struct virtio_blk_config *)0)->{name}"
-        expected[f"__builtin_offsetof(struct virtio_blk_config, {name})"] = one.offset
+        member = f"((struct {config} *)0)->{name}"
+        expected[f"__builtin_offsetof(struct {config}, {name})"] = one.offset
         expected[f"sizeof({member})"] = one.width
     return expected
 
 
 @pytest.mark.parametrize(
     ("expected", "least"),
-    [(constants(), 40), (block_layout(), 30), (STRUCTURES, 13)],
-    ids=["constants", "block", "structures"],
+    [
+        (constants(), 48),
+        (layout(Block, "virtio_blk_config"), 30),
+        (layout(Console, "virtio_console_config"), 11),
+        (STRUCTURES, 17),
+    ],
+    ids=["constants", "block", "console", "structures"],
 )
 def test_numbers_and_layouts_are_those_of_the_kernel_headers(
     expected: dict[str, int], least: int, tmp_path: Path

@@ -12,6 +12,7 @@ Target = Callable[[bytes], None]
 TARGETS = (
     "block_request",
     "bzimage",
+    "console_ports",
     "elf",
     "mmio_registers",
     "packed_ring",
