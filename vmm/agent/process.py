@@ -78,7 +78,8 @@ class Process:
     def write(self, data: bytes | str, timeout: float = 60.0) -> None:
         """Write to the standard input, if it was asked for.
 
-        Returns when the guest has taken all but a window of it. What a command that ended does not take is dropped. Raises ``AgentTimeoutError``.
+        Returns when the guest has taken all but a window of it. What a command that ended does not
+        take is dropped. Raises ``AgentTimeoutError``.
         """
         self._job.send(data.encode() if isinstance(data, str) else data, _in(timeout))
 

@@ -52,7 +52,7 @@ over.
 import enum
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from virtio.errors import ConfigurationError, Error
 
@@ -205,7 +205,8 @@ def refreshment(seed: bytes, unix_time_ns: int) -> bytes:
 
 def number(frame: Frame) -> int:
     """Return what a CONSUMED frame says."""
-    return int(_unpack(_U32, frame)[0])
+    value: int = _unpack(_U32, frame)[0]
+    return value
 
 
 def status(frame: Frame) -> Status:
@@ -227,7 +228,7 @@ def ready(frame: Frame) -> Ready:
     return Ready(version, pid, frame.data[_READY.size :].decode("ascii", "replace"))
 
 
-def _unpack(layout: struct.Struct, frame: Frame) -> tuple[int, ...]:
+def _unpack(layout: struct.Struct, frame: Frame) -> tuple[Any, ...]:
     if len(frame.data) < layout.size:
         raise ProtocolError(
             f"agent: a frame of kind {frame.kind:#x} with {len(frame.data)} bytes: "
