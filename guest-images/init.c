@@ -7,17 +7,7 @@
  * instructions, and here only the command itself needs one.
  */
 
-#include <asm/unistd.h>
-
-enum { SIG_INT = 2, SIG_USR1 = 10, SIG_USR2 = 12, SIG_TERM = 15, SIG_CHLD = 17, SIG_KILL = 9 };
-enum { O_READ = 0, O_BOTH = 2 };
-enum { BLOCK = 0, UNBLOCK = 1, NO_HANG = 1 };
-enum { SET_CONTROLLING_TTY = 0x540e, DRAIN = 0x5409 };
-enum { RESTART = 0x01234567, HALT = (int)0xcdef0123, POWER_OFF = 0x4321fedc };
-enum { MAGIC1 = (int)0xfee1dead, MAGIC2 = 672274793 };
-
-/* Here the monitor takes a byte as the status of the guest. */
-enum { DEBUG_EXIT_PORT = 0xf4 };
+#include "freestanding.h"
 
 static char line[4096 + 1];
 static char console[80] = "/dev/";
@@ -25,38 +15,10 @@ static char console[80] = "/dev/";
 /* Ours, then what the kernel gives: HOME, TERM, and each NAME=value of its command line. */
 static char *environment[64] = {"PATH=/sbin:/usr/sbin:/bin:/usr/bin", "PS1=guest:\\w\\$ "};
 
-static long system_call(long number, long a, long b, long c, long d, long e)
-{
-    long result;
-    register long r10 __asm__("r10") = d;
-    register long r8 __asm__("r8") = e;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
-                     : "rcx", "r11", "memory");
-    return result;
-}
-
-#define CALL(name, a, b, c, d, e) \
-    system_call(__NR_##name, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e))
-
-static unsigned long length(const char *text)
-{
-    unsigned long count = 0;
-    while (text[count])
-        count++;
-    return count;
-}
-
-static void say(const char *text)
-{
-    CALL(write, 1, text, length(text), 0, 0);
-}
-
 /* Reads at most size - 1 bytes of a file, ends them with a zero and returns their number. */
 static long read_text(const char *path, char *buffer, long size)
 {
-    long fd = CALL(open, path, O_READ, 0, 0, 0);
+    long fd = CALL(open, path, O_RDONLY, 0, 0, 0);
     long count = fd < 0 ? 0 : CALL(read, fd, buffer, size - 1, 0, 0);
     if (fd >= 0)
         CALL(close, fd, 0, 0, 0, 0);
@@ -90,19 +52,14 @@ static void take_terminal(void)
         ;
     for (long at = start; at <= count; at++)
         console[prefix + at - start] = line[at];
-    long fd = count ? CALL(open, console, O_BOTH, 0, 0, 0) : -1;
+    long fd = count ? CALL(open, console, O_RDWR, 0, 0, 0) : -1;
     if (fd < 0)
         return;
-    CALL(ioctl, fd, SET_CONTROLLING_TTY, 1, 0, 0);
+    CALL(ioctl, fd, TIOCSCTTY, 1, 0, 0);
     for (long standard = 0; standard < 3; standard++)
         CALL(dup2, fd, standard, 0, 0, 0);
     if (fd > 2)
         CALL(close, fd, 0, 0, 0, 0);
-}
-
-static void change_mask(long how, unsigned long signals)
-{
-    CALL(rt_sigprocmask, how, &signals, 0, sizeof signals, 0);
 }
 
 static long start(char **arguments, unsigned long signals)
@@ -110,7 +67,7 @@ static long start(char **arguments, unsigned long signals)
     long child = CALL(fork, 0, 0, 0, 0, 0);
     if (child)
         return child;
-    change_mask(UNBLOCK, signals);
+    change_mask(SIG_UNBLOCK, signals);
     take_terminal();
     CALL(execve, "/bin/sh", arguments, environment, 0, 0);
     say("init: /bin/sh: cannot be executed\n");
@@ -124,13 +81,13 @@ static long wait_for_end(long child, unsigned long signals, int *status)
     for (;;) {
         long signal = CALL(rt_sigtimedwait, &signals, 0, 0, sizeof signals, 0);
         long ended;
-        if (signal == SIG_USR2)
-            return POWER_OFF;
-        if (signal == SIG_USR1)
-            return HALT;
-        if (signal == SIG_TERM || signal == SIG_INT)
-            return RESTART;
-        while ((ended = CALL(wait4, -1, status, NO_HANG, 0, 0)) > 0)
+        if (signal == SIGUSR2)
+            return LINUX_REBOOT_CMD_POWER_OFF;
+        if (signal == SIGUSR1)
+            return LINUX_REBOOT_CMD_HALT;
+        if (signal == SIGTERM || signal == SIGINT)
+            return LINUX_REBOOT_CMD_RESTART;
+        while ((ended = CALL(wait4, -1, status, WNOHANG, 0, 0)) > 0)
             if (ended == child)
                 return 0;
     }
@@ -160,9 +117,7 @@ static void unmount_all(void)
 static void report(int status)
 {
     int signal = status & 0x7f;
-    unsigned char byte = (unsigned char)(signal ? 128 + signal : status >> 8);
-    if (CALL(ioperm, DEBUG_EXIT_PORT, 1, 1, 0, 0) == 0)
-        __asm__ volatile("outb %0, %1" : : "a"(byte), "Nd"((unsigned short)DEBUG_EXIT_PORT));
+    report_status((unsigned char)(signal ? 128 + signal : status >> 8));
 }
 
 static void add_to_environment(char **kernels)
@@ -172,23 +127,22 @@ static void add_to_environment(char **kernels)
         environment[at++] = *kernels++;
 }
 
-int main(int count, char **kernels_environment)
+int main(int count, char **words, char **kernels_environment)
 {
     char *with_command[] = {"sh", "-c", 0, 0};
     char *with_script[] = {"sh", "/etc/vmm/run", 0};
     char *interactive[] = {"sh", 0};
     char **arguments = interactive;
-    unsigned long signals = 1ul << (SIG_INT - 1) | 1ul << (SIG_USR1 - 1) | 1ul << (SIG_USR2 - 1) |
-                            1ul << (SIG_TERM - 1) | 1ul << (SIG_CHLD - 1);
+    unsigned long signals = 1ul << (SIGINT - 1) | 1ul << (SIGUSR1 - 1) | 1ul << (SIGUSR2 - 1) |
+                            1ul << (SIGTERM - 1) | 1ul << (SIGCHLD - 1);
     int status = 0;
 
+    (void)words;
     say("init: ready\n");
     add_to_environment(kernels_environment);
     /* Blocked, as those without a handler would pass the first process by. */
-    change_mask(BLOCK, signals);
-    CALL(mount, "dev", "/dev", "devtmpfs", 0, 0);
-    CALL(mount, "proc", "/proc", "proc", 0, 0);
-    CALL(mount, "sys", "/sys", "sysfs", 0, 0);
+    change_mask(SIG_BLOCK, signals);
+    mount_basics();
 
     if (count > 1 && (with_command[2] = command_text()))
         arguments = with_command;
@@ -197,15 +151,11 @@ int main(int count, char **kernels_environment)
 
     long child = start(arguments, signals);
     long how = wait_for_end(child, signals, &status);
-    CALL(ioctl, 1, DRAIN, 1, 0, 0);
-    CALL(kill, -1, SIG_KILL, 0, 0, 0);
+    drain_console();
+    CALL(kill, -1, SIGKILL, 0, 0, 0);
     unmount_all();
     if (how == 0 && arguments != interactive)
         report(status);
-    CALL(reboot, MAGIC1, MAGIC2, how ? how : POWER_OFF, 0, 0);
+    end_machine(how ? how : LINUX_REBOOT_CMD_POWER_OFF);
     return 0;
 }
-
-/* The stack begins with the argument count, the arguments and a null, the environment and a null. */
-__asm__(".globl _start\n_start:\n\tmov (%rsp), %rdi\n\tlea 16(%rsp,%rdi,8), %rsi\n"
-        "\tand $-16, %rsp\n\tcall main\n\thlt\n");

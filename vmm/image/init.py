@@ -5,14 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vmm.image.kernel import recipe_folder
-from vmm.image.program import compiled
-
-_FLAGS = (
-    *("-Os", "-std=gnu11", "-ffreestanding", "-fno-builtin", "-fno-stack-protector"),
-    *("-fno-asynchronous-unwind-tables", "-fno-pie", "-fcf-protection=none"),
-    *("-static", "-no-pie", "-nostdlib"),
-    "-Wl,--build-id=none,-z,norelro,-z,noseparate-code,-s",
-)
+from vmm.image.program import compiled_freestanding
 
 
 def default_init() -> Path:
@@ -22,4 +15,4 @@ def default_init() -> Path:
     ``ConfigurationError`` when the compiler is there and fails.
     """
     folder = recipe_folder()
-    return compiled(folder / "init.c", _FLAGS) or folder / "init"
+    return compiled_freestanding(folder / "init.c") or folder / "init"

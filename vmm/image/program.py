@@ -8,6 +8,18 @@ from pathlib import Path
 from virtio.errors import ConfigurationError
 from vmm.image import cache
 
+_FREESTANDING = (
+    *("-Os", "-std=gnu11", "-ffreestanding", "-fno-builtin", "-fno-stack-protector"),
+    *("-fno-asynchronous-unwind-tables", "-fno-pie", "-fcf-protection=none"),
+    *("-static", "-no-pie", "-nostdlib"),
+    "-Wl,--build-id=none,-z,norelro,-z,noseparate-code,-s",
+)
+
+
+def compiled_freestanding(source: Path) -> Path | None:
+    """Return the program of some kilobytes that a C file without libc makes; as ``compiled``."""
+    return compiled(source, _FREESTANDING)
+
 
 def compiled(source: Path, flags: Sequence[str] = ("-Os", "-static", "-s")) -> Path | None:
     """Return the cached program that the C file ``source`` makes; None without a compiler.

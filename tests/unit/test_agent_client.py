@@ -1,0 +1,290 @@
+"""The client of the agent, against a channel that the test itself plays the guest on."""
+
+import struct
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from virtio.errors import Error
+from vmm.agent import (
+    Agent,
+    AgentLostError,
+    AgentTimeoutError,
+    GuestPermissionError,
+    OutputLimitError,
+    ProtocolError,
+)
+
+READY = 0x81
+OUTPUT = 0x82
+CONSUMED = 0x84
+STATUS = 0x85
+EXITED_0 = bytes(5)
+
+
+class FakeGuest:
+    """A channel whose other end is the test: ``sent`` is what the client sent."""
+
+    def __init__(self) -> None:
+        self.on_data: Callable[[bytes], int | None] | None = None
+        self.on_space: Callable[[], object] | None = None
+        self.on_guest_open: Callable[[bool], object] | None = None
+        self.guest_open = True
+        self.is_open = False
+        self.takes = 1 << 30
+        self.notices = True
+        self.sent = bytearray()
+        self.reply: Callable[[int, int, bytes], None] = lambda *request: None
+
+    def send(self, data: bytes) -> int:
+        taken = data[: self.takes]
+        self.takes -= len(taken)
+        self.sent += taken
+        while len(self.sent) >= 9:
+            length, job, kind = struct.unpack_from("<IIB", self.sent)
+            if len(self.sent) < 4 + length:
+                break
+            body = bytes(self.sent[9 : 4 + length])
+            del self.sent[: 4 + length]
+            self.reply(job, kind, body)
+        return len(taken)
+
+    def open(self) -> None:
+        self.is_open = True
+
+    def close(self) -> None:
+        self.is_open = False
+        if self.notices:
+            self.guest_closes()
+
+    def resume(self) -> None:
+        raise AssertionError("the client takes all data")
+
+    def guest_closes(self) -> None:
+        self.guest_open = False
+        assert self.on_guest_open
+        self.on_guest_open(False)
+
+    def frame(self, job: int, kind: int, data: bytes = b"") -> None:
+        assert self.on_data
+        assert self.on_data(struct.pack("<IIB", len(data) + 5, job, kind) + data) is None
+
+    def ready(self) -> None:
+        self.guest_open = True
+        self.frame(0, READY, b"vmmagent" + struct.pack("<II", 1, 42) + b"6.1")
+
+
+@pytest.fixture
+def guest() -> FakeGuest:
+    return FakeGuest()
+
+
+@pytest.fixture
+def agent(guest: FakeGuest) -> Agent:
+    made = Agent(guest)
+    guest.ready()
+    return made
+
+
+def test_host_end_is_opened_at_once(guest: FakeGuest) -> None:
+    Agent(guest)
+
+    assert guest.is_open
+
+
+def test_agent_that_does_not_come_is_a_timeout(guest: FakeGuest) -> None:
+    with pytest.raises(AgentTimeoutError, match="the agent is not ready"):
+        Agent(guest).wait_ready(0.01)
+
+
+def test_guest_that_takes_one_byte_at_a_time_gets_all(agent: Agent, guest: FakeGuest) -> None:
+    guest.takes = 1
+    guest.reply = lambda job, kind, body: guest.frame(job, STATUS, EXITED_0)
+    process = agent.start(["echo", "a" * 1000])
+    for _ in range(2000):
+        guest.takes = 1
+        assert guest.on_space
+        guest.on_space()
+
+    assert process.wait(5) == 0
+
+
+def test_input_waits_for_what_the_guest_consumes(agent: Agent, guest: FakeGuest) -> None:
+    received = bytearray()
+
+    def reply(job: int, kind: int, body: bytes) -> None:
+        received.extend(body if kind == 5 else b"")
+
+    guest.reply = reply
+    process = agent.start(["cat"], stdin=True)
+    with pytest.raises(AgentTimeoutError):
+        process.write(bytes(100_000), timeout=0.05)
+    assert len(received) == 32768
+
+    guest.frame(1, CONSUMED, struct.pack("<I", 16384))
+    with pytest.raises(AgentTimeoutError):
+        process.write(bytes(100_000), timeout=0.05)
+
+    assert len(received) == 32768 + 16384
+
+
+def test_credit_is_given_for_what_is_taken(agent: Agent, guest: FakeGuest) -> None:
+    credits: list[int] = []
+
+    def reply(job: int, kind: int, body: bytes) -> None:
+        credits.extend(struct.unpack("<I", body) if kind == 7 else ())
+
+    guest.reply = reply
+    process = agent.start(["yes"])
+    for _ in range(8):
+        guest.frame(1, OUTPUT, bytes(32768))
+    assert credits == []
+    guest.reply = reply
+
+    output = iter(process)
+    assert sum(len(next(output).data) for _ in range(8)) == 262144
+    assert credits == [131072, 131072]
+
+
+def test_guest_that_sends_beyond_its_credit_is_dropped(agent: Agent, guest: FakeGuest) -> None:
+    process = agent.start(["yes"])
+    for _ in range(9):
+        guest.frame(1, OUTPUT, bytes(32768))
+
+    with pytest.raises(ProtocolError, match="more output than it had credit for"):
+        process.wait(5)
+    with pytest.raises(AgentTimeoutError, match="not ready"):
+        agent.wait_ready(0.01)
+
+
+def test_seventeenth_command_waits_for_a_place(agent: Agent, guest: FakeGuest) -> None:
+    processes = [agent.start(["sleep", "1"]) for _ in range(16)]
+    seventeenth: list[int] = []
+    thread = threading.Thread(target=lambda: seventeenth.append(agent.start(["true"]).wait(30)))
+    thread.start()
+    guest.reply = lambda job, kind, body: guest.frame(job, STATUS, EXITED_0)
+    guest.frame(5, STATUS, EXITED_0)
+    thread.join(30)
+
+    assert seventeenth == [0]
+    assert processes[4].wait(5) == 0
+    assert processes[5].returncode is None
+
+
+def test_hello_has_an_answer(agent: Agent, guest: FakeGuest) -> None:
+    body = b"vmmagent" + struct.pack("<II", 1, 42) + b"6.1"
+    guest.reply = lambda job, kind, data: guest.frame(job, READY, body)
+
+    assert agent.ping(5).release == "6.1"
+
+
+def test_refused_request_is_an_error_of_its_call(agent: Agent, guest: FakeGuest) -> None:
+    guest.reply = lambda job, kind, body: guest.frame(job, 0x86, b"\x10\0\0\0too many")
+
+    with pytest.raises(ProtocolError, match="refused a request: too many"):
+        agent.read_file("/x")
+
+
+def test_agent_that_begins_anew_has_lost_its_commands(agent: Agent, guest: FakeGuest) -> None:
+    process = agent.start(["sleep", "1"])
+    guest.ready()
+
+    with pytest.raises(AgentLostError, match="began anew"):
+        process.wait(5)
+    assert agent.wait_ready(1).pid == 42
+
+
+def test_guest_that_closes_the_port_has_lost_its_commands(agent: Agent, guest: FakeGuest) -> None:
+    process = agent.start(["sleep", "1"])
+    guest.guest_closes()
+
+    with pytest.raises(AgentLostError, match="closed the port"):
+        process.wait(5)
+
+
+def test_reset_waits_until_the_guest_has_closed_its_end(agent: Agent, guest: FakeGuest) -> None:
+    process = agent.start(["sleep", "1"])
+    guest.notices = False
+
+    with pytest.raises(AgentTimeoutError, match="did not notice"):
+        agent.reset(0.05)
+    with pytest.raises(AgentLostError, match="was reset"):
+        process.wait(5)
+
+
+def test_reset_passes_over_what_still_comes_of_before(agent: Agent, guest: FakeGuest) -> None:
+    def reopened() -> None:
+        assert guest.on_data
+        guest.on_data(b"\xff\xff\xff\xff old frame cut in the middle")
+        guest.ready()
+
+    guest.open = reopened  # type: ignore[method-assign]
+
+    assert agent.reset(5).pid == 42
+
+
+def test_end_of_the_machine_is_raised_by_waiting_and_later_calls(
+    agent: Agent, guest: FakeGuest
+) -> None:
+    process = agent.start(["sleep", "1"])
+    agent.fail(Error("the machine ended"))
+
+    with pytest.raises(Error, match="the machine ended"):
+        process.wait(5)
+    with pytest.raises(Error, match="the machine ended"):
+        agent.run(["true"])
+    with pytest.raises(Error, match="the machine ended"):
+        agent.wait_ready(5)
+
+
+def test_power_off_returns_when_the_machine_has_ended(agent: Agent, guest: FakeGuest) -> None:
+    requests: list[bytes] = []
+
+    def reply(job: int, kind: int, body: bytes) -> None:
+        requests.append(bytes([kind]) + body)
+        agent.fail(Error("the machine ended"))
+
+    guest.reply = reply
+    agent.power_off(5)
+
+    assert requests == [b"\x0a\x00\x00"]
+
+
+def test_power_off_that_is_not_allowed_is_an_error(agent: Agent, guest: FakeGuest) -> None:
+    guest.reply = lambda job, kind, body: guest.frame(job, STATUS, b"\x04\x01\0\0\0")
+
+    with pytest.raises(GuestPermissionError, match="cannot end 'machine': Operation not permitted"):
+        agent.report(7, 5)
+
+
+def test_endless_output_ends_at_the_limit(agent: Agent, guest: FakeGuest) -> None:
+    requests: list[int] = []
+
+    def reply(job: int, kind: int, body: bytes) -> None:
+        requests.append(kind)
+        if kind == 2:
+            guest.frame(job, OUTPUT, bytes(1001))
+
+    guest.reply = reply
+    with pytest.raises(OutputLimitError, match="yes: more than 1000 bytes"):
+        agent.run(["yes"], limit_bytes=1000)
+
+    assert requests == [2, 8, 7]
+
+
+@pytest.mark.parametrize(
+    ("argv", "error"),
+    [("ls -l", TypeError), (b"ls", TypeError), ([], ValueError), (["a\0b"], ValueError)],
+)
+def test_words_that_are_no_words_are_refused(
+    argv: list[str], error: type[Exception], agent: Agent
+) -> None:
+    with pytest.raises(error):
+        agent.run(argv)
+
+
+@pytest.mark.parametrize("name", ["", "A=B"])
+def test_variable_without_a_proper_name_is_refused(name: str, agent: Agent) -> None:
+    with pytest.raises(ValueError, match="environment variable"):
+        agent.run(["true"], env={name: "x"})

@@ -1,0 +1,248 @@
+"""Runs commands in a guest and reads and writes its files, through the agent that it runs."""
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from virtio.errors import ConfigurationError, Error
+from vmm.agent import protocol
+from vmm.agent.errors import OutputLimitError, guest_error
+from vmm.agent.job import CREDIT_BYTES, Job
+from vmm.agent.link import Channel, Link
+from vmm.agent.process import LIMIT_BYTES, Process, Result
+from vmm.agent.protocol import Flag, How, Power, Ready, Request
+
+READY_SECONDS: Final = 60.0
+ANSWER_SECONDS: Final = 60.0
+# What the guest has beyond a command's own time to kill it and to say so; some are slow.
+_GRACE_SECONDS: Final = 15.0
+_MOST_MS: Final = 0xFFFFFFFF
+
+Word = str | bytes | os.PathLike[str]
+
+
+class Agent:
+    """The agent in a guest, over the console port of the name ``vmm.agent``.
+
+    Every method may be called from any thread, and by several at once: the guest does 16 things at
+    a time, further ones wait. Each waits until the agent is ready. All raise ``AgentLostError``
+    when the agent begins anew meanwhile, and what ``fail`` was given when the machine has ended.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._link = Link(channel)
+
+    def wait_ready(self, timeout: float = READY_SECONDS) -> Ready:
+        """Wait until the guest's agent serves; raises ``AgentTimeoutError``."""
+        return self._link.wait_ready(_in(timeout))
+
+    def ping(self, timeout: float = ANSWER_SECONDS) -> Ready:
+        """Have the agent answer now; raises ``AgentTimeoutError``."""
+        deadline = _in(timeout)
+        return self._link.begin(Request.HELLO, b"", deadline, counted=False).wait_ready(deadline)
+
+    def run(
+        self,
+        argv: Sequence[Word],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        input: bytes | str = b"",
+        timeout: float = 60.0,
+        check: bool = False,
+        text: bool = True,
+        merge_stderr: bool = False,
+        replace_env: bool = False,
+        limit_bytes: int = LIMIT_BYTES,
+    ) -> Result:
+        """Run a program of the guest to its end, as ``subprocess.run`` does on the host.
+
+        ``argv[0]`` is searched for in PATH when it has no slash, then among BusyBox's applets.
+        ``env`` is added to the agent's own environment, or replaces it. The command is over when
+        its own process is: what it leaves running in the background goes on, without an output.
+        With ``text`` the output is ``str``, where what is not UTF-8 is replaced.
+
+        After ``timeout`` seconds it is killed with its process group, and ``CommandTimeoutError``
+        raised, with the output so far. Raises ``CommandFailed`` for a status other than 0 with
+        ``check``, ``GuestOSError`` when the guest cannot execute it (such as
+        ``GuestFileNotFoundError``), ``OutputLimitError`` above ``limit_bytes`` of output.
+        """
+        process = self.start(
+            argv,
+            env=env,
+            cwd=cwd,
+            stdin=bool(input),
+            timeout=timeout,
+            merge_stderr=merge_stderr,
+            replace_env=replace_env,
+        )
+        result = process.communicate(
+            input, timeout + _GRACE_SECONDS, text=text, limit_bytes=limit_bytes
+        )
+        return result.check() if check else result
+
+    def start(
+        self,
+        argv: Sequence[Word],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: bool = False,
+        timeout: float | None = None,
+        merge_stderr: bool = False,
+        replace_env: bool = False,
+    ) -> Process:
+        """Start a program of the guest and return at once; as ``run``, which says more.
+
+        Without ``stdin`` its standard input is empty. Without ``timeout`` it may run for ever.
+        """
+        words = _words(argv)
+        flags = Flag.MERGE_ERRORS if merge_stderr else Flag(0)
+        flags |= Flag.WITH_INPUT if stdin else Flag(0)
+        flags |= Flag.REPLACE_ENVIRONMENT if replace_env else Flag(0)
+        request = protocol.command(
+            words,
+            _variables(env or {}),
+            _encoded(cwd or ""),
+            flags=flags,
+            timeout_ms=_milliseconds(timeout),
+            credit=CREDIT_BYTES,
+        )
+        job = self._link.begin(Request.RUN, request, _in(READY_SECONDS))
+        shown = [os.fsdecode(word) for word in words]
+        return Process(job, shown, folder=cwd, timeout=timeout, has_input=stdin)
+
+    def read_file(
+        self,
+        path: Word,
+        timeout: float = ANSWER_SECONDS,
+        *,
+        limit_bytes: int = LIMIT_BYTES,
+    ) -> bytes:
+        """Return what a file of the guest holds, one of ``/proc`` or ``/sys`` too.
+
+        Raises ``GuestOSError``, ``OutputLimitError``, ``AgentTimeoutError``.
+        """
+        deadline = _in(timeout)
+        request = protocol.file(CREDIT_BYTES, _encoded(path))
+        job = self._link.begin(Request.READ, request, deadline)
+        content = bytearray()
+        try:
+            while output := job.receive(deadline):
+                content += output.data
+                if len(content) > limit_bytes:
+                    name = os.fsdecode(path)
+                    raise OutputLimitError(f"guest: {name}: more than {limit_bytes} bytes")
+        finally:
+            job.abandon()
+        _check_file(job, "read", path)
+        return bytes(content)
+
+    def write_file(
+        self, path: Word, data: bytes | str, mode: int = 0o644, timeout: float = ANSWER_SECONDS
+    ) -> None:
+        """Make a file of the guest hold ``data``; ``mode`` is for one that was not there.
+
+        Up to 16 KiB are one write(2), as attributes in ``/proc`` and ``/sys`` want it. Raises
+        ``GuestOSError``, ``AgentTimeoutError``.
+        """
+        deadline = _in(timeout)
+        job = self._link.begin(Request.WRITE, protocol.file(mode, _encoded(path)), deadline)
+        try:
+            job.send(data.encode() if isinstance(data, str) else data, deadline)
+            job.end_input()
+            job.wait(deadline)
+        finally:
+            job.abandon()
+        _check_file(job, "write", path)
+
+    def refresh(
+        self, seed: bytes, unix_time_ns: int | None = None, timeout: float = ANSWER_SECONDS
+    ) -> None:
+        """Seed the guest's random generator, up to 512 bytes, and set its clock if there is a time.
+
+        For a guest that was restored: its copies would give the same random numbers.
+        """
+        deadline = _in(timeout)
+        request = protocol.refreshment(seed, unix_time_ns or 0)
+        job = self._link.begin(Request.REFRESH, request, deadline, counted=False)
+        status = job.wait(deadline)
+        if status.how == How.FAILED:
+            raise guest_error(status.value, "refresh", "clock and random generator")
+
+    def reset(self, timeout: float = READY_SECONDS) -> Ready:
+        """Close and reopen the host's end: the agent kills all commands and begins anew.
+
+        Whatever was under way before, also in another host's process that saved the guest, is
+        forgotten. Raises ``AgentTimeoutError`` when the guest does not notice.
+        """
+        return self._link.reset(_in(timeout))
+
+    def power_off(self, timeout: float = ANSWER_SECONDS) -> None:
+        """End the machine, and wait until it has."""
+        self._end(Power.OFF, 0, timeout)
+
+    def reboot(self, timeout: float = ANSWER_SECONDS) -> None:
+        """Reset the machine; as ``power_off``."""
+        self._end(Power.REBOOT, 0, timeout)
+
+    def report(self, status: int, timeout: float = ANSWER_SECONDS) -> None:
+        """End the machine with a status, 0 to 255, through the debug-exit port."""
+        if not 0 <= status <= 255:
+            raise ConfigurationError(f"agent: status {status}: 0 to 255 are allowed")
+        self._end(Power.REPORT, status, timeout)
+
+    def fail(self, error: Exception) -> None:
+        """Say that the machine has ended: all calls, waiting and later, raise ``error``."""
+        self._link.fail(error)
+
+    def _end(self, how: Power, status: int, timeout: float) -> None:
+        deadline = _in(timeout)
+        request = bytes([how, status])
+        job = self._link.begin(Request.POWER, request, deadline, counted=False)
+        try:
+            answer = job.wait(deadline)
+        except TimeoutError:
+            raise
+        except Error:
+            return  # the end of the machine is the end of all calls
+        raise guest_error(answer.value, "end", "machine")
+
+
+def _in(timeout: float) -> float:
+    return time.monotonic() + timeout
+
+
+def _check_file(job: Job, action: str, path: Word) -> None:
+    if job.status and job.status.how == How.FAILED:
+        raise guest_error(job.status.value, action, os.fsdecode(path))
+
+
+def _words(argv: Sequence[Word]) -> list[bytes]:
+    if isinstance(argv, str | bytes):
+        raise TypeError("argv must be a sequence of words; for shell text: ['sh', '-c', text]")
+    if not argv:
+        raise ValueError("argv must hold the program at least")
+    return [_encoded(word) for word in argv]
+
+
+def _variables(env: Mapping[str, str]) -> list[bytes]:
+    for name in env:
+        if not name or "=" in name:
+            raise ValueError(f"environment variable {name!r}: must be a name without '='")
+    return [_encoded(f"{name}={value}") for name, value in env.items()]
+
+
+def _encoded(word: Word) -> bytes:
+    data = os.fsencode(word)
+    if b"\0" in data:
+        raise ValueError(f"{word!r}: a zero byte cannot be passed to a program")
+    return data
+
+
+def _milliseconds(timeout: float | None) -> int:
+    if timeout is None:
+        return 0
+    return min(max(1, math.ceil(timeout * 1000)), _MOST_MS)

@@ -1,0 +1,190 @@
+"""A command that runs in the guest, and what became of one; both speak as ``subprocess`` does."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from signal import SIGKILL, SIGTERM
+from typing import Final, Self
+
+from vmm.agent.errors import (
+    AgentTimeoutError,
+    CommandFailed,
+    CommandTimeoutError,
+    OutputLimitError,
+    guest_error,
+)
+from vmm.agent.job import Job, Output
+from vmm.agent.protocol import How, Status
+
+LIMIT_BYTES: Final = 256 << 20
+_FOREVER: Final = 365 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a command ended: ``returncode`` is its exit status, or -n when signal n ended it.
+
+    ``stdout`` and ``stderr`` are ``str``, or ``bytes`` when that was asked for; ``duration_s`` is
+    the time until the host knew, in seconds.
+    """
+
+    args: list[str]
+    returncode: int
+    stdout: str | bytes
+    stderr: str | bytes
+    duration_s: float
+
+    def check(self) -> Self:
+        """Return the result itself; raises ``CommandFailed`` when the status is not 0."""
+        if self.returncode:
+            raise CommandFailed(self.args, self.returncode, self.stdout, self.stderr)
+        return self
+
+
+class Process:
+    """A command in the guest. Leaving its ``with`` block kills it.
+
+    Iterating gives its output as it comes. The guest waits when nobody takes that. A program that
+    cannot be executed is an error of the first call that waits for the command.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        args: Sequence[str],
+        *,
+        folder: str | None,
+        timeout: float | None,
+        has_input: bool,
+    ) -> None:
+        self.args = list(args)
+        self._job = job
+        self._folder = folder
+        self._timeout = timeout
+        self._has_input = has_input
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._job.abandon()
+
+    def __iter__(self) -> Iterator[Output]:
+        """Give the output as it comes, until the command has ended; then ``wait`` is immediate."""
+        while output := self._job.receive(time.monotonic() + _FOREVER):
+            yield output
+
+    def write(self, data: bytes | str, timeout: float = 60.0) -> None:
+        """Write to the standard input, if it was asked for.
+
+        Returns when the guest has taken all but a window of it. What a command that ended does not
+        take is dropped. Raises ``AgentTimeoutError``.
+        """
+        self._job.send(data.encode() if isinstance(data, str) else data, _in(timeout))
+
+    def close_stdin(self) -> None:
+        """Let the command read the end of its standard input."""
+        if self._has_input:
+            self._has_input = False
+            self._job.end_input()
+
+    def send_signal(self, signal: int) -> None:
+        """Send a signal to the command and its process group."""
+        self._job.kill(signal)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(SIGKILL)
+
+    @property
+    def returncode(self) -> int | None:
+        """The status of a command that has ended, as in :class:`Result`; None before that."""
+        return self._returncode(self._job.status) if self._job.status else None
+
+    def wait(self, timeout: float = _FOREVER) -> int:
+        """Wait for the end and return the status; output that nobody took is dropped.
+
+        Raises ``AgentTimeoutError`` when the command still runs after ``timeout`` seconds.
+        """
+        status = self._job.wait(_in(timeout))
+        self._check(status, b"", b"")
+        return self._returncode(status)
+
+    def communicate(
+        self,
+        input: bytes | str = b"",
+        timeout: float = _FOREVER,
+        *,
+        text: bool = True,
+        limit_bytes: int = LIMIT_BYTES,
+    ) -> Result:
+        """Write ``input`` and its end, take all output, and wait for the end.
+
+        Raises ``CommandTimeoutError`` with the output so far, and ``OutputLimitError``; the
+        command is killed by then.
+        """
+        deadline = _in(timeout)
+        output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+        try:
+            self._exchange(
+                input.encode() if isinstance(input, str) else input, output, deadline, limit_bytes
+            )
+        except AgentTimeoutError as error:
+            self._job.abandon()
+            partial = _shown(output, text=text)
+            raise CommandTimeoutError(self.args, timeout, *partial) from error
+        except OutputLimitError:
+            self._job.abandon()
+            raise
+        status = self._job.status
+        assert status
+        stdout, stderr = _shown(output, text=text)
+        self._check(status, stdout, stderr)
+        duration = time.monotonic() - self._started
+        return Result(self.args, self._returncode(status), stdout, stderr, duration)
+
+    def _exchange(
+        self, data: bytes, output: dict[str, bytearray], deadline: float, limit_bytes: int
+    ) -> None:
+        rest = memoryview(data)
+        while True:
+            if not rest:
+                self.close_stdin()
+            rest, some, over = self._job.exchange(rest, deadline)
+            if over:
+                return
+            if some:
+                output[some.stream] += some.data
+            if sum(map(len, output.values())) > limit_bytes:
+                raise OutputLimitError(
+                    f"guest: {self.args[0]}: more than {limit_bytes} bytes of output"
+                )
+
+    def _check(self, status: Status, stdout: str | bytes, stderr: str | bytes) -> None:
+        if status.how == How.TIMED_OUT:
+            raise CommandTimeoutError(self.args, self._timeout or 0, stdout, stderr)
+        if status.how == How.NOT_EXECUTED:
+            raise guest_error(status.value, "execute", self.args[0])
+        if status.how == How.NO_FOLDER:
+            raise guest_error(status.value, "enter", self._folder or "")
+        if status.how == How.FAILED:
+            raise guest_error(status.value, "start", self.args[0])
+
+    def _returncode(self, status: Status) -> int:
+        return status.value if status.how == How.EXITED else -status.value
+
+
+def _in(timeout: float) -> float:
+    return time.monotonic() + timeout
+
+
+def _shown(output: dict[str, bytearray], *, text: bool) -> tuple[str | bytes, str | bytes]:
+    stdout, stderr = bytes(output["stdout"]), bytes(output["stderr"])
+    if not text:
+        return stdout, stderr
+    return stdout.decode(errors="replace"), stderr.decode(errors="replace")

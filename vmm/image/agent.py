@@ -1,0 +1,88 @@
+"""Puts the agent into a guest: its program, an initramfs with it, the words that start it."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from virtio.errors import ConfigurationError
+from vmm.image import cache, cpio
+from vmm.image.initramfs import Initramfs
+from vmm.image.kernel import recipe_folder
+from vmm.image.program import compiled_freestanding
+
+AGENT_PATH = "/vmm-agent"
+
+_RECIPE = "1"  # raise it when the members change
+_FILE_NAME = "initramfs.cpio"
+_FOLDERS = ("dev", "mnt", "proc", "sys", "tmp")
+_CONSOLE = (5, 1)
+_ALIGNMENT = 4
+
+
+def agent_program() -> Path:
+    """Return the agent's program for the guest, compiled once and cached.
+
+    Raises ``ConfigurationError`` when there is no C compiler, or when it fails.
+    """
+    program = compiled_freestanding(recipe_folder() / "agent.c")
+    if program is None:
+        raise ConfigurationError(
+            "the guest's agent needs a C compiler: apt-get install gcc libc6-dev"
+        )
+    return program
+
+
+def with_agent(initrd: bytes) -> bytes:
+    """Return any initrd, compressed or not, with the agent added as ``/vmm-agent``.
+
+    Linux unpacks one archive after the other; each begins at a multiple of 4 bytes (Linux
+    driver-api/early-userspace/buffer-format.rst "initramfs buffer format").
+    """
+    name = AGENT_PATH.lstrip("/")
+    member = cpio.Member(name, stat.S_IFREG | 0o755, agent_program().read_bytes())
+    return initrd + bytes(-len(initrd) % _ALIGNMENT) + cpio.archive([member])
+
+
+def agent_words(init: str | None = None) -> str:
+    """Return the words of the kernel command line that start the agent.
+
+    It is the first process itself, or with ``init``, a path in the initramfs, serves beside that.
+    """
+    words = f"rdinit={AGENT_PATH}"
+    if init is None:
+        return words
+    if not init.startswith("/") or any(not "!" <= char <= "~" or char == '"' for char in init):
+        raise ConfigurationError(
+            f"init {init!r}: must be an absolute path of printable ASCII characters without blanks"
+        )
+    return f"{words} VMM_AGENT_INIT={init}"
+
+
+def agent_initramfs(*, busybox: bool = False) -> Path:
+    """Return a cached initramfs whose first process is the agent, with BusyBox or without."""
+    program = agent_program().read_bytes()
+    identity = [_RECIPE]
+    if busybox:
+        from vmm.image.busybox import find_busybox
+
+        status = find_busybox().stat()
+        identity.append(f"{find_busybox()} {status.st_size} {status.st_mtime_ns}")
+    name = f"agent-initramfs-{cache.digest(program, *identity)}"
+
+    def write(folder: Path) -> None:
+        (folder / _FILE_NAME).write_bytes(_image(program, busybox=busybox))
+
+    return cache.obtain(name, write) / _FILE_NAME
+
+
+def _image(program: bytes, *, busybox: bool) -> bytes:
+    image = Initramfs()
+    image.add_node("/dev/console", stat.S_IFCHR | 0o600, *_CONSOLE)
+    for folder in _FOLDERS:
+        image.add_folder(folder)
+    if busybox:
+        image.add_busybox()
+    image.add_file(AGENT_PATH, program, 0o755)
+    image.add_link("/init", AGENT_PATH)
+    return image.to_bytes()
