@@ -41,7 +41,7 @@ class FaultyDisk:
             self._bad_writes.append(sectors)
 
     def tear_write(self, sector: int, keep_bytes: int) -> None:
-        """Of the next write that touches ``sector``, write the first bytes only, and say it is done.
+        """Of the next write that touches ``sector``, write the first bytes only, and tell nobody.
 
         As when the power fails in the middle of a write that the disk had only cached.
         """
