@@ -159,10 +159,11 @@ class Console(Device):
     def transmitq(self, queue: Queue, number: int) -> bool:
         """Hand output to the host; nothing more is taken while the host is full (``CON-11``)."""
         queue.disable_notification()
-        self._announce(number)  # a closing or removal that came before drops what is in hand
-        stream = self._streams.setdefault(number, Stream())
+        port = self._ports.get(number)
+        stream = self._streams.setdefault(number, Stream(port))
+        stream.meet(port)
         try:
-            more = stream.drain(queue, self._ports.get(number))
+            more = stream.drain(queue)
         finally:
             queue.notify()
         return more or (stream.chain is None and queue.enable_notification())
@@ -219,8 +220,7 @@ class Console(Device):
         """See to it that the driver is told what it does not know of a port yet."""
         port = self._ports.get(number)
         if self.VIRTIO_CONSOLE_F_MULTIPORT:
-            if self._dialogue.update(number, port) and number in self._streams:
-                self._streams[number].skip()
+            self._dialogue.update(number, port)
         elif number == 0 and port is not None and self.activation is not None:
             port._set_guest_open(True)
 
@@ -264,8 +264,10 @@ class Console(Device):
 
     def state(self) -> dict[str, Any]:
         """Return what the driver knows and what is under way, between it and the host's ends."""
-        for number in self._ports:
+        for number in range(self.max_nr_ports):
             self._announce(number)
+        for number, stream in self._streams.items():
+            stream.meet(self._ports.get(number))
         return super().state() | {
             "ports": tuple((n, self._ports[n]._state()) for n in sorted(self._ports)),
             "dialogue": self._dialogue.state(),
@@ -287,7 +289,7 @@ class Console(Device):
             ends = [self._ports[number] for number in sorted(self._ports)]
             self._ports = {n: end for (n, _), end in zip(saved, ends, strict=True)}
         self._dialogue.restore(state["dialogue"], self._ports)
-        self._streams = {number: Stream(offset) for number, offset in state["offsets"]}
+        self._streams = {n: Stream(self._ports.get(n), at) for n, at in state["offsets"]}
         for number, values in saved:
             self._ports[number]._restore(values, partial(self._bell.ring, number))
 

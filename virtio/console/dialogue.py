@@ -49,11 +49,8 @@ class Dialogue:
             port._set_guest_open(bool(message.value))
         return {message.port}
 
-    def update(self, number: int, port: ConsolePort | None) -> bool:
-        """Tell what the driver does not know of a port yet; ``port`` is what has the number now.
-
-        Returns whether the output that is in hand for the port has lost its receiver.
-        """
+    def update(self, number: int, port: ConsolePort | None) -> None:
+        """Tell what the driver does not know of a port yet; ``port`` is what has the number now."""
         announced = self._announced.get(number)
         is_new = port is not announced
         if announced is not None and is_new:
@@ -63,8 +60,8 @@ class Dialogue:
         if port is not None and is_new and self._driver_ready:
             self._announced[number] = port
             self.outbox.put(Message(number, VIRTIO_CONSOLE_DEVICE_ADD))
-        closed = port is not None and number in self._ready and self._tell_news(number, port)
-        return closed or (announced is not None and is_new)
+        if port is not None and number in self._ready:
+            self._tell_news(number, port)
 
     def _port_ready(self, number: int, port: ConsolePort, *, is_ready: bool) -> None:
         """Tell all there is to know of a port that the driver set up, or gave up.
@@ -86,14 +83,12 @@ class Dialogue:
             self.outbox.put(Message(number, VIRTIO_CONSOLE_PORT_NAME, extra=port.name.encode()))
         self._tell_open(number, is_open=port.host_open)
 
-    def _tell_news(self, number: int, port: ConsolePort) -> bool:
-        """Tell what the host did to its end; returns whether it was closed in between."""
+    def _tell_news(self, number: int, port: ConsolePort) -> None:
         openings, resized = port._take_news()
         for is_open in openings:
             self._tell_open(number, is_open=is_open)
         if resized and port.console:
             self._tell_size(number, port)
-        return False in openings
 
     def _tell_open(self, number: int, *, is_open: bool) -> None:
         self.outbox.put(Message(number, VIRTIO_CONSOLE_PORT_OPEN, int(is_open)))

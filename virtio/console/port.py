@@ -51,6 +51,7 @@ class ConsolePort:
         self._waiting = bytearray()
         self._starved = False
         self._blocked = False
+        self._cut = False  # the host's end was closed: output in hand is not for it any more
         self._host_open = True
         self._guest_open = False
         self._size = (0, 0)
@@ -98,6 +99,7 @@ class ConsolePort:
             if not self._host_open:
                 return
             self._host_open = self._blocked = False
+            self._cut = True
             self._waiting.clear()
             self._news = [False]
         self._call_device()
@@ -158,6 +160,12 @@ class ConsolePort:
             self._blocked = False
         return taken
 
+    def _take_cut(self) -> bool:
+        """Return whether the host's end was closed since the last call."""
+        with self._lock:
+            was_cut, self._cut = self._cut, False
+        return was_cut
+
     def _has_bytes(self) -> bool:
         """Whether there are bytes that the guest would take now."""
         return self._guest_open and bool(self._waiting)
@@ -212,6 +220,7 @@ class ConsolePort:
             self._ring = ring
             self._size = tuple(state["size"])
             self._waiting[:0] = state["waiting"] if self._host_open else b""
+            self._cut = not self._host_open
             self._news = [] if self._host_open == state["host_open"] else [self._host_open]
         self._set_guest_open(state["guest_open"])
 

@@ -22,27 +22,33 @@ class Stream:
     hands the chain in hand out again when it is restored, so ``offset`` is all the state there is.
     """
 
-    def __init__(self, offset: int = 0) -> None:
+    def __init__(self, port: ConsolePort | None, offset: int = 0) -> None:
         self.chain: DescriptorChain | None = None
         self.offset = offset
+        self._port = port
 
-    def drain(self, queue: Queue, port: ConsolePort | None) -> bool:
+    def meet(self, port: ConsolePort | None) -> None:
+        """Go on with what has the port's number now: nobody gets the rest of another's chain.
+
+        Nor does a host that closed its end, and opened it since.
+        """
+        was_cut = port is not None and port._take_cut()
+        if (was_cut or port is not self._port) and (self.chain is not None or self.offset):
+            self.offset = MAX_CHAIN_BYTES
+        self._port = port
+
+    def drain(self, queue: Queue) -> bool:
         """Hand over a burst; returns whether there may be more for a host that takes more."""
         for _ in range(BURST):
             self.chain = self.chain or queue.pop()
-            if self.chain is None or not self._step(queue, self.chain, port):
+            if self.chain is None or not self._step(queue, self.chain):
                 return False
         return True
 
-    def skip(self) -> None:
-        """Deliver no more of the chain in hand: its port is gone, or was closed."""
-        if self.chain is not None or self.offset:
-            self.offset = MAX_CHAIN_BYTES
-
-    def _step(self, queue: Queue, chain: DescriptorChain, port: ConsolePort | None) -> bool:
+    def _step(self, queue: Queue, chain: DescriptorChain) -> bool:
         """Hand over a part of the chain; returns whether the host took all of the part."""
         left = max(0, chain.readable_length - self.offset)
-        host = port if port is not None and port.host_open else None
+        host = self._port if self._port is not None and self._port.host_open else None
         length = taken = min(left, STEP_BYTES) if host else left
         if host and length:
             taken = host._offer(chain.read(length, self.offset))

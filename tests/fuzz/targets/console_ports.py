@@ -81,7 +81,7 @@ class Bay:
         self.writable += self._do(operation % 13, where, a, b)
         before = RAM.snapshot()
         for _ in range(400):
-            more = any([self.device.handle_queue(index) for index in range(QUEUES)])
+            more = any(self.device.handle_queue(index) for index in range(QUEUES))
             if not self.loop.advance() and not more:
                 break
         else:
