@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 VIRTIO_CONSOLE_DEVICE_READY: Final = 0
 VIRTIO_CONSOLE_DEVICE_ADD: Final = 1
@@ -109,6 +109,6 @@ class Outbox:
         """Let go of it: it was written to the driver."""
         self._waiting.popleft()
 
-    def state(self) -> tuple[tuple[int, int, int, bytes], ...]:
+    def state(self) -> tuple[tuple[Any, ...], ...]:
         """Return what waits, as plain values; ``Outbox(Message(*one) for one in state)`` has it."""
         return tuple(tuple(one) for one in self._waiting)
