@@ -262,7 +262,7 @@ static void take_environment(char **environment)
     static char *own[64];
     char **end = own;
     for (; *environment && end < own + 62; environment++)
-        if (!same_name(*environment, "VMM_AGENT_INIT"))
+        if (!same_name(*environment, "VMM_AGENT_INIT="))
             *end++ = *environment;
     own_environment = own;
 }
