@@ -162,7 +162,7 @@ static void serve_open_job(struct job *job, struct frame *frame)
 static void answer(struct frame *frame)
 {
     static const unsigned char shortest[] = {
-        [HELLO] = 0, [RUN] = sizeof(struct command_head) + 3, [READ] = 5, [WRITE] = 5, [DATA] = 0,
+        [HELLO] = 0, [RUN] = sizeof(struct command_head) + 2, [READ] = 5, [WRITE] = 5, [DATA] = 0,
         [END] = 0, [CREDIT] = 4, [KILL] = 4, [REFRESH] = 8, [POWER] = 2,
     };
     unsigned kind = frame->kind;
@@ -256,6 +256,26 @@ static void wait_for_host(void)
     CALL(fcntl, port, F_SETFL, O_RDWR | O_NONBLOCK, 0, 0);
 }
 
+/* Less what is for us; an init beside us gets no more than the kernel gave. */
+static void take_environment(char **environment)
+{
+    static char *own[64];
+    char **end = own;
+    for (; *environment && end < own + 62; environment++)
+        if (!same_name(*environment, "VMM_AGENT_INIT="))
+            *end++ = *environment;
+    own_environment = own;
+}
+
+static void add_path(void)
+{
+    char **end = own_environment;
+    while (*end)
+        end++;
+    if (!value_of(own_environment, "PATH="))
+        *end = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+}
+
 static void be_agent(void)
 {
     int ends[2];
@@ -264,6 +284,7 @@ static void be_agent(void)
         no_input = ends[0];
     } while (no_input < 3);
     CALL(close, ends[1], 0, 0, 0, 0);
+    add_path();
     first_umask = CALL(umask, 0, 0, 0, 0, 0);
     open_signals();
     while (open_port() == 0) {
@@ -278,17 +299,6 @@ static void be_agent(void)
 }
 
 /* The start */
-
-static void take_environment(char **environment)
-{
-    static char *own[64] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"};
-    char **end = own + !value_of(environment, "PATH=");
-    for (; *environment && end < own + 63; environment++)
-        if (!same_name(*environment, "VMM_AGENT_INIT"))
-            *end++ = *environment;
-    *end = 0;
-    own_environment = own;
-}
 
 /* The first process goes on as the given init, and the agent beside it. */
 static void start_beside(char *init, char **arguments)
