@@ -13,13 +13,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
-from vmm import Machine, MachineConfig
+from vmm import Machine, MachineConfig, Snapshot
+from vmm.testing import Guest, GuestConfig
+from vmm.testing.snapshots import SnapshotStore
 from vmm.x86.platform import host_kind
 
 START_ROUNDS = 11
 BOOT_ROUNDS = 3
+RESTORE_ROUNDS = 50
+COMMAND_ROUNDS = 11
+CLONES = 20
 DEADLINE_SECONDS = 120.0
 VMM = [sys.executable, "-m", "vmm", "run", "-v", "--timeout", str(DEADLINE_SECONDS)]
 
@@ -142,6 +148,75 @@ def left_behind() -> dict[str, int]:
     return {kind: len(there - before[kind]) for kind, there in present().items()}
 
 
+def anonymous_bytes() -> int:
+    """Return this process's own memory, pages that guests have copied among them."""
+    with open("/proc/self/status") as status:
+        found = re.search(r"RssAnon:\s+(\d+) kB", status.read())
+    return int(found[1]) * 1024 if found else 0
+
+
+def measure_restore(snapshot: Snapshot) -> float:
+    """Seconds from the call to the first entry into the restored guest."""
+    rounds = []
+    for _ in range(RESTORE_ROUNDS):
+        started = time.monotonic()
+        with Machine.restore(snapshot) as machine:
+            machine.resume()
+            rounds.append(time.monotonic() - started)
+    return statistics.median(rounds)
+
+
+def measure_command(snapshot: Snapshot) -> float:
+    """Seconds from asking for a restored guest to the output of a command in it."""
+    rounds = []
+    for _ in range(COMMAND_ROUNDS):
+        started = time.monotonic()
+        with Guest(snapshot, GuestConfig()) as guest:
+            assert guest.run(["echo", "there"]).stdout == "there\n"
+            rounds.append(time.monotonic() - started)
+    return statistics.median(rounds)
+
+
+def measure_restoring_process(folder: Path) -> float:
+    """Seconds from process start to the guest's first output."""
+    command = [sys.executable, "-m", "vmm", "run", "--restore", str(folder), "--", "echo", "there"]
+    rounds = []
+    for _ in range(COMMAND_ROUNDS):
+        started = time.monotonic()
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
+            rounds.append(seconds_until(process, b"there", started))
+    return statistics.median(rounds)
+
+
+def measure_clones(snapshot: Snapshot) -> float:
+    """Bytes that each of many idle guests of one snapshot takes beyond what they share."""
+    before = anonymous_bytes()
+    with ExitStack() as stack:
+        for _ in range(CLONES):
+            guest = stack.enter_context(Guest(snapshot, GuestConfig()))
+            guest.machine.agent.ping()
+        return (anonymous_bytes() - before) / CLONES
+
+
+def report_snapshots() -> None:
+    """Measure what a restored guest costs."""
+    with ExitStack() as stack:
+        store = stack.enter_context(closing(SnapshotStore()))
+        snapshot = store.get(GuestConfig())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()), "saved")
+        snapshot.save(folder)
+        entry = measure_restore(snapshot)
+        print(f"restore to the first guest entry:   {entry * 1000:6.1f} ms   (aim: at most 10 ms)")
+        process = measure_restoring_process(folder)
+        print(f"vmm run --restore to first output:  {process * 1000:6.0f} ms   (aim: at most 250 ms)")
+        command = measure_command(snapshot)
+        print(f"guest asked for to command output:  {command * 1000:6.0f} ms   (aim: at most 300 ms)")
+        clone = measure_clones(snapshot) / (1 << 20)
+        print(f"memory of each of {CLONES} idle clones:    {clone:6.1f} MiB  (aim: at most 20 MiB)")
+
+
 def main() -> None:
     """Measure and print."""
     print(f"host: {host_kind()}, {os.cpu_count()} processors")
@@ -151,6 +226,7 @@ def main() -> None:
     boot, peak = measure_boot()
     print(f"process start to first line of init: {boot:5.2f} s    (aim: at most 10 s)")
     print(f"peak memory beyond guest RAM:       {peak / (1 << 20):6.1f} MiB  (aim: at most 45 MiB)")
+    report_snapshots()
     left = ", ".join(f"{count} {kind}" for kind, count in left_behind().items())
     print(f"left behind by a machine:            {left}   (aim: none)")
 

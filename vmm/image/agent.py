@@ -15,7 +15,7 @@ AGENT_PATH = "/vmm-agent"
 
 _RECIPE = "1"  # raise it when the members change
 _FILE_NAME = "initramfs.cpio"
-_FOLDERS = ("dev", "mnt", "proc", "sys", "tmp")
+_FOLDERS = ("dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "var")
 _CONSOLE = (5, 1)
 _ALIGNMENT = 4
 

@@ -1,5 +1,6 @@
 """The guest of a test: what a test does with it, and what is told when the test fails."""
 
+import posixpath
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any, Final, Self
 from virtio.block import Block
 from virtio.device import VirtioDevice
 from virtio.errors import Error
-from vmm.agent import AgentLostError, Result
+from vmm.agent import AgentLostError, GuestFileNotFoundError, Result
 from vmm.console import ConsoleLog
 from vmm.disk import DiskConfig
 from vmm.ending import End, Ending
@@ -152,10 +153,13 @@ class Guest:
         return GuestEndedError(ending) if ending else AgentLostError("the guest's agent is gone")
 
     def _put(self, path: str, content: str | bytes | Path) -> None:
-        if isinstance(content, Path):
-            self.write_file(path, content.read_bytes(), content.stat().st_mode & 0o7777)
-        else:
-            self.write_file(path, content)
+        mode = content.stat().st_mode & 0o7777 if isinstance(content, Path) else 0o644
+        data = content.read_bytes() if isinstance(content, Path) else content
+        try:
+            self.write_file(path, data, mode)
+        except GuestFileNotFoundError:
+            self.run(["mkdir", "-p", posixpath.dirname(path)], check=True)
+            self.write_file(path, data, mode)
 
     def _out_of_time(self) -> None:
         self.machine.end(End.TIMEOUT, f"the test's deadline of {self.config.deadline:g} s passed")
