@@ -129,7 +129,11 @@ class Hardware:
 
 
 def _open_disks(config: MachineConfig, resources: ExitStack) -> list[MachineDisk]:
-    return [resources.enter_context(disk.open()) for disk in config.disks]
+    disks = []
+    for one in config.disks:
+        disks.append(one.open())
+        resources.enter_context(disks[-1])
+    return disks
 
 
 def _channels(config: MachineConfig) -> dict[str, ConsolePort]:

@@ -25,9 +25,7 @@ def disk(tmp_path: Path) -> Iterator[FaultyDisk]:
         yield FaultyDisk(raw)
 
 
-def test_a_bad_sector_is_an_io_error_there_and_nowhere_else(
-    guest: Guest, disk: FaultyDisk
-) -> None:
+def test_a_bad_sector_is_an_io_error_there_and_nowhere_else(guest: Guest, disk: FaultyDisk) -> None:
     disk.fail_reads(range(10_000, 10_001))
     guest.plug(Block(disk))
 

@@ -210,9 +210,13 @@ def report_snapshots() -> None:
         entry = measure_restore(snapshot)
         print(f"restore to the first guest entry:   {entry * 1000:6.1f} ms   (aim: at most 10 ms)")
         process = measure_restoring_process(folder)
-        print(f"vmm run --restore to first output:  {process * 1000:6.0f} ms   (aim: at most 250 ms)")
+        print(
+            f"vmm run --restore to first output:  {process * 1000:6.0f} ms   (aim: at most 250 ms)"
+        )
         command = measure_command(snapshot)
-        print(f"guest asked for to command output:  {command * 1000:6.0f} ms   (aim: at most 300 ms)")
+        print(
+            f"guest asked for to command output:  {command * 1000:6.0f} ms   (aim: at most 300 ms)"
+        )
         clone = measure_clones(snapshot) / (1 << 20)
         print(f"memory of each of {CLONES} idle clones:    {clone:6.1f} MiB  (aim: at most 20 MiB)")
 

@@ -24,6 +24,12 @@ class Told(NamedTuple):
     value: int
     extra: bytes = b""
 
+    @classmethod
+    def of(cls, data: bytes) -> "Told":
+        """Read a message of ``struct { le32 id; le16 event; le16 value; u8 extra[]; }``."""
+        port, event, value = struct.unpack_from("<IHH", data)
+        return cls(port, event, value, data[8:])
+
 
 class Host:
     """What the host does at a port: takes up to ``room`` bytes, and notes all that it hears."""
@@ -96,10 +102,7 @@ class ConsoleRig(Rig):
         """Give buffers for control messages, and return those that there are."""
         free = buffers - self.rings[CONTROL_RX].in_flight
         self.give(CONTROL_RX, *[64] * max(0, free))
-        return [
-            Told(*struct.unpack_from("<IHH", one.data), one.data[8 : one.length])
-            for one in self.rings[CONTROL_RX].collect()
-        ]
+        return [Told.of(one.data[: one.length]) for one in self.rings[CONTROL_RX].collect()]
 
     def set_up(self, *ports: int) -> None:
         """Go through the set-up of ports, up to the opening of the guest's ends."""

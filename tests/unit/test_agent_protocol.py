@@ -6,7 +6,9 @@ from virtio.errors import ConfigurationError
 from vmm.agent import protocol
 from vmm.agent.protocol import Decoder, Flag, Frame, ProtocolError, Request
 
-READY = bytes.fromhex("17000000 00000000 81") + b"vmmagent" + bytes.fromhex("01000000 2a000000 36 2e")
+READY = (
+    bytes.fromhex("17000000 00000000 81") + b"vmmagent" + bytes.fromhex("01000000 2a000000 36 2e")
+)
 
 
 def test_request_is_length_id_kind_and_data_in_little_endian() -> None:

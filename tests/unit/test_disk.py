@@ -10,6 +10,7 @@ import pytest
 from virtio.errors import ConfigurationError
 from vmm import disk
 from vmm.disk import DiskConfig, RawDisk
+from vmm.overlay import OverlayDisk
 
 
 @pytest.fixture
@@ -19,13 +20,13 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def read(image: RawDisk, offset: int, length: int) -> bytes:
+def read(image: RawDisk | OverlayDisk, offset: int, length: int) -> bytes:
     buffer = bytearray(length)
     image.readv([memoryview(buffer)], offset)
     return bytes(buffer)
 
 
-def write(image: RawDisk, offset: int, data: bytes) -> None:
+def write(image: RawDisk | OverlayDisk, offset: int, data: bytes) -> None:
     image.writev([memoryview(data)], offset)
 
 

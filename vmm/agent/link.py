@@ -28,7 +28,10 @@ class Channel(Protocol):
     on_data: Callable[[bytes], int | None] | None
     on_space: Callable[[], object] | None
     on_guest_open: Callable[[bool], object] | None
-    guest_open: bool
+
+    @property
+    def guest_open(self) -> bool:
+        """Whether the guest has its end open."""
 
     def send(self, data: bytes) -> int:
         """Take some of ``data``."""

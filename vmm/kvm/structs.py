@@ -20,7 +20,7 @@ def _sized(size: int) -> Any:
     return check
 
 
-def flexible(head: type[ctypes.Structure], entry: type[ctypes.Structure], count: int) -> Any:
+def flexible(head: type[ctypes.Structure], entry: type[Any], count: int) -> Any:
     """Return a zeroed structure of ``head`` followed by ``count`` times ``entry``.
 
     Its two fields are named ``head`` and ``entries``.

@@ -115,7 +115,8 @@ class Snapshot(Resource):
             opened.callback(os.close, memory)
             disks = []
             for saved in contents.disks:
-                disks.append(opened.enter_context(load_disk(saved, folder)))
+                disks.append(load_disk(saved, folder))
+                opened.enter_context(disks[-1])
             config = replace(contents.config, devices=devices)
             snapshot = cls(config, contents.state, memory, tuple(disks))
             opened.pop_all()
