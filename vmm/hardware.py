@@ -5,11 +5,10 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Final
 
-from virtio.console import Console, ConsolePort
-
 from transport.mmio import VirtioMmio
 from transport.slot import MmioSlot
 from virtio.block import Block, BlockBackend
+from virtio.console import Console, ConsolePort
 from virtio.declarative import Device
 from virtio.device import VirtioDevice
 from virtio.entropy import Entropy

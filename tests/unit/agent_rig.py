@@ -1,4 +1,4 @@
-"""The real agent on this host: its program at one end of a pseudo-terminal, the client at the other.
+"""The real agent on this host: its program at one end of a pseudo-terminal, we at the other one.
 
 A pseudo-terminal has no end to close and open again, so each opening makes a new one, behind a
 link whose name the agent knows: that a port goes away and comes back looks the same to it.

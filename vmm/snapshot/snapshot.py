@@ -16,7 +16,7 @@ from vmm.resource import Resource
 from vmm.snapshot.disks import FrozenDisk, SavedDisk, load_disk, save_disk
 from vmm.snapshot.memory import SavedMemory, open_memory, save_memory
 from vmm.snapshot.plain import from_plain, to_plain
-from vmm.snapshot.state import MachineState
+from vmm.snapshot.state import HostIdentity, MachineState
 from vmm.snapshot.state_file import read_state, write_state
 
 STATE_FILE: Final = "state"
@@ -73,8 +73,6 @@ class Snapshot(Resource):
             raise ConfigurationError(f"snapshot {folder}: {error.strerror}") from None
 
     def _write(self, folder: Path) -> None:
-        from vmm.x86.host import HostIdentity
-
         config = self.config
         disks = [
             save_disk(one, disk, folder, index)
@@ -99,8 +97,6 @@ class Snapshot(Resource):
         Raises :class:`ConfigurationError` for one of another version, of another host, that is
         damaged, or whose files were changed.
         """
-        from vmm.x86.host import HostIdentity
-
         folder = Path(folder)
         plain = read_state(folder / STATE_FILE)
         _read(HostIdentity, plain, "host", folder).check(f"snapshot {folder}")

@@ -1,10 +1,14 @@
-"""The state of a whole machine, as one plain value: what its memory and its disks do not hold."""
+"""The state of a whole machine, as one plain value: what its memory and its disks do not hold.
+
+The one place in this package that knows what kind of machine it is.
+"""
 
 from dataclasses import dataclass
 
 from transport.state import TransportState
 from vmm.legacy import I8042State, SerialState
 from vmm.x86.chip_state import ChipState
+from vmm.x86.host import HostIdentity as HostIdentity
 from vmm.x86.vcpu_state import VcpuState
 
 

@@ -17,6 +17,7 @@ from vmm.image import cache
 from vmm.machine import Machine
 from vmm.snapshot import Snapshot
 from vmm.snapshot.plain import to_plain
+from vmm.snapshot.state import HostIdentity
 from vmm.snapshot.state_file import VERSION
 from vmm.testing.config import GuestConfig
 
@@ -51,8 +52,6 @@ class SnapshotStore:
 
 def entry_name(machine: MachineConfig) -> str:
     """Return the name under which the snapshot of a machine is kept."""
-    from vmm.x86.host import HostIdentity
-
     source = boot_source(machine)
     initrd = source.initrd
     content = initrd if isinstance(initrd, bytes) else Path(initrd).read_bytes() if initrd else b""
