@@ -15,20 +15,23 @@ _log = logging.getLogger(__name__)
 
 
 class Reporter:
-    """The log of the device ``name``; bounded, so that no guest can fill a disk with it.
-
-    ``events`` are the last steps in the device's life: ``time.monotonic()`` and what happened.
-    """
+    """The log of the device ``name``; bounded, so that no guest can fill a disk with it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.events: deque[tuple[float, str]] = deque(maxlen=LAST_EVENTS)
+        self._events: deque[tuple[float, str, tuple[object, ...]]] = deque(maxlen=LAST_EVENTS)
         self._failures = TokenBucket(LINES_PER_SECOND, LINES_PER_SECOND)
         self._accesses = TokenBucket(LINES_PER_SECOND, LINES_PER_SECOND)
 
     def note(self, message: str, *values: object) -> None:
-        """Remember a step in the device's life."""
-        self.events.append((time.monotonic(), f"{self.name}: {message % values}"))
+        """Remember a step in the device's life; it is made text only when somebody looks."""
+        self._events.append((time.monotonic(), message, values))
+
+    @property
+    def events(self) -> list[tuple[float, str]]:
+        """The last steps in the device's life: ``time.monotonic()`` and what happened."""
+        events = tuple(self._events)
+        return [(when, f"{self.name}: {message % values}") for when, message, values in events]
 
     def dropped(self, message: str, *values: object) -> None:
         """Note an access that had no effect, for those who debug a driver."""

@@ -1,0 +1,45 @@
+"""A slot without a device is one that every driver leaves alone, and then becomes the device's."""
+
+from transport import MmioSlot, VirtioMmio
+from transport.testing import RecordingLine
+from virtio import Entropy
+from virtio.testing import ManualLoop, flat_memory
+
+
+def test_an_empty_slot_says_that_there_is_no_device() -> None:
+    slot = MmioSlot()
+    slot.write(0x70, b"\x01\0\0\0")
+
+    assert [slot.read(offset, 4) for offset in (0x00, 0x04, 0x08)] == [
+        b"virt",
+        b"\x02\0\0\0",
+        bytes(4),
+    ]
+    assert slot.read(0x70, 4) == bytes(4)
+    assert slot.read(0x00, 1) == b"\0"
+    assert slot.read(0x100, 8) == bytes(8)
+
+
+def test_a_device_takes_the_slot_over() -> None:
+    slot = MmioSlot()
+    with VirtioMmio(Entropy(), flat_memory((0, 1 << 20)), RecordingLine(), ManualLoop()) as mmio:
+        slot.transport = mmio
+        slot.write(0x70, b"\x01\0\0\0")
+
+        assert slot.read(0x08, 4) == b"\x04\0\0\0"
+        assert mmio.status == 1
+
+
+def test_the_steps_of_a_device_are_remembered() -> None:
+    with VirtioMmio(
+        Entropy(), flat_memory((0, 1 << 20)), RecordingLine(), ManualLoop(), name="rng"
+    ) as mmio:
+        mmio.write(0x70, b"\x01\0\0\0")
+        mmio.write(0x70, b"\x03\0\0\0")
+        mmio.write(0x70, bytes(4))
+
+        assert [what for _, what in mmio.report.events] == [
+            "rng: status ACKNOWLEDGE",
+            "rng: status ACKNOWLEDGE DRIVER",
+            "rng: reset",
+        ]
