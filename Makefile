@@ -58,8 +58,15 @@ conformance: $(READY) ## Prove the items of VIRTIO 1.4, one by one; write the ta
 	@$(BIN)/python -m tests.spec.conformance
 
 .PHONY: bench
-bench: setup ## Measure boot time, start-up and memory, and print them with the kind of host
+bench: setup ## Measure start-up, boot, memory, exits and kicks, and print them with the kind of host
 	@$(BIN)/python tests/perf/bench.py
+	@$(BIN)/python -m tests.perf.exits
+
+.PHONY: bench-peers
+bench-peers: $(READY) ## Compare the virtio data path with QEMU's on this host; ARGS='--rounds 1' is quick
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/pip install --quiet \
+	  --disable-pip-version-check --config-settings editable_mode=compat --editable '.[bench]'
+	@$(BIN)/python -m tests.perf.peers $(ARGS)
 
 .PHONY: clean
 clean: ## Remove the virtual environment and what tools left; the image cache stays

@@ -1,0 +1,1 @@
+"""Our virtio data path beside QEMU's: one guest program, the same work, on the same host."""
