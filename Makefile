@@ -14,7 +14,8 @@ help: ## List the targets
 .PHONY: setup
 setup: $(READY) ## Create .venv with the package and its tools, and build the guest image once
 	@$(BIN)/python -m compileall -q virtio transport vmm
-	@$(BIN)/vmm image build
+	@$(if $(UNTIL),timeout $$((($(UNTIL) - $$(date +%s)) / 2))) $(BIN)/vmm image build \
+	  $(if $(UNTIL),|| { [ $$? = 124 ] && echo "no guest kernel within half of the time" >&2; })
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -41,7 +42,7 @@ check: $(READY) ## Run the type checker and the linter
 
 .PHONY: test
 test: setup check ## Run every test; those that boot a guest need /dev/kvm
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(if $(UNTIL),--until=$(UNTIL) -rs)
 
 .PHONY: fuzz
 fuzz: $(READY) ## Fuzz all targets for TIME=60 seconds together; what breaks a promise is kept

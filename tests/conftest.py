@@ -1,11 +1,16 @@
-"""Options of the test suite as a whole."""
+"""Options and order of the test suite as a whole."""
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
-COVERAGE_TEST = Path(__file__).with_name("test_coverage.py")
+from vmm.image.kernel import cached_kernel
+
+HERE = Path(__file__).parent
+COVERAGE_TEST = HERE / "test_coverage.py"
+ORDER = ("unit", "spec", "fuzz", "perf", "guest", "examples")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,12 +20,53 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="ci",
         help="for tests/test_coverage.py: devel accepts and writes a higher coverage, ci does not",
     )
+    parser.addoption(
+        "--tries",
+        type=int,
+        default=3,
+        metavar="N",
+        help="how often tests/guest/test_linux_snapshot.py saves a guest under block load",
+    )
+    parser.addoption(
+        "--until",
+        type=float,
+        metavar="TIME",
+        help="skip the tests whose turn comes after TIME, in seconds of `date +%%s`, and say so",
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave the measurement of coverage to those who name it: it runs the other tests again."""
     named = any(COVERAGE_TEST.name in argument for argument in config.args)
     return True if collection_path == COVERAGE_TEST and not named else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what fails fastest first, and the guests that boot a Linux last."""
+    items.sort(key=lambda item: (_boots_linux(item), _rank(item.path)))
+    linux = [item for item in items if _boots_linux(item)]
+    if linux and cached_kernel() is None:
+        for item in linux:
+            item.add_marker(pytest.mark.skip(reason="the guest kernel is not built: make setup"))
+
+
+def _rank(path: Path) -> int:
+    folder = path.relative_to(HERE).parts[0] if path.is_relative_to(HERE) else ""
+    return ORDER.index(folder) if folder in ORDER else len(ORDER)
+
+
+def _boots_linux(item: pytest.Item) -> bool:
+    return item.path.name.startswith(("test_linux_", "test_readme")) or (
+        item.path.parent == HERE / "examples"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what ``--until`` leaves no time for."""
+    until = item.config.getoption("until")
+    if until is not None and time.time() > until:
+        pytest.skip("no time was left: --until")
 
 
 def pytest_configure() -> None:

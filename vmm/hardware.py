@@ -80,7 +80,9 @@ class Hardware:
                 f"{type(device).__name__}: no spare slot is left of {self._config.spare_slots}"
             )
         window, slot = self._spare.pop(0)
-        name = f"{type(device).__name__.lower()}{len(self.transports)}"
+        kind = type(device).__name__.lower()
+        number = sum(one.name.rstrip("0123456789") == kind for one in self.transports)
+        name = f"{kind}{number}"
         slot.transport = self._attach(name, _with_ring_features(device, self._config), window)
         return window
 

@@ -86,6 +86,27 @@ def test_killed_build_is_swept_by_the_next_builder(folder: Path) -> None:
     assert sorted(os.listdir(folder)) == [".locks", "thing-1"]
 
 
+def test_interrupted_build_can_be_gone_on_with(folder: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        cache.obtain("thing-1", fail, resumable=True)
+
+    path = cache.obtain("thing-1", lambda entry: (entry / "more").touch(), resumable=True)
+
+    assert sorted(os.listdir(path)) == ["file", "more"]
+    assert sorted(os.listdir(folder)) == [".locks", "thing-1"]
+
+
+def test_failed_build_is_not_gone_on_with(folder: Path) -> None:
+    def refuse(entry: Path) -> None:
+        fill(entry)
+        raise ConfigurationError("no")
+
+    with pytest.raises(ConfigurationError):
+        cache.obtain("thing-1", refuse, resumable=True)
+
+    assert os.listdir(folder) == [".locks"]
+
+
 def test_second_process_waits_and_takes_what_the_first_made() -> None:
     first = start("""
         import sys

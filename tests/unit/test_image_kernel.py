@@ -2,8 +2,12 @@
 
 import os
 import re
+import select
+import shutil
+import subprocess
 import sys
 import tarfile
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +17,8 @@ from virtio.errors import ConfigurationError
 from vmm.image import debian, kernel, kernel_build, kernel_config
 from vmm.image.progress import silent
 
-FRAGMENT = Path(__file__).parents[2] / "guest-images" / "kernel.config"
+ROOT = Path(__file__).parents[2]
+FRAGMENT = ROOT / "guest-images" / "kernel.config"
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +179,56 @@ def test_compiler_error_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ConfigurationError, match=re.escape("make failed with status 2: a.c:1: error: bad")
     ):
         kernel_build.build(tarball, fragment, empty(tmp_path / "target"), silent)
+
+
+MAKES_ALL = """
+vmlinux:
+	@cp /bin/true vmlinux; touch .config System.map
+	@mkdir -p include/config include/generated arch/x86/boot
+	@echo 9.9 > include/config/kernel.release; touch include/generated/compile.h
+bzImage: vmlinux
+	@touch arch/x86/boot/bzImage
+"""
+
+
+@pytest.mark.skipif(shutil.which("strip") is None, reason="needs strip")
+def test_interrupted_build_goes_on_without_unpacking_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_build, "NEEDS", {})
+    target = empty(tmp_path / "target")
+    (empty(target / "source") / "Makefile").write_text(MAKES_ALL)
+    (target / "prepared").touch()
+
+    kernel_build.build(tmp_path / "not-there.tar.xz", tmp_path / "not-read", target, silent)
+
+    assert sorted(os.listdir(target)) == sorted(kernel_build.PRODUCTS)
+
+
+def test_compilation_ends_with_the_process_that_wanted_it(tmp_path: Path) -> None:
+    target = empty(tmp_path / "target")
+    makefile = "vmlinux bzImage:\n\t@echo $$$$ > pid; echo '  CC a.c'; exec sleep 60\n"
+    (empty(target / "source") / "Makefile").write_text(makefile)
+    (target / "prepared").touch()
+    script = f"""
+        from pathlib import Path
+        from vmm.image import kernel_build
+        kernel_build.NEEDS.clear()
+        path = Path({str(target)!r})
+        kernel_build.build(path, path, path, lambda stage, text: print(text, flush=True))
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as builder:
+        assert builder.stdout is not None
+        assert builder.stdout.readline().startswith("1 of ")
+        compiler = int((target / "source" / "pid").read_text())
+        descriptor = os.pidfd_open(compiler)
+        builder.kill()
+    try:
+        assert select.select([descriptor], [], [], 20)[0], "the compiler went on"
+    finally:
+        os.close(descriptor)
 
 
 def source_with(folder: Path, makefile: str) -> Path:

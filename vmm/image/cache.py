@@ -62,22 +62,26 @@ def lookup(name: str) -> Path | None:
 
 
 def obtain(
-    name: str, make: Callable[[Path], None], *, waiting: Callable[[], None] | None = None
+    name: str,
+    make: Callable[[Path], None],
+    *,
+    waiting: Callable[[], None] | None = None,
+    resumable: bool = False,
 ) -> Path:
     """Return the folder of the entry ``name``; when it is missing, let ``make`` fill it first.
 
     ``make`` gets an empty folder on the cache's file system. Of several processes that ask at once,
     one makes the entry and the others wait; ``waiting`` is called once by each that has to. When
     ``make`` raises, nothing is left behind; what a killed process left is swept by the next one.
-    Raises ``ConfigurationError`` when the cache cannot be written.
+    With ``resumable``, ``make`` gets instead what an interrupted or killed ``make`` left, to go on
+    from there. Raises ``ConfigurationError`` when the cache cannot be written.
     """
     if found := lookup(name):
         return found
     with _locked(name, waiting):
         if found := lookup(name):
             return found
-        _sweep(name)
-        return _publish(name, make)
+        return _publish(name, make, resumable)
 
 
 def entries() -> list[Entry]:
@@ -102,32 +106,34 @@ def remove(name: str) -> bool:
         found = lookup(name)
         if found:
             found.rename(_unfinished(name))
-        _sweep(name)
+        for left in _left_behind(name):
+            _discard(left)
     return found is not None
 
 
-def _publish(name: str, make: Callable[[Path], None]) -> Path:
-    target = root() / name
-    unfinished = _unfinished(name)
+def _publish(name: str, make: Callable[[Path], None], resumable: bool) -> Path:
+    left = _left_behind(name)
+    unfinished = left.pop() if resumable and left else _unfinished(name)
+    for folder in left:
+        _discard(folder)
     try:
-        unfinished.mkdir()
+        unfinished.mkdir(exist_ok=True)
         make(unfinished)
-        unfinished.rename(target)
-    except BaseException:
-        _discard(unfinished)
+        unfinished.rename(root() / name)
+    except BaseException as error:
+        if isinstance(error, Exception) or not resumable:
+            _discard(unfinished)
         raise
-    return target
+    return root() / name
 
 
 def _unfinished(name: str) -> Path:
     return root() / f"{_UNFINISHED}{name}~{os.urandom(4).hex()}"
 
 
-def _sweep(name: str) -> None:
-    """Remove what dead builders of ``name`` left; the caller holds the lock, so all of them are."""
-    for left in os.listdir(root()):
-        if left.startswith(f"{_UNFINISHED}{name}~"):
-            _discard(root() / left)
+def _left_behind(name: str) -> list[Path]:
+    """Return what dead builders of ``name`` left; the caller holds the lock, so all of them are."""
+    return [root() / one for one in os.listdir(root()) if one.startswith(f"{_UNFINISHED}{name}~")]
 
 
 def _discard(folder: Path) -> None:

@@ -35,15 +35,17 @@ def default_kernel(progress: Progress | None = None) -> KernelImage:
     Raises ``ConfigurationError`` when the source package or a tool to build it is missing and
     cannot be installed, or when the build fails.
     """
-    fragment = recipe_folder() / "kernel.config"
-    recipe = cache.digest(_RECIPE, fragment.read_bytes())
+    if found := cached_kernel():
+        return found
+    tarball = newest_source() or _installed_source(progress or silent)
+    return _image(_build(tarball, progress or silent))
+
+
+def cached_kernel() -> KernelImage | None:
+    """Return the default guest kernel if it is in the cache: one of any source without a source."""
     tarball = newest_source()
-    if tarball is None:
-        if found := _any_build_of(recipe):
-            return _image(found)
-        tarball = _installed_source(progress or silent)
-    name = f"kernel-{recipe}-{_source_digest(tarball)}"
-    return _image(cache.lookup(name) or _build(name, tarball, fragment, progress or silent))
+    entry = cache.lookup(_entry_name(tarball)) if tarball else _newest_build()
+    return _image(entry) if entry else None
 
 
 def recipe_folder() -> Path:
@@ -68,8 +70,21 @@ def _source_digest(tarball: Path) -> str:
     return cache.digest(tarball.name, str(status.st_size), str(int(status.st_mtime)))
 
 
-def _any_build_of(recipe: str) -> Path | None:
-    built = [entry.path for entry in cache.entries() if entry.name.startswith(f"kernel-{recipe}-")]
+def _entry_name(tarball: Path) -> str:
+    return f"{_prefix()}{_source_digest(tarball)}"
+
+
+def _prefix() -> str:
+    return f"kernel-{cache.digest(_RECIPE, _fragment().read_bytes())}-"
+
+
+def _fragment() -> Path:
+    return recipe_folder() / "kernel.config"
+
+
+def _newest_build() -> Path | None:
+    prefix = _prefix()
+    built = [entry.path for entry in cache.entries() if entry.name.startswith(prefix)]
     return max(built, key=lambda path: path.stat().st_mtime, default=None)
 
 
@@ -83,13 +98,14 @@ def _installed_source(progress: Progress) -> Path:
     return tarball
 
 
-def _build(name: str, tarball: Path, fragment: Path, progress: Progress) -> Path:
+def _build(tarball: Path, progress: Progress) -> Path:
     from vmm.image.kernel_build import build
 
     return cache.obtain(
-        name,
-        lambda target: build(tarball, fragment, target, progress),
+        _entry_name(tarball),
+        lambda target: build(tarball, _fragment(), target, progress),
         waiting=lambda: progress("another process is building the guest kernel; waiting", ""),
+        resumable=True,
     )
 
 

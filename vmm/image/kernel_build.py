@@ -7,6 +7,7 @@ tree is built in place so that no path of the host gets in. Linux kbuild/reprodu
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ NEEDS = {
     "gcc": "gcc",
     "ld": "binutils",
     "make": "make",
+    "setpriv": "util-linux",
     "tar": "tar",
     "xz": "xz-utils",
     "/usr/include/libelf.h": "libelf-dev",
@@ -63,26 +65,38 @@ _LEFT_PACKED = (
 
 _STAGE = "building the guest kernel (once)"
 _USUAL_STEPS = 1450  # lines that make prints for this configuration, for the display alone
+# A make that is told to end takes its compilers along, and what they have not finished.
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 _KEPT_VARIABLES = ("HOME", "PATH", "TMPDIR")
 
 
 def build(tarball: Path, fragment: Path, target: Path, progress: Progress) -> None:
     """Build ``PRODUCTS`` into the folder ``target`` from the source archive ``tarball``.
 
+    A ``target`` in which a build was interrupted is gone on with: make knows what is done.
+
     Raises ``ConfigurationError`` when packages are missing, when options of ``fragment`` do not
     come out as asked, and when the compiler fails; then the end of its output is in the message.
     """
     ensure(NEEDS, "building the guest kernel", progress)
-    source = target / "source"
+    source, log, prepared = (target / name for name in ("source", "build.log", "prepared"))
+    if not prepared.exists():
+        progress(_STAGE, f"unpacking {tarball.name}")
+        _unpack(tarball, source, log)
+        _configure(source, fragment, log)
+        prepared.touch()
+    _compile(source, log, progress)
+    prepared.unlink()
+    _collect(source, target, tarball)
+    shutil.rmtree(source)
+    log.unlink()
+
+
+def _unpack(tarball: Path, source: Path, log: Path) -> None:
+    shutil.rmtree(source, ignore_errors=True)
     source.mkdir()
-    log = target / "build.log"
-    progress(_STAGE, f"unpacking {tarball.name}")
     left = [f"--exclude={pattern}" for pattern in _LEFT_PACKED]
     _run(["tar", "-xf", str(tarball), "--strip-components=1", *left], source, log)
-    _configure(source, fragment, log)
-    _compile(source, log, progress)
-    _collect(source, target, tarball)
-    _discard(source, log)
 
 
 def _configure(source: Path, fragment: Path, log: Path) -> None:
@@ -117,13 +131,6 @@ def _collect(source: Path, target: Path, tarball: Path) -> None:
     (target / "manifest").write_text(f"source: {tarball.name}\n{compiler}")
 
 
-def _discard(source: Path, log: Path) -> None:
-    import shutil
-
-    shutil.rmtree(source)
-    log.unlink()
-
-
 def _make(*goals: str) -> list[str]:
     return ["make", f"-j{len(os.sched_getaffinity(0))}", *MAKE_VARIABLES, *goals]
 
@@ -142,7 +149,7 @@ def _started(command: list[str], folder: Path, log: Path) -> Iterator[Iterator[s
     with (
         log.open("a", errors="replace") as out,
         subprocess.Popen(
-            command,
+            [*_ENDS_WITH_US, *command],
             cwd=folder,
             env=_environment(),
             stdin=subprocess.DEVNULL,

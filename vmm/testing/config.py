@@ -29,7 +29,7 @@ class GuestConfig:
       ``Path``) of the host, whose permissions it gets.
     * ``disks``: images, as ``vmm run --disk`` takes them, or :class:`vmm.DiskConfig`.
     * ``devices``: makers of further devices, such as a subclass of ``virtio.Device``.
-    * ``deadline``: seconds from the start of the test after which the guest is ended.
+    * ``deadline``: seconds after which a test's guest is ended; making it ready has as much.
     * ``shared``: one guest for all tests of a module that want the same, rather than one for each.
     """
 

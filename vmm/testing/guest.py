@@ -3,12 +3,12 @@
 import posixpath
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
-from virtio.block import Block
+from virtio.block import Block, BlockBackend
 from virtio.device import VirtioDevice
 from virtio.errors import Error
 from vmm.agent import AgentLostError, GuestFileNotFoundError, Result
@@ -34,15 +34,13 @@ class GuestEndedError(Error):
 class Guest:
     """A Linux guest that goes on from a snapshot; the fixture ``guest`` is one.
 
-    ``console`` is what the guest prints and can be typed at, ``machine`` the machine below,
-    ``devices`` the virtio devices of the machine by name: ``block0``, or the name of a class of the
-    test's own in lower case with its number. A context manager.
+    ``console`` is what the guest prints and can be typed at, ``machine`` the machine below. A
+    context manager.
     """
 
     def __init__(self, snapshot: Snapshot, config: GuestConfig) -> None:
         self.config = config
         self.machine = Machine.restore(snapshot)
-        self.devices: dict[str, VirtioDevice] = {}
         self._commands: deque[str] = deque(maxlen=_LAST_COMMANDS)
         self._resources = ExitStack()
         self._ending_wanted = False
@@ -52,27 +50,38 @@ class Guest:
             # Disks outlive the machine, whose end may still write to them.
             disks = [resources.enter_context(one.open()) for one in self.config.opened_disks()]
             resources.enter_context(self.machine)
-            self._deadline = threading.Timer(self.config.deadline, self._out_of_time)
-            self._deadline.daemon = True
-            self._deadline.start()
-            resources.callback(self._stop_deadline)
-            self.machine.resume()
-            for config, disk in zip(self.config.opened_disks(), disks, strict=True):
-                self.plug(_block(config, disk))
-            for make in self.config.devices:
-                self.plug(make())
-            for path, content in self.config.files.items():
-                self._put(path, content)
+            with self.limited():
+                self._set_up(disks)
             self._resources = resources.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._resources.close()
 
+    @contextmanager
+    def limited(self) -> Iterator[None]:
+        """End the guest if the block takes longer than the deadline of the configuration."""
+        timer = threading.Timer(self.config.deadline, self._out_of_time)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+
     @property
     def console(self) -> ConsoleLog:
         """The guest's console."""
         return self.machine.console
+
+    @property
+    def devices(self) -> dict[str, VirtioDevice]:
+        """The virtio devices by name: ``entropy``, ``console``, ``block0`` for the first disk.
+
+        One of a class of the test's own has that name in lower case, with a number.
+        """
+        return {one.name: one.device for one in self.machine.hardware.transports}
 
     def run(
         self,
@@ -114,9 +123,6 @@ class Guest:
 
     def plug(self, device: VirtioDevice) -> VirtioDevice:
         """Give the guest a further device, whose driver has it when this returns."""
-        kind = type(device).__name__.lower()
-        number = sum(name.rstrip("0123456789") == kind for name in self.devices)
-        self.devices[f"{kind}{number}"] = device
         try:
             self.machine.plug(lambda: device)
         except AgentLostError as error:
@@ -142,6 +148,15 @@ class Guest:
         lines += ["last events:", *(f"  {one}" for one in self.machine.events())]
         return "\n".join([*lines, *self.machine.describe()])
 
+    def _set_up(self, disks: Sequence[BlockBackend]) -> None:
+        self.machine.resume()
+        for config, disk in zip(self.config.opened_disks(), disks, strict=True):
+            self.plug(_block(config, disk))
+        for make in self.config.devices:
+            self.plug(make())
+        for path, content in self.config.files.items():
+            self._put(path, content)
+
     def _ask(self, method: str, *arguments: Any, **options: Any) -> Any:
         try:
             return getattr(self.machine.agent, method)(*arguments, **options)
@@ -164,10 +179,6 @@ class Guest:
     def _out_of_time(self) -> None:
         self.machine.end(End.TIMEOUT, f"the test's deadline of {self.config.deadline:g} s passed")
 
-    def _stop_deadline(self) -> None:
-        self._deadline.cancel()
-        self._deadline.join()
 
-
-def _block(config: DiskConfig, backend: Any) -> Block:
+def _block(config: DiskConfig, backend: BlockBackend) -> Block:
     return Block(backend, serial=config.serial, block_size=config.block_size, queues=config.queues)

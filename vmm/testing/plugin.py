@@ -51,14 +51,16 @@ def guest(
         shared: SharedGuests = request.getfixturevalue("_shared_guests")
         found = shared.get(config, guest_snapshots)
         request.node.stash[_GUEST] = found
-        yield found
+        with found.limited():
+            yield found
         found.check()
         return
     from vmm.testing.guest import Guest
 
     with Guest(guest_snapshots.get(config), config) as own:
         request.node.stash[_GUEST] = own
-        yield own
+        with own.limited():
+            yield own
         own.check()
 
 

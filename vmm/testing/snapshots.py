@@ -40,6 +40,7 @@ class SnapshotStore:
         name = entry_name(machine)
         if name not in self._loaded:
             entry = cache.obtain(name, lambda folder: _make(machine, folder / _FOLDER))
+            os.utime(entry)  # those that were not used for the longest time go first
             self._loaded[name] = Snapshot.load(entry / _FOLDER)
         return self._loaded[name]
 

@@ -1,0 +1,163 @@
+"""The pytest plugin as its users have it: in a folder of theirs, with nothing but the package."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from vmm.image import cache
+from vmm.testing.snapshots import PREFIX
+
+pytestmark = pytest.mark.timeout(600)
+
+OUTCOMES = """
+import pytest
+
+
+def test_passes(guest):
+    assert guest.run(["uname", "-s"]).stdout == "Linux\\n"
+
+
+def test_fails(guest):
+    guest.run(["echo", "before the failure"])
+    assert guest.run(["false"]).returncode == 0
+
+
+def test_panics(guest):
+    guest.write_file("/proc/sys/vm/panic_on_oom", "1")
+    guest.write_file("/proc/sys/vm/min_free_kbytes", "1000000")
+    guest.run(["ls", "-R", "/"])
+
+
+def test_ends_otherwise(guest):
+    guest.machine.agent.power_off()
+
+
+def test_ends_as_wanted(guest):
+    guest.machine.agent.power_off()
+    assert guest.wait().message == "the guest powered off"
+
+
+@pytest.mark.guest(deadline=1)
+def test_hangs(guest):
+    guest.run(["sleep", "1000"])
+
+
+@pytest.mark.guest(colour="blue")
+def test_asks_for_what_there_is_not(guest):
+    pass
+
+
+class TestTogether:
+    pytestmark = pytest.mark.guest(shared=True)
+
+    def test_one_writes(self, guest):
+        guest.write_file("/tmp/shared", "by one")
+
+    def test_other_reads(self, guest):
+        assert guest.read_file("/tmp/shared") == b"by one"
+"""
+
+AT_ONCE = """
+import dataclasses
+
+import pytest
+
+
+@pytest.fixture
+def guest_config(guest_config):
+    return dataclasses.replace(guest_config, cmdline="vmm.test={mark}")
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_one_of_many(guest, number):
+    assert "{mark}" in guest.read_file("/proc/cmdline").decode()
+"""
+
+
+def run_pytest(folder: Path, *arguments: str) -> tuple[dict[str, str], str]:
+    """Run pytest in a folder; its outcomes by test and what it printed."""
+    report = folder / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junit-xml={report}"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    result = subprocess.run(
+        [*command, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert report.exists(), result.stdout + result.stderr
+    outcomes = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        wrong = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
+        outcomes[case.attrib["name"]] = wrong[0] if wrong else "passed"
+    return outcomes, result.stdout
+
+
+def report_of(test: str, output: str) -> str:
+    """Return what pytest printed of a test that failed."""
+    heading = rf"^_+ (?:ERROR at \w+ of )?{test} _+$"
+    found = re.search(rf"{heading}(.*?)^(?:_{{3,}}|={{3,}})", output, re.DOTALL | re.MULTILINE)
+    assert found, output
+    return found[1]
+
+
+def test_outcomes_are_told_as_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "test_outcomes.py").write_text(OUTCOMES)
+
+    outcomes, output = run_pytest(tmp_path)
+
+    assert outcomes == {
+        "test_passes": "passed",
+        "test_fails": "failure",
+        "test_panics": "failure",
+        "test_ends_otherwise": "error",
+        "test_ends_as_wanted": "passed",
+        "test_hangs": "failure",
+        "test_asks_for_what_there_is_not": "error",
+        "test_one_writes": "passed",
+        "test_other_reads": "passed",
+    }
+    failed = report_of("test_fails", output)
+    for told in (
+        "guest: running",
+        "echo before the failure -> 0 after",
+        "false -> 1 after",
+        "last events:",
+        "last console lines:",
+        "init: ready",
+        "vCPU 0",
+        "console: ",
+    ):
+        assert told in failed, failed
+    assert "Kernel panic - not syncing: Out of memory" in report_of("test_panics", output)
+    assert "GuestEndedError: the guest powered off" in report_of("test_ends_otherwise", output)
+    assert "the test's deadline of 1 s passed" in report_of("test_hangs", output)
+    refused = report_of("test_asks_for_what_there_is_not", output)
+    assert "marker guest: colour: allowed are memory, cpus, cmdline" in refused
+
+
+@pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="needs pytest-xdist")
+def test_workers_that_start_at_once_share_one_snapshot(tmp_path: Path) -> None:
+    mark = uuid.uuid4().hex
+    (tmp_path / "test_at_once.py").write_text(AT_ONCE.format(mark=mark))
+    before = {entry.name for entry in cache.entries()}
+
+    outcomes, output = run_pytest(tmp_path, "-n", "2")
+
+    assert set(outcomes.values()) == {"passed"}, output
+    assert len(outcomes) == 4
+    new = {entry.name for entry in cache.entries()} - before
+    try:
+        assert len([name for name in new if name.startswith(PREFIX)]) == 1
+    finally:
+        for name in new:
+            cache.remove(name)

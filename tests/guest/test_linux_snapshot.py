@@ -1,0 +1,168 @@
+"""Snapshots of a Linux guest: what its clones share, and what each has for itself."""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vmm import DiskConfig, Machine, MachineConfig, Snapshot
+from vmm.image import make_disk
+
+pytestmark = pytest.mark.timeout(600)
+
+BOOT_DEADLINE = 240.0
+MEBIBYTE = 1 << 20
+DISK_BYTES = 16 * MEBIBYTE
+
+# Writes files one after the other, each with its hash, and is heard of when it is told to stop.
+WRITER = """
+n=0
+until [ -e /tmp/stop ]; do
+  n=$((n % 12 + 1))
+  dd if=/dev/urandom of=/mnt/file$n bs=32k count=8 conv=fsync 2>/dev/null || echo bad >/tmp/bad
+  sha256sum /mnt/file$n >/mnt/sum$n || echo bad >/tmp/bad
+  : >/tmp/written
+done
+sync
+: >/tmp/stopped
+"""
+STOP = """
+: >/tmp/stop
+until [ -e /tmp/stopped ]; do usleep 20000; done
+test ! -e /tmp/bad
+sha256sum -c /mnt/sum* >/dev/null
+umount /mnt
+sha256sum </dev/vda
+"""
+
+
+def booted(disks: tuple[DiskConfig, ...] = ()) -> MachineConfig:
+    """Return a guest whose first process is the agent."""
+    return MachineConfig(agent="init", console="virtio", disks=disks)
+
+
+@pytest.fixture(scope="module")
+def snapshot() -> Iterator[Snapshot]:
+    """An idle guest."""
+    with Machine(booted()) as machine:
+        machine.boot()
+        machine.agent.wait_ready(BOOT_DEADLINE)
+        saved = machine.snapshot()
+    with saved:
+        yield saved
+
+
+def test_two_clones_draw_other_random_numbers(snapshot: Snapshot) -> None:
+    command = ["head", "-c", "32", "/dev/urandom"]
+    with Machine.restore(snapshot) as one, Machine.restore(snapshot) as two:
+        one.resume()
+        two.resume()
+        first = one.agent.run(command, text=False).stdout
+        second = two.agent.run(command, text=False).stdout
+
+    assert len(first) == len(second) == 32
+    assert first != second
+
+
+def test_time_of_day_is_right_and_monotonic_time_goes_on(snapshot: Snapshot) -> None:
+    def up_seconds(machine: Machine) -> float:
+        return float(machine.agent.read_file("/proc/uptime").split()[0])
+
+    with Machine.restore(snapshot) as machine:
+        machine.resume()
+        before = up_seconds(machine)
+        later = machine.snapshot()
+    away = 5.0
+    threading.Event().wait(away)  # what is measured is that this time does not pass in the guest
+
+    with later, Machine.restore(later) as machine:
+        started = time.monotonic()
+        machine.resume()
+        after = up_seconds(machine)
+        running = time.monotonic() - started
+        earliest = time.time()
+        shown = int(machine.agent.run(["date", "+%s"]).stdout)
+        latest = time.time()
+
+    assert before <= after <= before + running + away / 2
+    assert int(earliest) - 1 <= shown <= latest + 1
+
+
+def test_clones_write_to_files_of_their_own(snapshot: Snapshot) -> None:
+    with Machine.restore(snapshot) as one, Machine.restore(snapshot) as two:
+        one.resume()
+        two.resume()
+        one.agent.write_file("/tmp/own", "one")
+        two.agent.write_file("/tmp/own", "two")
+        assert one.agent.read_file("/tmp/own") == b"one"
+        assert two.agent.read_file("/tmp/own") == b"two"
+    with Machine.restore(snapshot) as three:
+        three.resume()
+        assert three.agent.run(["ls", "/tmp/own"]).returncode == 1
+
+
+def test_many_clones_run_at_once_and_one_after_the_other(snapshot: Snapshot) -> None:
+    def present() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    before = present()
+    for _ in range(5):
+        clones = [Machine.restore(snapshot) for _ in range(4)]
+        for clone in clones:
+            clone.__enter__()
+            clone.resume()
+        try:
+            for number, clone in enumerate(clones):
+                assert clone.agent.run(["echo", f"{number}"]).stdout == f"{number}\n"
+        finally:
+            for clone in clones:
+                clone.__exit__(None, None, None)
+    assert present() == before
+
+
+@pytest.mark.skipif(shutil.which("e2fsck") is None, reason="needs e2fsck")
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("kind", ["volatile", "written"])
+def test_clones_of_a_guest_under_block_load_lose_nothing(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    image = tmp_path / "disk.img"
+    (tmp_path / "content").mkdir()
+    make_disk(tmp_path / "content", image, DISK_BYTES)
+    disk = DiskConfig(str(image), volatile=kind == "volatile")
+    with Machine(booted((disk,))) as machine:
+        machine.boot()
+        machine.agent.wait_ready(BOOT_DEADLINE)
+        machine.agent.run(["mount", "-t", "ext4", "/dev/vda", "/mnt"], check=True)
+        machine.agent.write_file("/tmp/writer", WRITER)
+        machine.agent.run(["sh", "-c", "setsid sh /tmp/writer </dev/null >/dev/null 2>&1 &"])
+        for attempt in range(request.config.getoption("tries")):
+            machine.agent.run(["sh", "-c", until_written(attempt)], check=True)
+            with machine.snapshot() as saved:
+                finish_clone(saved, tmp_path / "clone.img")
+
+
+def until_written(attempt: int) -> str:
+    """Shell text that ends at another moment of the load each time."""
+    delay = attempt * 7919 % 40 * 1000
+    return f"rm -f /tmp/written; until [ -e /tmp/written ]; do usleep 5000; done; usleep {delay}"
+
+
+def finish_clone(saved: Snapshot, image: Path) -> None:
+    """Let a clone end its writing, and compare its disk and file system on both sides."""
+    with Machine.restore(saved) as clone:
+        clone.resume()
+        said = clone.agent.run(["sh", "-e", "-c", STOP], timeout=200, check=True).stdout
+        with open(image, "wb") as file:
+            clone.hardware.disks[0].save(file.fileno())
+    assert said.split()[0] == hashlib.sha256(image.read_bytes()).hexdigest()
+    checked = subprocess.run(["e2fsck", "-fn", image], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+    assert re.search(r"\b\d+/\d+ files", checked.stdout)
+    image.unlink()
