@@ -3,6 +3,7 @@
 VIRTIO 1.4. Nothing here knows of KVM, of transports, or of files on disk.
 """
 
+from virtio.batch import ChainBatch
 from virtio.block import Block, BlockBackend
 from virtio.chain import DescriptorChain
 from virtio.configuration import feature, field
@@ -19,6 +20,7 @@ __all__ = [
     "Activation",
     "Block",
     "BlockBackend",
+    "ChainBatch",
     "ConfigurationError",
     "Console",
     "ConsolePort",

@@ -23,6 +23,10 @@ class MemoryAccessError(Error):
 class GuestMemory(Protocol):
     """Guest RAM, as a device sees it."""
 
+    @property
+    def regions(self) -> list[tuple[int, int]]:
+        """The regions as ``(first address, length in bytes)``, in ascending order."""
+
     def view(self, address: int, length: int) -> memoryview:
         """Return a writable byte view of ``[address, address + length)`` inside one region.
 

@@ -5,7 +5,7 @@ VIRTIO 1.4 "Virtqueues".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,7 @@ from virtio.configuration import Feature
 from virtio.errors import InternalError
 
 if TYPE_CHECKING:
+    from virtio.batch import ChainBatch
     from virtio.chain import DescriptorChain
     from virtio.declarative import Device
     from virtio.virtqueue import Queue
@@ -57,9 +58,11 @@ def queue(
     """Declare that a method serves a queue of at most ``size`` descriptors, a power of two.
 
     The method takes one chain and returns how many bytes it wrote to it, or ``None`` when it will
-    call ``chain.complete`` later. With ``batch`` it takes a list of chains and returns a list of
-    those. With ``manual`` it takes the queue itself, pops, completes and re-arms notifications, and
-    returns whether more is left to do at once.
+    call ``chain.complete`` later. With ``batch`` it takes a :class:`~virtio.batch.ChainBatch`, a
+    sequence of up to ``burst`` chains, and returns one of those answers for each, in order; that
+    pays where one call to the host can do for many chains, and where the lengths of the chains are
+    all it needs. With ``manual`` it takes the queue itself, pops, completes and re-arms
+    notifications, and returns whether more is left to do at once.
 
     ``count``, a number or the name of the attribute that holds it, makes several queues of the
     kind; the method then gets the number among them, from 0, as second argument. They exist only
@@ -96,32 +99,38 @@ class QueueSlot:
         if self.kind.manual:
             return bool(self.handler(queue))
         queue.disable_notification()
-        chains = queue.pop_many(self.kind.burst)
-        if chains:
-            self._hand_over(queue, chains)
-        return len(chains) == self.kind.burst or queue.enable_notification()
+        taken = self._serve_batch(queue) if self.kind.batch else self._serve_each(queue)
+        return taken == self.kind.burst or queue.enable_notification()
 
-    def _hand_over(self, queue: Queue, chains: list[DescriptorChain]) -> None:
+    def _serve_batch(self, queue: Queue) -> int:
+        batch = queue.pop_batch(self.kind.burst)
+        if batch:
+            try:
+                batch.complete(self._answers(batch))
+            except Exception as error:
+                error.add_note(f"in {self.kind.name}, at {batch[0]!r}")
+                raise
+        return len(batch)
+
+    def _answers(self, batch: ChainBatch) -> Sequence[int | None]:
+        answers: Sequence[int | None] = self.handler(batch)
+        if len(answers) != len(batch):
+            raise InternalError(f"{len(batch)} chains were handed over, {len(answers)} answered")
+        return answers
+
+    def _serve_each(self, queue: Queue) -> int:
         """Call the handler; what it completed is used even when it fails on a later chain."""
-        lengths: list[int | None] = []
+        chains = queue.pop_many(self.kind.burst)
+        done: list[tuple[DescriptorChain, int]] = []
         try:
-            self._call(chains, lengths)
+            for chain in chains:
+                length = self.handler(chain)
+                if length is not None:
+                    done.append((chain, length))
         except Exception as error:
-            at = chains[min(len(lengths), len(chains) - 1)]
-            error.add_note(f"in {self.kind.name}, at {at!r}")
+            error.add_note(f"in {self.kind.name}, at {chain!r}")
             raise
         finally:
-            pairs = zip(chains, lengths, strict=False)
-            queue.add_used_many([(chain, done) for chain, done in pairs if done is not None])
+            queue.add_used_many(done)
             queue.notify()
-
-    def _call(self, chains: list[DescriptorChain], lengths: list[int | None]) -> None:
-        handler = self.handler
-        if not self.kind.batch:
-            for chain in chains:
-                lengths.append(handler(chain))
-            return
-        answers = handler(chains)
-        if len(answers) != len(chains):
-            raise InternalError(f"{len(chains)} chains were handed over, {len(answers)} answered")
-        lengths.extend(answers)
+        return len(chains)

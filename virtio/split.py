@@ -10,17 +10,21 @@ VIRTIO 1.4 "Split Virtqueues". All fields are little-endian::
 ``used_event`` and ``avail_event`` exist only with ``VIRTIO_RING_F_EVENT_IDX`` (SPL-05).
 """
 
+from array import array
+from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
+from virtio.batch import ChainBatch
 from virtio.chain import (
     MAX_CHAIN_DESCRIPTORS,
     VIRTQ_DESC_F_INDIRECT,
     VIRTQ_DESC_F_NEXT,
     Descriptor,
     DescriptorChain,
+    plain_chain,
 )
-from virtio.virtqueue import DESCRIPTOR_BYTES, MAX_QUEUE_SIZE, Queue
+from virtio.virtqueue import BULK, DESCRIPTOR_BYTES, MAX_QUEUE_SIZE, Queue
 
 VIRTQ_AVAIL_F_NO_INTERRUPT: Final = 1
 VIRTQ_USED_F_NO_NOTIFY: Final = 1
@@ -28,6 +32,7 @@ VIRTQ_USED_F_NO_NOTIFY: Final = 1
 _DESCRIPTOR = Struct("<QIHH")
 assert _DESCRIPTOR.size == DESCRIPTOR_BYTES
 _copy_descriptor = _DESCRIPTOR.unpack_from
+_copy_plain = Struct("<QIH2x").unpack_from  # without ``next``, which means nothing there
 
 # Positions in the rings, seen as 16-bit words.
 _FLAGS: Final = 0
@@ -70,22 +75,60 @@ class SplitQueue(Queue):
                 f" flight, the queue has {size} entries",
             )
         head = self._avail[_AVAIL_RING + position % size]
-        chain = DescriptorChain(self, self._descriptors(head), head, head)
+        if head >= size:
+            raise self._error("SPL-11", f"head index {head}, the queue has {size} entries", head)
+        address, length, flags, following = _copy_descriptor(self._table, head * DESCRIPTOR_BYTES)
+        first = address, length, flags
+        if (
+            flags & _CONTINUES
+            or address < self._window_start
+            or address + length > self._window_end
+        ):
+            chain = DescriptorChain(self, self._descriptors(first, following, head), head, head)
+        else:
+            chain = plain_chain(self, first, head, head)
         self._next_avail = (position + 1) & 0xFFFF
         return chain
+
+    def _take_plain(self, batch: ChainBatch, limit: int) -> bool:
+        # One load of the index, then all slots, then the descriptors (SPL-08).
+        position, size, table = self._next_avail, self.size, self._table
+        available = (self._avail[_IDX] - position) & 0xFFFF
+        if not available or available + ((position - self._next_used) & 0xFFFF) > size:
+            return False
+        heads = self._slots(position, min(available, limit))
+        low, high = self._window_start, self._window_end
+        descriptors: list[Descriptor] = []
+        for head in heads:
+            if head >= size:
+                break
+            descriptor = address, length, flags = _copy_plain(table, head * DESCRIPTOR_BYTES)
+            if flags & _CONTINUES or address < low or address + length > high:
+                break
+            descriptors.append(descriptor)
+        del heads[len(descriptors) :]
+        batch.heads += heads
+        batch.buffer_ids += heads
+        batch.descriptors += descriptors
+        self._next_avail = (position + len(heads)) & 0xFFFF
+        return bool(heads)
+
+    def _slots(self, position: int, count: int) -> list[int]:
+        """Copy ``count`` slots of the available ring, across its end."""
+        start = _AVAIL_RING + position % self.size
+        slots: list[int] = self._avail[start : min(start + count, _AVAIL_RING + self.size)].tolist()
+        if len(slots) < count:
+            slots += self._avail[_AVAIL_RING : _AVAIL_RING + count - len(slots)].tolist()
+        return slots
 
     def _has_available(self) -> bool:
         return self._avail[_IDX] != self._next_avail
 
-    def _descriptors(self, head: int) -> list[Descriptor]:
-        """Copy the descriptors of a chain, each of them once (SPL-09)."""
-        size = self.size
-        if head >= size:
-            raise self._error("SPL-11", f"head index {head}, the queue has {size} entries", head)
-        address, length, flags, following = _copy_descriptor(self._table, head * DESCRIPTOR_BYTES)
-        found = [(address, length, flags)]
-        if flags & _CONTINUES == VIRTQ_DESC_F_NEXT:
-            self._walk(found, self._table, following, size - 1, head)
+    def _descriptors(self, first: Descriptor, following: int, head: int) -> list[Descriptor]:
+        """Copy the other descriptors of a chain, each of them once (SPL-09)."""
+        found = [first]
+        if first[2] & _CONTINUES == VIRTQ_DESC_F_NEXT:
+            self._walk(found, self._table, following, self.size - 1, head)
         if found[-1][2] & VIRTQ_DESC_F_INDIRECT:
             self._follow_indirect(found, head)
         return found
@@ -127,15 +170,22 @@ class SplitQueue(Queue):
             index = following
         raise self._error("SPL-13", f"loop in a table of {entries} descriptors", head)
 
-    def _publish(self, finished: list[tuple[DescriptorChain, int]]) -> None:
-        elements, mask, position = self._elements, self.size - 1, self._next_used
-        for chain, length in finished:
-            element = 1 + 2 * (position & mask)
-            elements[element] = chain.buffer_id
-            elements[element + 1] = length
-            position += 1
-        self._next_used = position & 0xFFFF
-        self._unsignalled += len(finished)
+    def _publish(self, ids: Sequence[int], lengths: Sequence[int], slots: Sequence[int]) -> None:
+        elements, size, position = self._elements, self.size, self._next_used
+        count, start = len(ids), position % size
+        if count < BULK:
+            for number in range(count):
+                element = 1 + 2 * ((start + number) % size)
+                elements[element] = ids[number]
+                elements[element + 1] = lengths[number]
+        else:
+            before_the_end = min(count, size - start)
+            for first, begin, end in ((start, 0, before_the_end), (0, before_the_end, count)):
+                last = 1 + 2 * (first + end - begin)
+                elements[1 + 2 * first : last : 2] = array("I", ids[begin:end])
+                elements[2 + 2 * first : last : 2] = array("I", lengths[begin:end])
+        self._next_used = (position + count) & 0xFFFF
+        self._unsignalled += count
         self._used[_IDX] = self._next_used
 
     def _driver_wants_notification(self, count: int) -> bool:

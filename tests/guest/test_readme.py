@@ -16,5 +16,5 @@ def test_examples_run_as_they_stand_in_the_readme(capfd: pytest.CaptureFixture[s
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
 
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     assert capfd.readouterr().out == "the guest powered off\none\ntwo\n"

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from virtio.batch import ChainBatch
 from virtio.chain import DescriptorChain
 from virtio.declarative import Device, feature, field, queue
 from virtio.device import Activation, EventLoop
@@ -57,7 +58,7 @@ class Example(Device):
         return None
 
     @queue(size=8, feature=SECOND, batch=True)
-    def statsq(self, chains: list[DescriptorChain]) -> list[int | None]:
+    def statsq(self, chains: ChainBatch) -> list[int | None]:
         self.calls.append(("statsq", len(chains)))
         return [0] * len(chains)
 
@@ -411,7 +412,7 @@ class Echo(Device):
         return None
 
     @queue(size=256, batch=True, burst=8)
-    def batchq(self, chains: list[DescriptorChain]) -> list[int | None]:
+    def batchq(self, chains: ChainBatch) -> list[int | None]:
         self.batches.append(len(chains))
         lengths: list[int | None] = [chain.write(b"ok") for chain in chains]
         return lengths[: 8 - len(self.held)]
