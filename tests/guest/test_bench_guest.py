@@ -17,10 +17,10 @@ from vmm.machine import Machine
 
 pytestmark = [
     pytest.mark.skipif(find_tool("gcc") is None, reason="needs gcc"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
 ]
 
-DEADLINE = 100.0
+DEADLINE = 280.0
 IMAGE_BYTES = 8 << 20
 HALF = IMAGE_BYTES // 2
 

@@ -11,7 +11,7 @@ from vmm.disk import DiskConfig
 from vmm.image import demo_disk
 from vmm.testing import Guest, GuestConfig
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.guest(shared=True)]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.guest(shared=True)]
 
 MEBIBYTE = 1 << 20
 

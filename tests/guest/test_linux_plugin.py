@@ -14,7 +14,7 @@ import pytest
 from vmm.image import cache
 from vmm.testing.snapshots import PREFIX
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 OUTCOMES = """
 import pytest
@@ -92,7 +92,7 @@ def run_pytest(folder: Path, *arguments: str) -> tuple[dict[str, str], str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1700,
     )
     assert report.exists(), result.stdout + result.stderr
     outcomes = {}

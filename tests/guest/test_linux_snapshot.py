@@ -14,9 +14,9 @@ import pytest
 from vmm import DiskConfig, Machine, MachineConfig, Snapshot
 from vmm.image import make_disk
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
-BOOT_DEADLINE = 240.0
+BOOT_DEADLINE = 900.0
 MEBIBYTE = 1 << 20
 DISK_BYTES = 16 * MEBIBYTE
 

@@ -20,7 +20,7 @@ from vmm import Machine, MachineConfig, Snapshot
 from vmm.ending import End
 
 COUNTER = 0x180_0000
-DEADLINE = 60.0
+DEADLINE = 120.0
 
 BareMetal = Callable[[bytes], MachineConfig]
 

@@ -14,7 +14,7 @@ from vmm.machine import Machine
 
 Configure = Callable[[bytes], MachineConfig]
 
-DEADLINE = 20.0
+DEADLINE = 120.0
 
 
 def test_mmio_read_reaches_the_device(bare_metal: Configure) -> None:
