@@ -49,7 +49,8 @@ class Hardware:
         memory: int | None = None,
         disks: Sequence[MachineDisk] | None = None,
     ) -> None:
-        self._resources = resources
+        # A stack of its own, as devices that are plugged in later go onto it too.
+        self._resources = resources = resources.enter_context(ExitStack())
         self._loop = loop
         self._config = config
         self.kvm = resources.enter_context(Kvm())

@@ -115,7 +115,7 @@ def test_disk_that_shrinks_gives_io_errors_and_the_machine_lives(
     result = guest.run(read)
 
     assert result.returncode == 1
-    assert "I/O error" in str(result.stderr)
+    assert "Input/output error" in str(result.stderr)
     assert guest.sh("echo alive") == "alive"
     good = guest.sh("dd if=/dev/vdc bs=4096 count=1 iflag=direct 2>/dev/null | md5sum")
     assert good.split()[0] == hashlib.md5(b"\xa5" * 4096).hexdigest()

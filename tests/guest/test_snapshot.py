@@ -152,6 +152,10 @@ def test_a_device_goes_into_a_spare_slot_until_none_is_left(bare_metal: BareMeta
             machine.plug(Inert)
         with pytest.raises(ConfigurationError, match="was plugged cannot be saved"):
             machine.snapshot()
+        transport = machine.hardware.transports[0]
+        assert transport.notify_fds
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(transport.notify_fds[0])
 
 
 @pytest.mark.timeout(300)
