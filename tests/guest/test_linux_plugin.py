@@ -14,7 +14,10 @@ import pytest
 from vmm.image import cache
 from vmm.testing.snapshots import PREFIX
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [
+    pytest.mark.timeout(1800),
+    pytest.mark.skip(reason="written, and not yet run against a Linux guest"),
+]
 
 OUTCOMES = """
 import pytest

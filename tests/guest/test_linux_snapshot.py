@@ -14,7 +14,10 @@ import pytest
 from vmm import DiskConfig, Machine, MachineConfig, Snapshot
 from vmm.image import make_disk
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [
+    pytest.mark.timeout(1200),
+    pytest.mark.skip(reason="written, and not yet run against a Linux guest"),
+]
 
 BOOT_DEADLINE = 900.0
 MEBIBYTE = 1 << 20
