@@ -50,6 +50,7 @@ class Guard:
 
     def _look(self, number: int, frame: object) -> None:
         if self.count == self._seen:
+            signal.setitimer(signal.ITIMER_PROF, 0)
             raise Finding("an input does not end")
         self._seen = self.count
 
