@@ -92,6 +92,12 @@ class Hardware:
         """Whether a device has come that the configuration does not have."""
         return len(self._spare) < self._config.spare_slots
 
+    @property
+    def given_back(self) -> bool:
+        """Whether the guest has reset all virtio devices after it used one of them."""
+        used = any(one.stats.kicks for one in self.transports)
+        return used and not any(one.status for one in self.transports)
+
     def _check_cpus(self, cpus: int) -> None:
         allowed = self.kvm.check(KVM_CAP_MAX_VCPUS)
         if cpus > allowed:

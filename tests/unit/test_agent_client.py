@@ -251,6 +251,27 @@ def test_power_off_returns_when_the_machine_has_ended(agent: Agent, guest: FakeG
     assert requests == [b"\x0a\x00\x00"]
 
 
+def test_power_off_is_not_over_when_the_port_closes(agent: Agent, guest: FakeGuest) -> None:
+    ending = threading.Timer(0.05, agent.fail, [Error("the machine ended")])
+
+    def reply(job: int, kind: int, body: bytes) -> None:
+        guest.guest_closes()
+        ending.start()
+
+    guest.reply = reply
+    agent.power_off(60)
+
+    with pytest.raises(Error, match="the machine ended"):
+        agent.ping(60)
+
+
+def test_power_off_of_a_machine_that_goes_on_is_an_error(agent: Agent, guest: FakeGuest) -> None:
+    guest.reply = lambda job, kind, body: guest.guest_closes()
+
+    with pytest.raises(AgentTimeoutError, match="the machine goes on"):
+        agent.power_off(0.1)
+
+
 def test_power_off_that_is_not_allowed_is_an_error(agent: Agent, guest: FakeGuest) -> None:
     guest.reply = lambda job, kind, body: guest.frame(job, STATUS, b"\x04\x01\0\0\0")
 

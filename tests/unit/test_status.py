@@ -276,7 +276,7 @@ def test_failure_of_a_handler_is_logged_with_traceback_and_queues(
 def test_failure_whose_record_is_kept_keeps_no_guest_memory(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen = []
+    seen: list[weakref.ref[memoryview]] = []
 
     class Holder(Device):
         device_id = 42

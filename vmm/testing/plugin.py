@@ -65,7 +65,8 @@ def _used(guest: Guest, item: pytest.Item) -> Iterator[Guest]:
     try:
         with guest.limited():
             yield guest
-        guest.check()
+        if item.stash.get(_FAILED, None) is None:
+            guest.check()
     except Exception:
         item.stash[_LAST_REPORT] = guest.report()
         raise
@@ -109,6 +110,7 @@ class SharedGuests(ExitStack):
 
 _GUEST = pytest.StashKey["Guest"]()
 _LAST_REPORT = pytest.StashKey[str]()
+_FAILED = pytest.StashKey[bool]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -116,6 +118,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     """Attach what is known of the guest to the report of a test that failed."""
     report = yield
     if report.failed:
+        item.stash[_FAILED] = True
         guest = item.stash.get(_GUEST, None)
         told = item.stash.get(_LAST_REPORT, None) if guest is None else guest.report()
         if told is not None:

@@ -1,11 +1,13 @@
 """All of a vCPU that KVM holds for it, as a plain value, and back.
 
-The structures go from one ioctl into another as bytes: nothing here looks into them. KVM api.rst
-"vcpu ioctls"; the order of restoring is the one in which each call finds what it depends on.
+The structures go from one ioctl into another as bytes; nothing here looks into them, but for the
+time-stamp counter. KVM api.rst "vcpu ioctls"; the order of restoring is the one in which each call
+finds what it depends on.
 """
 
 import ctypes
 import errno
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from vmm.kvm.vcpu import Vcpu
 
 _CPUID_CAPACITY: Final = 256
 _ENTRY_BYTES: Final = ctypes.sizeof(structs.MsrEntry)
+_MSR_TSC: Final = 0x10
 _TSC_TOLERANCE: Final = 250e-6  # what KVM takes for the same frequency, too
 
 
@@ -94,6 +97,7 @@ def restore_vcpu(vcpu: Vcpu, state: VcpuState) -> None:
     ioctl.set_bytes(fd, ioctl.KVM_SET_DEBUGREGS, state.debug_registers)
     ioctl.set_bytes(fd, ioctl.KVM_SET_LAPIC, state.lapic)
     _write_msrs(fd, state.msrs)
+    _check_counter(fd, state)
     ioctl.set_bytes(fd, ioctl.KVM_SET_VCPU_EVENTS, state.events)
     ioctl.set_bytes(fd, ioctl.KVM_SET_MP_STATE, state.mp_state.to_bytes(4, "little"))
     # Tells the guest's watchdogs that it did not run for a while; refused where it has no kvmclock.
@@ -105,6 +109,19 @@ def _set_tsc_frequency(fd: int, khz: int) -> None:
     own = ioctl.ioctl(fd, ioctl.KVM_GET_TSC_KHZ)
     if abs(own - khz) > khz * _TSC_TOLERANCE:
         ioctl.ioctl(fd, ioctl.KVM_SET_TSC_KHZ, khz)
+
+
+def _check_counter(fd: int, state: VcpuState) -> None:
+    """Refuse a state that is ahead of a time-stamp counter which KVM does not set.
+
+    Such a host's guests read its own counter. It began anew with the host, and the guest's time
+    would stand still until it is as far again.
+    """
+    saved = {index: value for index, _, value in struct.iter_unpack("<IIQ", state.msrs)}
+    [(_, _, now)] = struct.iter_unpack("<IIQ", _read_msrs(fd, [_MSR_TSC]))
+    if now + state.tsc_khz * 1000 < saved.get(_MSR_TSC, 0):
+        detail = "the time-stamp counter cannot be set: save the guest again after the host's start"
+        raise HostError(ioctl.KVM_SET_MSRS.name, errno.EINVAL, detail)
 
 
 def _cpuid(fd: int) -> bytes:
