@@ -24,7 +24,7 @@ from vmm.testing.config import GuestConfig
 
 PREFIX: Final = "snapshot-"
 KEPT: Final = 12
-BOOT_SECONDS: Final = 300.0
+BOOT_SECONDS: Final = 900.0
 
 _FOLDER: Final = "machine"
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")

@@ -7,7 +7,6 @@ finds what it depends on.
 
 import ctypes
 import errno
-import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -117,9 +116,9 @@ def _check_counter(fd: int, state: VcpuState) -> None:
     Such a host's guests read its own counter. It began anew with the host, and the guest's time
     would stand still until it is as far again.
     """
-    saved = {index: value for index, _, value in struct.iter_unpack("<IIQ", state.msrs)}
-    [(_, _, now)] = struct.iter_unpack("<IIQ", _read_msrs(fd, [_MSR_TSC]))
-    if now + state.tsc_khz * 1000 < saved.get(_MSR_TSC, 0):
+    [now] = _entries(_read_msrs(fd, [_MSR_TSC]))
+    saved = max((one.data for one in _entries(state.msrs) if one.index == _MSR_TSC), default=0)
+    if now.data + state.tsc_khz * 1000 < saved:  # KVM may take one that is within a second
         detail = "the time-stamp counter cannot be set: save the guest again after the host's start"
         raise HostError(ioctl.KVM_SET_MSRS.name, errno.EINVAL, detail)
 
@@ -148,6 +147,10 @@ def _read_msrs(fd: int, indices: Sequence[int]) -> bytes:
         found += table.raw[len(head) : len(head) + count * _ENTRY_BYTES]
         left = left[count + 1 :]
     return found
+
+
+def _entries(msrs: bytes) -> list[structs.MsrEntry]:
+    return list((structs.MsrEntry * (len(msrs) // _ENTRY_BYTES)).from_buffer_copy(msrs))
 
 
 def _write_msrs(fd: int, entries: bytes) -> None:
