@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--until",
         type=float,
         metavar="TIME",
-        help="skip the tests whose turn comes after TIME, in seconds of `date +%%s`, and say so",
+        help="skip what might not end before TIME, in seconds of `date +%%s`, and say so",
     )
 
 
@@ -61,16 +61,22 @@ def _boots_linux(item: pytest.Item) -> bool:
     )
 
 
+def _limit(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0] if marker else item.config.getini("timeout"))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what ``--until`` leaves no time for."""
+    """Skip what would, at its time limit, end after ``--until``."""
     until = item.config.getoption("until")
-    if until is not None and time.time() > until:
-        pytest.skip("no time was left: --until")
+    if until is not None and time.time() + _limit(item) > until:
+        pytest.skip(f"its {_limit(item):g} s at most are more than --until leaves")
 
 
 def pytest_configure() -> None:
     """Undo what nohup(1) or a shell's background job ignores: tests send these to children."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+            interrupts = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if interrupts else signal.SIG_DFL)

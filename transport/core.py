@@ -308,7 +308,11 @@ class VirtioTransport:
             self._work.release()
 
     def _description(self) -> list[str]:
-        return [self._headline(), *(f"  {slot.describe()}" for slot in self.slots)]
+        touched = [slot for slot in self.slots if not slot.is_untouched]
+        lines = [self._headline(), *(f"  {slot.describe()}" for slot in touched)]
+        if untouched := len(self.slots) - len(touched):
+            lines.append(f"  not used yet: {untouched} of {len(self.slots)} queues")
+        return lines
 
     def _headline(self) -> str:
         return (

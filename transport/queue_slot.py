@@ -124,6 +124,12 @@ class QueueSlot:
         self.ready = state.ready
         self.queue = None if state.queue is None else Queue.from_state(memory, state.queue)
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether the driver has enabled the queue and nobody has used it yet."""
+        queue = self.queue
+        return queue is not None and queue.state().next_avail == 0 and not queue.has_available()
+
     def describe(self) -> str:
         """Return one line about the queue for a person to read."""
         line = f"queue {self.index}: size {self.size} of {self.max_size}"
@@ -152,7 +158,8 @@ def make_slots(max_sizes: Sequence[int], files: ExitStack) -> list[QueueSlot]:
 
 def _positions(queue: Queue) -> str:
     state = queue.state()
+    more = ", more available" if queue.has_available() else ""
     return (
         f"next available {state.next_avail}, next used {state.next_used},"
-        f" {len(state.outstanding)} outstanding"
+        f" {len(state.outstanding)} outstanding{more}"
     )

@@ -2,6 +2,7 @@
 
 import logging
 import time
+import traceback
 from collections import deque
 from typing import Final
 
@@ -40,12 +41,19 @@ class Reporter:
             _log.debug(f"%s: {message}", self.name, *values)
 
     def failed(self, error: Exception, situation: str) -> None:
-        """Note why the device needs a reset: one line if the driver is at fault, all if we are."""
-        self.note("failed: %s", error)
-        if not self._failures.take(1):
-            return
+        """Note why the device needs a reset: one line if the driver is at fault, all if we are.
+
+        The variables of the frames that the error came through are gone after it: whoever keeps a
+        record of the log must not keep the guest's memory with it.
+        """
+        self.note("failed: %s", str(error))
+        if self._failures.take(1):
+            self._log_failure(error, situation)
+        traceback.clear_frames(error.__traceback__)
+
+    def _log_failure(self, error: Exception, situation: str) -> None:
         if isinstance(error, DriverError):
-            _log.warning("%s: %s; the device needs a reset", self.name, error)
+            _log.warning("%s: %s; the device needs a reset", self.name, str(error))
         else:
             _log.error(
                 "%s: the device failed and needs a reset: %r\n%s",

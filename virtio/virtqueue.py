@@ -270,7 +270,11 @@ class Queue(QueueMemory):
             return False
         self._request_notification()
         self._fence()
-        return bool(self._replay) or self._has_available()
+        return self.has_available()
+
+    def has_available(self) -> bool:
+        """Tell whether there are chains that the driver made available and nobody took yet."""
+        return not self._stopped and (bool(self._replay) or self._has_available())
 
     def disable_notification(self) -> None:
         """Tell the driver that it need not notify; a hint only."""

@@ -49,7 +49,8 @@ class Hardware:
         memory: int | None = None,
         disks: Sequence[MachineDisk] | None = None,
     ) -> None:
-        self._resources = resources
+        # A stack of its own, as devices that are plugged in later go onto it too.
+        self._resources = resources = resources.enter_context(ExitStack())
         self._loop = loop
         self._config = config
         self.kvm = resources.enter_context(Kvm())
@@ -90,6 +91,12 @@ class Hardware:
     def plugged(self) -> bool:
         """Whether a device has come that the configuration does not have."""
         return len(self._spare) < self._config.spare_slots
+
+    @property
+    def given_back(self) -> bool:
+        """Whether the guest has reset all virtio devices after it used one of them."""
+        used = any(one.stats.kicks for one in self.transports)
+        return used and not any(one.status for one in self.transports)
 
     def _check_cpus(self, cpus: int) -> None:
         allowed = self.kvm.check(KVM_CAP_MAX_VCPUS)

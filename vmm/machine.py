@@ -132,7 +132,7 @@ class Machine:
             self._loop_thread.start()
             for thread in self.threads:
                 thread.start()
-            HaltWatch(self.loop, self.threads, self._verdict.guest_halted).start()
+            HaltWatch(self.loop, self.threads, self._guest_halted).start()
             if self._attendant is not None:
                 self._attendant.start(restored=self._origin is not None)
         for thread in self.threads:
@@ -287,6 +287,9 @@ class Machine:
             status=self._verdict.guest_reported,
             panic=self._verdict.guest_signalled,
         )
+
+    def _guest_halted(self) -> None:
+        self._verdict.guest_halted(devices_reset=self.hardware.given_back)
 
     def _loop_failed(self, error: Exception) -> None:
         self._verdict.end(End.HOST_FAILED, f"event loop: {error!r}")

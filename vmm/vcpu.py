@@ -9,6 +9,7 @@ import logging
 import struct
 import threading
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
@@ -168,6 +169,8 @@ class VcpuThread:
             self._on_end(End.VCPU_FAILED, f"vCPU {self.vcpu.index}: {error}", [])
         except Exception as error:
             logger.exception("vCPU %d: a bug in serving an exit", self.vcpu.index)
+            # A log that keeps the record must not keep the guest's memory with it.
+            traceback.clear_frames(error.__traceback__)
             self._on_end(End.HOST_FAILED, f"vCPU {self.vcpu.index}: {error!r}", [])
         finally:
             with self._lock:

@@ -80,9 +80,14 @@ class Verdict:
         else:
             self._panicked()
 
-    def guest_halted(self) -> None:
-        """No vCPU will ever run again: all are halted with interrupts off."""
-        self._unless_panicked(End.POWER_OFF if self._signs.powered_off else End.HALTED)
+    def guest_halted(self, *, devices_reset: bool = False) -> None:
+        """No vCPU will ever run again: all are halted with interrupts off.
+
+        ``devices_reset`` says that the guest had given back all of its devices. Linux does so on
+        its way to the end, and a virtio console then misses the line that tells of a power-off.
+        """
+        powered_off = self._signs.powered_off or devices_reset
+        self._unless_panicked(End.POWER_OFF if powered_off else End.HALTED)
 
     def vcpu_ended(self, end: End, message: str, report: list[str]) -> None:
         """A vCPU cannot go on. A triple fault is also how Linux resets a PC, its last resort."""

@@ -33,7 +33,7 @@ def test_a_bad_sector_is_an_io_error_there_and_nowhere_else(guest: Guest, disk: 
     good = guest.run(["dd", "if=/dev/vda", "of=/dev/null", "bs=512", "skip=12000", "count=1"])
 
     assert bad.returncode == 1
-    assert "I/O error" in str(bad.stderr)
+    assert "Input/output error" in str(bad.stderr)
     assert good.returncode == 0
 
 
@@ -71,5 +71,5 @@ def test_ext4_tells_who_syncs_that_data_was_lost(guest: Guest, disk: FaultyDisk)
     written = guest.run(["dd", "if=/dev/zero", "of=/mnt/new", "bs=4096", "count=4", "conv=fsync"])
 
     assert written.returncode == 1
-    assert "I/O error" in str(written.stderr)
+    assert "Input/output error" in str(written.stderr)
     assert guest.sh("cat /mnt/README") == "intact"

@@ -9,6 +9,7 @@ from tests.fuzz.targets import Target
 
 SECONDS_MAX = 1.0
 HANG_SECONDS = 5.0
+RUNS_AGAIN = 5
 WARM_UP = 4096
 GROWTH_MAX_BYTES = 256 << 20
 
@@ -50,6 +51,7 @@ class Guard:
 
     def _look(self, number: int, frame: object) -> None:
         if self.count == self._seen:
+            signal.setitimer(signal.ITIMER_PROF, 0)
             raise Finding("an input does not end")
         self._seen = self.count
 
@@ -64,12 +66,18 @@ class Guard:
             self._check_memory()
 
     def _time_again(self, data: bytes) -> None:
-        """Run it once more by processor time: the machine may just have been busy."""
-        start = time.process_time()
-        self.target(data)
-        taken = time.process_time() - start
+        """Run it again by processor time: the machine may just have been busy.
+
+        The quickest run counts. A virtual processor that its host suspends is charged for that.
+        """
+        taken = min(self._processor_seconds(data) for _ in range(RUNS_AGAIN))
         if taken > self.seconds:
             raise Finding(f"an input takes {taken:.1f} s, {self.seconds:g} s are allowed")
+
+    def _processor_seconds(self, data: bytes) -> float:
+        start = time.process_time()
+        self.target(data)
+        return time.process_time() - start
 
     def _check_memory(self) -> None:
         now = self.resident()

@@ -27,6 +27,18 @@ def test_an_input_that_takes_too_long_is_a_finding() -> None:
         Guard(spin, seconds=0.001)(b"")
 
 
+def test_an_input_that_is_slow_only_now_and_then_is_none() -> None:
+    slow = iter([True, True, True, False, False, False])
+
+    def now_and_then(data: bytes) -> None:
+        if next(slow):
+            spin(data)
+
+    Guard(now_and_then, seconds=0.001)(b"")
+
+    assert list(slow) == []
+
+
 def test_an_input_that_does_not_end_is_a_finding() -> None:
     run = Guard(load_target("canary"))
     before = signal.getsignal(signal.SIGPROF)
@@ -36,7 +48,6 @@ def test_an_input_that_does_not_end_is_a_finding() -> None:
         with pytest.raises(Finding, match="does not end"):
             run(b"the hang")
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
 
 

@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if str(item.path).startswith(here):
             item.add_marker(pytest.mark.guest)
             if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(60))
+                item.add_marker(pytest.mark.timeout(300))
             if not usable:
                 item.add_marker(pytest.mark.skip(reason="needs a usable /dev/kvm"))
 

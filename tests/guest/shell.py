@@ -9,8 +9,8 @@ from vmm.config import MachineConfig
 from vmm.ending import Ending
 from vmm.machine import Machine
 
-BOOT_DEADLINE = 120.0
-COMMAND_DEADLINE = 60.0
+BOOT_DEADLINE = 900.0
+COMMAND_DEADLINE = 600.0
 
 
 class Shell:

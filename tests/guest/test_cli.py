@@ -16,7 +16,7 @@ import pytest
 
 from tests.guest import bare_metal as bare
 
-DEADLINE = 30.0
+DEADLINE = 120.0
 MakeKernel = Callable[[bytes], str]
 
 

@@ -16,7 +16,7 @@ from vmm.x86.platform import is_emulated_host
 
 Configure = Callable[[bytes], MachineConfig]
 
-DEADLINE = 20.0
+DEADLINE = 120.0
 
 
 def run(config: MachineConfig, timeout: float = DEADLINE) -> Ending:

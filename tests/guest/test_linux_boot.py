@@ -11,7 +11,7 @@ from vmm.ending import End, Ending
 from vmm.image import default_initramfs, default_kernel
 from vmm.machine import Machine
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def run(config: MachineConfig) -> tuple[Ending, str]:

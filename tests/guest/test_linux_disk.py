@@ -11,7 +11,7 @@ from vmm.config import MachineConfig
 from vmm.disk import DiskConfig
 from vmm.ending import End
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1800)
 
 MEBIBYTE = 1 << 20
 PLACES = (0, 100, 239)  # in MiB; the last 16 MiB of 255 among them

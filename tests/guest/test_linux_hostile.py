@@ -20,9 +20,9 @@ from vmm.image import build_initramfs
 from vmm.image.kernel import recipe_folder
 from vmm.image.program import compiled
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1500)
 
-DEADLINE = 120.0
+DEADLINE = 900.0
 MEBIBYTE = 1 << 20
 LINUX_MEMORY = 128 * MEBIBYTE
 ARENA = 8 * MEBIBYTE

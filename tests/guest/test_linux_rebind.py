@@ -17,10 +17,10 @@ from vmm.config import MachineConfig
 from vmm.disk import DiskConfig
 from vmm.ending import End
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(3000)
 
 WARM_UP, ROUNDS = 5, 100
-DEADLINE = 250.0
+DEADLINE = 2500.0
 CONTENT = random.Random(2).randbytes(256 << 10)
 READ_DISK = "dd if=/dev/vda bs=64k iflag=direct 2>/dev/null | sha256sum"
 READ_HWRNG = "hexdump -n 16 -e '16/1 \"%02x\"' /dev/hwrng"

@@ -12,7 +12,7 @@ from vmm.disk import DiskConfig
 from vmm.ending import End
 from vmm.machine import Machine
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(1200)
 
 MEBIBYTE = 1 << 20
 INDIRECT_DESC, EVENT_IDX, VERSION_1, RING_PACKED, RING_RESET = 28, 29, 32, 34, 40

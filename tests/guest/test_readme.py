@@ -9,7 +9,7 @@ import pytest
 README = Path(__file__).parents[2] / "README.md"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2400)
 def test_examples_run_as_they_stand_in_the_readme(capfd: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     namespace: dict[str, Any] = {"__name__": "readme"}

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.guest.bare_metal import HALT_FOR_EVER, load32, say_eax
-from virtio import Device
+from virtio import Device, Entropy
 from virtio.errors import ConfigurationError
 from vmm import Machine, MachineConfig, Snapshot
 from vmm.ending import End
 
 COUNTER = 0x180_0000
-DEADLINE = 60.0
+DEADLINE = 120.0
 
 BareMetal = Callable[[bytes], MachineConfig]
 
@@ -145,13 +145,17 @@ def test_a_device_goes_into_a_spare_slot_until_none_is_left(bare_metal: BareMeta
         assert machine.hardware.mmio.read(window, 4) == b"virt"
         assert machine.hardware.mmio.read(window + 8, 4) == bytes(4)
         machine.boot()
-        machine.plug(Inert)
+        machine.plug(Entropy)
 
         assert machine.hardware.mmio.read(window + 8, 4) == b"\x04\0\0\0"
         with pytest.raises(ConfigurationError, match="no spare slot is left of 1"):
             machine.plug(Inert)
         with pytest.raises(ConfigurationError, match="was plugged cannot be saved"):
             machine.snapshot()
+        transport = machine.hardware.transports[0]
+        assert transport.notify_fds
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(transport.notify_fds[0])
 
 
 @pytest.mark.timeout(300)

@@ -1,5 +1,6 @@
 """vCPU threads on the real KVM: exits reach the buses, and a vCPU can be reached at any moment."""
 
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,11 +11,14 @@ from tests.guest import bare_metal as bare
 from virtio.entropy import Entropy
 from virtio.errors import HostError
 from vmm.config import MachineConfig
+from vmm.kvm.system import Kvm
 from vmm.machine import Machine
+from vmm.x86.platform import create_chips, is_emulated_host
+from vmm.x86.vcpu_state import msr_indices, restore_vcpu, save_vcpu
 
 Configure = Callable[[bytes], MachineConfig]
 
-DEADLINE = 20.0
+DEADLINE = 120.0
 
 
 def test_mmio_read_reaches_the_device(bare_metal: Configure) -> None:
@@ -99,3 +103,15 @@ def test_stop_during_a_storm_of_kicks_and_calls(bare_metal: Configure) -> None:
             caller.join(DEADLINE)
 
     assert not any(caller.is_alive() for caller in callers)
+
+
+@pytest.mark.skipif(not is_emulated_host(), reason="this host can set a time-stamp counter")
+def test_state_ahead_of_a_counter_that_cannot_be_set_is_refused() -> None:
+    with Kvm() as kvm, kvm.create_vm() as vm:
+        create_chips(vm)
+        with vm.create_vcpu(0) as vcpu:
+            state = save_vcpu(vcpu, msr_indices(kvm))
+            restore_vcpu(vcpu, state)
+            ahead = replace(state, msrs=struct.pack("<IIQ", 0x10, 0, 1 << 62))
+            with pytest.raises(HostError, match="time-stamp counter cannot be set: save the guest"):
+                restore_vcpu(vcpu, ahead)

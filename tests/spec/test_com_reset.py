@@ -248,8 +248,9 @@ def requests_served_not_collected(rig: Rig) -> None:
 
 def needing_reset(rig: Rig) -> None:
     rig.start()
-    rig.rings[0].add_segments([Segment(1 << 40, 1, True)])
-    rig.driver.notify(0)
+    for index, ring in rig.rings.items():  # some devices take from a queue only when they need to
+        ring.add_segments([Segment(1 << 40, 1, True)])
+        rig.driver.notify(index)
     rig.serve()
     assert rig.driver.status == 0x4F
 

@@ -11,6 +11,7 @@ from vmm.agent import (
     Agent,
     AgentLostError,
     AgentTimeoutError,
+    GuestFileNotFoundError,
     GuestPermissionError,
     OutputLimitError,
     ProtocolError,
@@ -18,6 +19,7 @@ from vmm.agent import (
 
 READY = 0x81
 OUTPUT = 0x82
+ERRORS = 0x83
 CONSUMED = 0x84
 STATUS = 0x85
 EXITED_0 = bytes(5)
@@ -251,11 +253,59 @@ def test_power_off_returns_when_the_machine_has_ended(agent: Agent, guest: FakeG
     assert requests == [b"\x0a\x00\x00"]
 
 
+def test_power_off_is_not_over_when_the_port_closes(agent: Agent, guest: FakeGuest) -> None:
+    ended = threading.Event()
+
+    def end() -> None:
+        ended.set()
+        agent.fail(Error("the machine ended"))
+
+    def reply(job: int, kind: int, body: bytes) -> None:
+        guest.guest_closes()
+        threading.Timer(0.05, end).start()
+
+    guest.reply = reply
+    agent.power_off(60)
+
+    assert ended.is_set()
+
+
+def test_power_off_of_a_machine_that_goes_on_is_an_error(agent: Agent, guest: FakeGuest) -> None:
+    guest.reply = lambda job, kind, body: guest.guest_closes()
+
+    with pytest.raises(AgentTimeoutError, match="the machine goes on"):
+        agent.power_off(0.1)
+
+
 def test_power_off_that_is_not_allowed_is_an_error(agent: Agent, guest: FakeGuest) -> None:
     guest.reply = lambda job, kind, body: guest.frame(job, STATUS, b"\x04\x01\0\0\0")
 
     with pytest.raises(GuestPermissionError, match="cannot end 'machine': Operation not permitted"):
         agent.report(7, 5)
+
+
+def ends_with_127(guest: FakeGuest, stream: int, told: bytes) -> None:
+    def reply(job: int, kind: int, body: bytes) -> None:
+        guest.frame(job, stream, told)
+        guest.frame(job, STATUS, b"\x00\x7f\0\0\0")
+
+    guest.reply = reply
+
+
+@pytest.mark.parametrize("stream", [OUTPUT, ERRORS])
+def test_name_that_busybox_does_not_have_is_an_error(
+    stream: int, agent: Agent, guest: FakeGuest
+) -> None:
+    ends_with_127(guest, stream, b"nosuch: applet not found\n")
+
+    with pytest.raises(GuestFileNotFoundError, match="cannot execute 'nosuch'"):
+        agent.run(["nosuch"])
+
+
+def test_status_127_is_a_result_otherwise(agent: Agent, guest: FakeGuest) -> None:
+    ends_with_127(guest, ERRORS, b"sh: nosuch: not found\n")
+
+    assert agent.run(["sh", "-c", "nosuch"]).returncode == 127
 
 
 def test_endless_output_ends_at_the_limit(agent: Agent, guest: FakeGuest) -> None:

@@ -119,6 +119,21 @@ def test_halt_is_a_power_off_only_if_the_kernel_said_so(line: str, end: End) -> 
     assert ending_of(verdict) is end
 
 
+def test_halt_after_all_devices_were_given_back_is_a_power_off() -> None:
+    verdict = Verdict(Timers())
+    verdict.guest_halted(devices_reset=True)
+
+    assert ending_of(verdict) is End.POWER_OFF
+
+
+def test_halt_after_a_panic_is_none_whatever_the_devices_say() -> None:
+    verdict = Verdict(Timers())
+    verdict.see_line("[    9.0] Kernel panic - not syncing: no more")
+    verdict.guest_halted(devices_reset=True)
+
+    assert ending_of(verdict) is End.PANIC
+
+
 def test_triple_fault_is_a_reboot_if_the_kernel_said_so() -> None:
     verdict = Verdict(Timers())
     verdict.see_line("[    9.0] reboot: Restarting system")

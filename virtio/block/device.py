@@ -146,11 +146,12 @@ class Block(Device):
         try:
             written = work()
         except Refused as refusal:
-            logger.debug("block %s: %s", self.serial, refusal)
+            logger.debug("block %s: %s", self.serial, str(refusal))
             return request.finish(refusal.status, 0)
         except OSError as error:
             if self._log.take(1):
-                logger.warning("block %s: %s failed: %s", self.serial, request, error)
+                # As text: a record that is kept would keep the request's memory too.
+                logger.warning("block %s: %s failed: %s", self.serial, str(request), str(error))
             return request.finish(VIRTIO_BLK_S_IOERR, 0)
         return None if written is None else request.finish(VIRTIO_BLK_S_OK, written)
 

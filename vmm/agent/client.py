@@ -206,8 +206,9 @@ class Agent:
             answer = job.wait(deadline)
         except TimeoutError:
             raise
-        except Error:
-            return  # the end of the machine is the end of all calls
+        except Error:  # the end of the machine ends all calls, that of the port comes before it
+            self._link.wait_failed(deadline)
+            return
         raise guest_error(answer.value, "end", "machine")
 
 

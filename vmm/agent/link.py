@@ -113,6 +113,13 @@ class Link:
             self._channel.open()
             return self.wait_ready(deadline)
 
+    def wait_failed(self, deadline: float) -> None:
+        """Wait until :meth:`fail` was called; raises ``AgentTimeoutError``."""
+        with self._changed:
+            timeout = max(0.0, deadline - time.monotonic())
+            if not self._changed.wait_for(lambda: self._failure is not None, timeout):
+                raise AgentTimeoutError(f"agent: the machine goes on (waited {timeout:.3g} s)")
+
     def fail(self, error: Exception) -> None:
         """Let all calls, those that wait and later ones, raise ``error``."""
         with self._lock:

@@ -1,5 +1,7 @@
 """A command that runs in the guest, and what became of one; both speak as ``subprocess`` does."""
 
+import errno
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from vmm.agent.protocol import How, Status
 
 LIMIT_BYTES: Final = 256 << 20
 _FOREVER: Final = 365 * 86400.0
+_NOT_FOUND: Final = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,7 @@ class Process:
         assert status
         stdout, stderr = _shown(output, text=text)
         self._check(status, stdout, stderr)
+        self._check_applet(status, bytes(output["stderr"] or output["stdout"]))
         duration = time.monotonic() - self._started
         return Result(self.args, self._returncode(status), stdout, stderr, duration)
 
@@ -174,6 +178,12 @@ class Process:
             raise guest_error(status.value, "enter", self._folder or "")
         if status.how == How.FAILED:
             raise guest_error(status.value, "start", self.args[0])
+
+    def _check_applet(self, status: Status, told: bytes) -> None:
+        # The agent leaves a name that is not in PATH to BusyBox, which may not have it either.
+        missing = f"{self.args[0]}: applet not found"
+        if status == Status(How.EXITED, _NOT_FOUND) and told.strip() == os.fsencode(missing):
+            raise guest_error(errno.ENOENT, "execute", self.args[0])
 
     def _returncode(self, status: Status) -> int:
         return status.value if status.how == How.EXITED else -status.value

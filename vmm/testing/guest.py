@@ -48,7 +48,11 @@ class Guest:
     def __enter__(self) -> Self:
         with ExitStack() as resources:
             # Disks outlive the machine, whose end may still write to them.
-            disks = [resources.enter_context(one.open()) for one in self.config.opened_disks()]
+            disks: list[BlockBackend] = []
+            for one in self.config.opened_disks():
+                disk = one.open()
+                resources.enter_context(disk)
+                disks.append(disk)
             resources.enter_context(self.machine)
             with self.limited():
                 self._set_up(disks)

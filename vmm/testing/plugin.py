@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,19 +49,29 @@ def guest(
     config = _marked(request, guest_config)
     if config.shared:
         shared: SharedGuests = request.getfixturevalue("_shared_guests")
-        found = shared.get(config, guest_snapshots)
-        request.node.stash[_GUEST] = found
-        with found.limited():
+        with _used(shared.get(config, guest_snapshots), request.node) as found:
             yield found
-        found.check()
         return
     from vmm.testing.guest import Guest
 
-    with Guest(guest_snapshots.get(config), config) as own:
-        request.node.stash[_GUEST] = own
-        with own.limited():
-            yield own
-        own.check()
+    with Guest(guest_snapshots.get(config), config) as own, _used(own, request.node):
+        yield own
+
+
+@contextmanager
+def _used(guest: Guest, item: pytest.Item) -> Iterator[Guest]:
+    """Let a test use a guest for as long as its deadline; the guest must outlive that."""
+    item.stash[_GUEST] = guest
+    try:
+        with guest.limited():
+            yield guest
+        if item.stash.get(_FAILED, None) is None:
+            guest.check()
+    except Exception:
+        item.stash[_LAST_REPORT] = guest.report()
+        raise
+    finally:
+        del item.stash[_GUEST]
 
 
 @pytest.fixture(scope="session")
@@ -99,15 +109,20 @@ class SharedGuests(ExitStack):
 
 
 _GUEST = pytest.StashKey["Guest"]()
+_LAST_REPORT = pytest.StashKey[str]()
+_FAILED = pytest.StashKey[bool]()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     """Attach what is known of the guest to the report of a test that failed."""
     report = yield
-    guest = item.stash.get(_GUEST, None)
-    if guest is not None and report.failed:
-        report.sections.append(("guest", guest.report()))
+    if report.failed:
+        item.stash[_FAILED] = True
+        guest = item.stash.get(_GUEST, None)
+        told = item.stash.get(_LAST_REPORT, None) if guest is None else guest.report()
+        if told is not None:
+            report.sections.append(("guest", told))
     return report
 
 

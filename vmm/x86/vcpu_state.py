@@ -1,7 +1,8 @@
 """All of a vCPU that KVM holds for it, as a plain value, and back.
 
-The structures go from one ioctl into another as bytes: nothing here looks into them. KVM api.rst
-"vcpu ioctls"; the order of restoring is the one in which each call finds what it depends on.
+The structures go from one ioctl into another as bytes; nothing here looks into them, but for the
+time-stamp counter. KVM api.rst "vcpu ioctls"; the order of restoring is the one in which each call
+finds what it depends on.
 """
 
 import ctypes
@@ -18,6 +19,7 @@ from vmm.kvm.vcpu import Vcpu
 
 _CPUID_CAPACITY: Final = 256
 _ENTRY_BYTES: Final = ctypes.sizeof(structs.MsrEntry)
+_MSR_TSC: Final = 0x10
 _TSC_TOLERANCE: Final = 250e-6  # what KVM takes for the same frequency, too
 
 
@@ -94,6 +96,7 @@ def restore_vcpu(vcpu: Vcpu, state: VcpuState) -> None:
     ioctl.set_bytes(fd, ioctl.KVM_SET_DEBUGREGS, state.debug_registers)
     ioctl.set_bytes(fd, ioctl.KVM_SET_LAPIC, state.lapic)
     _write_msrs(fd, state.msrs)
+    _check_counter(fd, state)
     ioctl.set_bytes(fd, ioctl.KVM_SET_VCPU_EVENTS, state.events)
     ioctl.set_bytes(fd, ioctl.KVM_SET_MP_STATE, state.mp_state.to_bytes(4, "little"))
     # Tells the guest's watchdogs that it did not run for a while; refused where it has no kvmclock.
@@ -105,6 +108,19 @@ def _set_tsc_frequency(fd: int, khz: int) -> None:
     own = ioctl.ioctl(fd, ioctl.KVM_GET_TSC_KHZ)
     if abs(own - khz) > khz * _TSC_TOLERANCE:
         ioctl.ioctl(fd, ioctl.KVM_SET_TSC_KHZ, khz)
+
+
+def _check_counter(fd: int, state: VcpuState) -> None:
+    """Refuse a state that is ahead of a time-stamp counter which KVM does not set.
+
+    Such a host's guests read its own counter. It began anew with the host, and the guest's time
+    would stand still until it is as far again.
+    """
+    [now] = _entries(_read_msrs(fd, [_MSR_TSC]))
+    saved = max((one.data for one in _entries(state.msrs) if one.index == _MSR_TSC), default=0)
+    if now.data + state.tsc_khz * 1000 < saved:  # KVM may take one that is within a second
+        detail = "the time-stamp counter cannot be set: save the guest again after the host's start"
+        raise HostError(ioctl.KVM_SET_MSRS.name, errno.EINVAL, detail)
 
 
 def _cpuid(fd: int) -> bytes:
@@ -131,6 +147,10 @@ def _read_msrs(fd: int, indices: Sequence[int]) -> bytes:
         found += table.raw[len(head) : len(head) + count * _ENTRY_BYTES]
         left = left[count + 1 :]
     return found
+
+
+def _entries(msrs: bytes) -> list[structs.MsrEntry]:
+    return list((structs.MsrEntry * (len(msrs) // _ENTRY_BYTES)).from_buffer_copy(msrs))
 
 
 def _write_msrs(fd: int, entries: bytes) -> None:
