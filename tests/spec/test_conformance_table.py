@@ -26,7 +26,7 @@ def catalogue() -> Catalogue:
 def test_the_committed_table_is_current() -> None:
     command = [sys.executable, "-m", "tests.spec.conformance", "--check"]
 
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
 
     assert (done.stderr, done.returncode) == ("", 0)
 
