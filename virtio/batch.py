@@ -60,7 +60,8 @@ class ChainBatch(Sequence[DescriptorChain]):
         """How many bytes the device may read, in all chains together."""
         if self._chains is not None:
             return sum(self.readable_lengths)
-        return sum(map(_length, self.descriptors)) - sum(self.writable_lengths)
+        readable: int = sum(map(_length, self.descriptors)) - sum(self.writable_lengths)
+        return readable
 
     def complete(self, lengths: Sequence[int | None]) -> None:
         """Give the chains back, each with its number of bytes written, and notify if asked to.

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from virtio import ChainBatch, DescriptorChain, Device, Entropy, Queue, QueueLayout, queue
@@ -206,7 +207,7 @@ def queue_cases() -> list[Case]:
             for serve in (single, many, batch):
                 ring = Ring(shape, packed=packed)
                 name = f"{'packed' if packed else 'split':7} {shape.name:12} {serve.__name__}"
-                cases.append(Case(name, ring.refill, lambda q=ring.queue, s=serve: s(q)))
+                cases.append(Case(name, ring.refill, partial(serve, ring.queue)))
     return cases
 
 

@@ -330,7 +330,7 @@ def test_with_in_order_chains_wait_for_a_batch_taken_before_them(form: int) -> N
 class Recorder:
     """Stands in for the words of a ring, and keeps where something is stored into them."""
 
-    def __init__(self, words: memoryview) -> None:
+    def __init__(self, words: Any) -> None:
         self.words = words
         self.keys: list[int | slice] = []
 
