@@ -29,6 +29,7 @@ class Attendant:
         self._agent = Agent(channel)
         self._wait_ended = wait_ended
         self._current = threading.Event()
+        self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
 
     @property
@@ -57,6 +58,7 @@ class Attendant:
 
     def _see_end(self) -> None:
         message = self._wait_ended()
+        self._ended.set()
         self._agent.fail(AgentLostError(f"agent: the machine has ended: {message}"))
 
     def _refresh(self) -> None:
@@ -64,6 +66,7 @@ class Attendant:
             self._agent.reset()
             self._agent.refresh(os.urandom(SEED_BYTES), time.time_ns())
         except Error as error:
-            logger.warning("the guest has its old clock and random numbers: %s", error)
+            if not self._ended.is_set():
+                logger.warning("the guest has its old clock and random numbers: %s", error)
         finally:
             self._current.set()
