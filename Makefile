@@ -59,9 +59,10 @@ conformance: $(READY) ## Prove the items of VIRTIO 1.4, one by one; write the ta
 	@$(BIN)/python -m tests.spec.conformance
 
 .PHONY: bench
-bench: setup ## Measure start-up, boot, memory, exits and kicks, and print them with the kind of host
+bench: setup ## Measure start-up, boot, memory, exits, kicks and queues, and print them with the kind of host
 	@$(BIN)/python tests/perf/bench.py
 	@$(BIN)/python -m tests.perf.exits
+	@$(BIN)/python -m tests.perf.queues 20
 
 .PHONY: bench-peers
 bench-peers: $(READY) ## Compare the virtio data path with QEMU's on this host; ARGS='--rounds 1' is quick
