@@ -28,6 +28,7 @@ RESTORE_ROUNDS = 100
 COMMAND_ROUNDS = 11
 CLONES = 20
 DEADLINE_SECONDS = 900.0
+GUEST = GuestConfig(deadline=DEADLINE_SECONDS)
 VMM = [sys.executable, "-m", "vmm", "run", "-v", "--timeout", str(DEADLINE_SECONDS)]
 
 
@@ -183,7 +184,7 @@ def measure_command(snapshot: Snapshot) -> list[float]:
     rounds = []
     for _ in range(COMMAND_ROUNDS):
         started = time.monotonic()
-        with Guest(snapshot, GuestConfig()) as guest:
+        with Guest(snapshot, GUEST) as guest:
             assert guest.run(["echo", "there"]).stdout == "there\n"
             rounds.append(time.monotonic() - started)
     return rounds
@@ -207,7 +208,7 @@ def measure_clones(snapshot: Snapshot) -> float:
     before = anonymous_bytes()
     with ExitStack() as stack:
         for _ in range(CLONES):
-            guest = stack.enter_context(Guest(snapshot, GuestConfig()))
+            guest = stack.enter_context(Guest(snapshot, GUEST))
             guest.machine.agent.ping()
         return (anonymous_bytes() - before) / CLONES
 
@@ -216,7 +217,7 @@ def report_snapshots() -> None:
     """Measure what a restored guest costs."""
     with ExitStack() as stack:
         store = stack.enter_context(closing(SnapshotStore()))
-        snapshot = store.get(GuestConfig())
+        snapshot = store.get(GUEST)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()), "saved")
         snapshot.save(folder)
         entry = milliseconds(measure_restore(snapshot))
