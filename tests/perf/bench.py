@@ -209,7 +209,7 @@ def measure_clones(snapshot: Snapshot) -> float:
     with ExitStack() as stack:
         for _ in range(CLONES):
             guest = stack.enter_context(Guest(snapshot, GUEST))
-            guest.machine.agent.ping()
+            guest.machine.agent.ping(DEADLINE_SECONDS)
         return (anonymous_bytes() - before) / CLONES
 
 
