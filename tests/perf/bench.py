@@ -240,7 +240,7 @@ def main() -> None:
     print(f"  the interpreter alone takes:      {interpreter}")
     boots, peak = measure_boot()
     boot = milliseconds(boots)
-    print(f"process start to first line of init: {boot}   (aim: at most 10 s)")
+    print(f"process start to first line of init: {boot}   (aim: at most 10000 ms)")
     print(f"peak memory beyond guest RAM:       {peak / (1 << 20):6.1f} MiB  (aim: at most 45 MiB)")
     report_snapshots()
     print(f"left behind by a machine:            {left_behind(boot_and_end)}   (aim: none)")
