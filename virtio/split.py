@@ -91,12 +91,14 @@ class SplitQueue(Queue):
         return chain
 
     def _take_plain(self, batch: ChainBatch, limit: int) -> bool:
-        # One load of the index, then all slots, then the descriptors (SPL-08).
+        # One load of the index, then all slots up to the ring's end, then the descriptors (SPL-08).
         position, size, table = self._next_avail, self.size, self._table
         available = (self._avail[_IDX] - position) & 0xFFFF
         if not available or available + ((position - self._next_used) & 0xFFFF) > size:
             return False
-        heads = self._slots(position, min(available, limit))
+        start = position % size
+        count = min(available, limit, size - start)
+        heads: list[int] = self._avail[_AVAIL_RING + start : _AVAIL_RING + start + count].tolist()
         low, high = self._window_start, self._window_end
         descriptors: list[Descriptor] = []
         for head in heads:
@@ -112,14 +114,6 @@ class SplitQueue(Queue):
         batch.descriptors += descriptors
         self._next_avail = (position + len(heads)) & 0xFFFF
         return bool(heads)
-
-    def _slots(self, position: int, count: int) -> list[int]:
-        """Copy ``count`` slots of the available ring, across its end."""
-        start = _AVAIL_RING + position % self.size
-        slots: list[int] = self._avail[start : min(start + count, _AVAIL_RING + self.size)].tolist()
-        if len(slots) < count:
-            slots += self._avail[_AVAIL_RING : _AVAIL_RING + count - len(slots)].tolist()
-        return slots
 
     def _has_available(self) -> bool:
         return self._avail[_IDX] != self._next_avail
