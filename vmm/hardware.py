@@ -57,8 +57,9 @@ class Hardware:
         self._check_cpus(config.cpus)
         self.vm = resources.enter_context(self.kvm.create_vm())
         self.ram = resources.enter_context(GuestRam(ram_regions(config.memory_bytes), memory))
-        platform.create_chips(self.vm)
+        # In this order: with its chips a machine waits some milliseconds for a change of memory.
         platform.map_memory(self.vm, self.ram)
+        platform.create_chips(self.vm)
         self.ports = Bus("port I/O")
         self.mmio = Bus("memory-mapped I/O")
         self.legacy = platform.LegacyDevices(self.ports, self._line, events)

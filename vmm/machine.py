@@ -129,9 +129,10 @@ class Machine:
     def resume(self) -> None:
         """Let a restored or paused machine run; harmless for one that runs."""
         if self._loop_thread.ident is None:
-            self._loop_thread.start()
+            # The guest first: it runs while the rest is set in motion, and its kicks wait.
             for thread in self.threads:
                 thread.start()
+            self._loop_thread.start()
             HaltWatch(self.loop, self.threads, self._guest_halted).start()
             if self._attendant is not None:
                 self._attendant.start(restored=self._origin is not None)
