@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from virtio import engine
 from vmm.image.kernel import cached_kernel
 
 HERE = Path(__file__).parent
@@ -36,6 +37,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="TIME",
         help="skip what might not end before TIME, in seconds of `date +%%s`, and say so",
     )
+
+
+@pytest.fixture
+def python_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Python alone serve the rings, for tests that look over its shoulder."""
+    monkeypatch.setattr(engine, "_chosen", "python")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, cast, overload
 
 from virtio.chain import VIRTQ_DESC_F_WRITE, Descriptor, DescriptorChain, plain_chain
 
@@ -72,6 +72,18 @@ class ChainBatch(Sequence[DescriptorChain]):
         """
         self._queue.add_used_batch(self, lengths)
         self._queue.notify()
+
+    def give_back(self, lengths: Sequence[int | None]) -> bool:
+        """Give all chains back at once, for :meth:`Queue.add_used_batch`, before they are made.
+
+        Returns False, and does nothing, when one is left out or its length is wrong. Raises
+        ``ValueError`` unless there is one length for each chain.
+        """
+        for length, room in zip(lengths, self.writable_lengths, strict=True):
+            if length is None or not 0 <= length <= room:
+                return False
+        self._queue._publish_batch(self, cast(Sequence[int], lengths))
+        return True
 
     def make_chains(self) -> list[DescriptorChain]:
         """Return the chains; they are made now, unless they exist."""

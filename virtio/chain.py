@@ -120,10 +120,11 @@ class DescriptorChain:
 
         The answer is shorter when the driver supplied less.
         """
-        if self.readable and offset + length <= len(self.readable[0]):
-            return bytes(self.readable[0][offset : offset + length])
+        views = self.readable
+        if views and offset + length <= len(views[0]):
+            return bytes(views[0][offset : offset + length])
         parts: list[memoryview] = []
-        for view in self.readable:
+        for view in views:
             if length <= 0:
                 break
             part = view[offset : offset + length]
@@ -157,11 +158,12 @@ class DescriptorChain:
         Returns None when there is no writable byte. The lengths given to :meth:`complete` still
         count it.
         """
-        if not self.writable:
+        views = self.writable
+        if not views:
             return None
-        last = self.writable.pop()
+        last = views.pop()
         if len(last) > 1:
-            self.writable.append(last[:-1])
+            views.append(last[:-1])
         self.writable_length -= 1
         return last[-1:]
 
@@ -195,17 +197,22 @@ class DescriptorChain:
         if not self._out:
             return self._views
         queue = self._queue
-        window, low, high = queue._window, queue._window_start, queue._window_end
+        low, high = queue._window_start, queue._window_end
+        to_read, to_write = queue._window_to_read, queue._window
         for address, length, flags in self.descriptors:
-            side = writable if flags & VIRTQ_DESC_F_WRITE else readable
             if not length:
                 continue
-            if low <= address and address + length <= high:
-                side.append(window[address - low : address - low + length])
+            writing, start = flags & VIRTQ_DESC_F_WRITE, address - low
+            if start < 0 or address + length > high:
+                views = self._views_elsewhere(address, length)
+                if writing:
+                    writable += views
+                else:
+                    readable += [view.toreadonly() for view in views]
+            elif writing:
+                writable.append(to_write[start : start + length])
             else:
-                side += self._views_elsewhere(address, length)
-        if readable:
-            readable[:] = [view.toreadonly() for view in readable]
+                readable.append(to_read[start : start + length])
         return self._views
 
     def _views_elsewhere(self, address: int, length: int) -> list[memoryview]:

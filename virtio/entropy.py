@@ -5,12 +5,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from virtio import engine
 from virtio.declarative import DEFAULT_RING_FEATURES, Device, queue
 from virtio.device import TimerHandle
 from virtio.rate import TokenBucket
 
 if TYPE_CHECKING:
     from virtio.chain import DescriptorChain
+    from virtio.native import DataPath
 
 REQUEST_LIMIT: Final = 65536
 RETRY_SECONDS: Final = 0.05
@@ -42,13 +44,21 @@ class Entropy(Device):
         self._held: deque[DescriptorChain] = deque()
         self._timer: TimerHandle | None = None
 
-    @queue(size=256)
+    @queue(size=256, native="_data_path")
     def requestq(self, chain: "DescriptorChain") -> int | None:
         """Fill one buffer, or hold it behind those that wait already."""
         length = None if self._held else self._fill(chain)
         if length is None:
             self._hold(chain)
         return length
+
+    def _data_path(self) -> "DataPath | None":
+        """Return the native way to fill buffers, where nothing but the kernel gives the bytes."""
+        native = engine.native()
+        if native is None or self._held or self.rate or self._source is not os.urandom:
+            return None
+        path: DataPath = native.entropy_path()
+        return path
 
     def _fill(self, chain: "DescriptorChain") -> int | None:
         """Return how many bytes were written: none for a buffer without room, ``None`` when dry."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from virtio.configuration import Feature
 from virtio.errors import InternalError
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from virtio.batch import ChainBatch
     from virtio.chain import DescriptorChain
     from virtio.declarative import Device
+    from virtio.native import DataPath
     from virtio.virtqueue import Queue
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+NATIVE_BURST: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class QueueKind:
     batch: bool
     manual: bool
     burst: int
+    native: str | None = None
 
     def number_under(self, device: Device, features: int) -> int:
         """Return how many queues of this kind exist under a feature set."""
@@ -54,6 +58,7 @@ def queue(
     batch: bool = False,
     manual: bool = False,
     burst: int = 64,
+    native: str | None = None,
 ) -> Callable[[Method], Method]:
     """Declare that a method serves a queue of at most ``size`` descriptors, a power of two.
 
@@ -68,10 +73,15 @@ def queue(
     kind; the method then gets the number among them, from 0, as second argument. They exist only
     with ``feature`` accepted; without ``multiqueue`` accepted there is one. ``burst`` is how many
     chains are served before other devices have their turn (``SPL-23``).
+
+    ``native`` names the method that returns a :class:`~virtio.native.DataPath` for the moment, or
+    ``None``: it serves the ordinary chains, and the method here gets what it leaves.
     """
 
     def declare(method: Method) -> Method:
-        kind = QueueKind(method.__name__, size, count, feature, multiqueue, batch, manual, burst)
+        kind = QueueKind(
+            method.__name__, size, count, feature, multiqueue, batch, manual, burst, native
+        )
         method.virtqueue = kind  # type: ignore[attr-defined]
         return method
 
@@ -85,22 +95,50 @@ class QueueSlot:
     kind: QueueKind
     number: int
     handler: Callable[[Any], Any]
+    native: Callable[[], DataPath | None] | None = None
 
     @classmethod
     def of(cls, device: Device, kind: QueueKind, number: int) -> QueueSlot:
         """Return the slot of the ``number``-th queue of a kind."""
         method: Callable[..., Any] = getattr(device, kind.name)
+        native = getattr(device, kind.native) if kind.native else None
         if kind.count is None:
-            return cls(kind, number, method)
-        return cls(kind, number, lambda work: method(work, number))
+            return cls(kind, number, method, native)
+        return cls(kind, number, lambda work: method(work, number), native)
 
     def serve(self, queue: Queue) -> bool:
         """Serve one burst, tell the driver once, and re-arm; returns whether more may be left."""
         if self.kind.manual:
             return bool(self.handler(queue))
+        patience = queue.patience()
         queue.disable_notification()
+        path = None if self.native is None else self.native()
+        if path is not None:
+            served = self._serve_natively(queue, path, patience)
+            if served is not None:
+                return served >= NATIVE_BURST or queue.enable_notification()
         taken = self._serve_batch(queue) if self.kind.batch else self._serve_each(queue)
-        return taken == self.kind.burst or queue.enable_notification()
+        return (
+            taken >= self.kind.burst
+            or queue.wait_available(patience)
+            or queue.enable_notification()
+        )
+
+    def _serve_natively(self, queue: Queue, path: DataPath, patience: int) -> int | None:
+        """Have native code serve up to ``NATIVE_BURST`` chains, and return how many it did.
+
+        None when it came to one that is the handler's to serve.
+        """
+        served = 0
+        while served < NATIVE_BURST:
+            taken, left = queue.serve_natively(path, NATIVE_BURST - served, patience)
+            queue.notify()
+            if left:
+                return None
+            if not taken:
+                break
+            served += taken
+        return served
 
     def _serve_batch(self, queue: Queue) -> int:
         batch = queue.pop_batch(self.kind.burst)

@@ -18,15 +18,18 @@ class QueueMemory:
     """What a queue sees of guest memory, and the error that ends it when the driver is wrong.
 
     The window is the largest region of RAM, where nearly all buffers are: ``_window`` is a view of
-    its bytes, from ``_window_start`` up to ``_window_end``.
+    its bytes, from ``_window_start`` up to ``_window_end``, and ``_window_to_read`` the same bytes
+    for reading only.
     """
 
     __slots__ = (
+        "_areas",
         "_breach",
         "_mapped",
         "_window",
         "_window_end",
         "_window_start",
+        "_window_to_read",
         "index",
         "memory",
     )
@@ -38,7 +41,9 @@ class QueueMemory:
         start, length = max(memory.regions, key=itemgetter(1))
         self._window = memory.view(start, length)
         self._window_start, self._window_end = start, start + length
-        self._mapped = [self._window]
+        self._window_to_read = self._window.toreadonly()
+        self._mapped = [self._window, self._window_to_read]
+        self._areas: list[memoryview] = []
 
     def _part(self, name: str, address: int, length: int, alignment: int) -> memoryview:
         """Return the bytes of one area of the queue, after checking where it lies."""
@@ -51,6 +56,7 @@ class QueueMemory:
         except MemoryAccessError as error:
             raise self._error("SPL-04", f"{name}: {error}") from None
         self._mapped.append(view)
+        self._areas.append(view)
         return view
 
     def _words(self, part: memoryview, code: Literal["H", "I"]) -> memoryview:
@@ -89,6 +95,7 @@ class QueueMemory:
         for view in self._mapped:
             view.release()
         self._mapped.clear()
+        self._areas.clear()
 
     def _refuse(self) -> None:
         """Raise again what broke the queue; a queue that was reset just has no chains."""

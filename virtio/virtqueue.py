@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, TypeGuard
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Final
 
+from virtio import engine
 from virtio.batch import ChainBatch
 from virtio.chain import DescriptorChain
 from virtio.errors import DriverError, InternalError
@@ -27,12 +29,18 @@ from virtio.queue_state import QueueLayout as QueueLayout
 from virtio.queue_state import QueueState as QueueState
 from virtio.queue_state import SavedChain as SavedChain
 
+if TYPE_CHECKING:
+    from virtio.native import DataPath, NativeQueue
+
 if sys.byteorder != "little":
     raise ImportError("virtio.virtqueue stores ring fields natively: it needs a little-endian host")
 
 MAX_QUEUE_SIZE: Final = 32768
 MAX_USED_LENGTH: Final = (1 << 32) - 1
 """A used length has 32 bits: of a chain of 2^32 bytes, one less is told (SPL-34)."""
+
+SHORT_WAITS: Final = 4
+"""How many times the polling time a sleep may take for polling instead to seem worth while."""
 
 BULK: Final = 8
 """From how many used entries on it is faster to write them in columns than one by one."""
@@ -44,7 +52,8 @@ class Queue(QueueMemory):
     ``Queue(...)`` gives the form that was negotiated: a :class:`~virtio.split.SplitQueue`, or with
     ``VIRTIO_F_RING_PACKED`` a :class:`~virtio.packed.PackedQueue`. ``features`` is the set of
     negotiated feature bits, ``index`` the number of the queue in its device. ``interrupt`` is what
-    the transport wants called when the driver must be notified.
+    the transport wants called when the driver must be notified, ``poll_ns`` for how long it allows
+    the device to wait for the driver without sleeping.
 
     A new queue is at position 0 of its rings, and writes nothing until it is used. When the driver
     breaks the rules of the ring, taking a chain raises :class:`DriverError`; the queue is then
@@ -56,11 +65,14 @@ class Queue(QueueMemory):
 
     __slots__ = (
         "__weakref__",
+        "_engine",
         "_event_idx",
         "_fence",
+        "_idle_since",
         "_in_order",
         "_indirect",
         "_lean",
+        "_native",
         "_next_avail",
         "_next_used",
         "_outstanding",
@@ -73,6 +85,7 @@ class Queue(QueueMemory):
         "features",
         "interrupt",
         "layout",
+        "poll_ns",
         "size",
     )
 
@@ -99,6 +112,8 @@ class Queue(QueueMemory):
         self.size = layout.size
         self.features = features
         self.interrupt: Callable[[], None] | None = None
+        self.poll_ns = 0
+        self._idle_since = 0
         self._event_idx = bool(features >> VIRTIO_RING_F_EVENT_IDX & 1)
         self._indirect = bool(features >> VIRTIO_RING_F_INDIRECT_DESC & 1)
         self._in_order = bool(features >> VIRTIO_F_IN_ORDER & 1)
@@ -114,6 +129,8 @@ class Queue(QueueMemory):
         # The last batch, while none of its chains has been made: it is out as a whole.
         self._lean: ChainBatch | None = None
         self._stopped = False
+        self._engine = engine.native()
+        self._native: NativeQueue | None = None
         self._fence = make_fence()
         self._map_rings()
 
@@ -174,6 +191,8 @@ class Queue(QueueMemory):
             self._refuse()
             return ChainBatch(self)
         self._spell_out()
+        if not self.has_available():
+            return ChainBatch(self)
         if not self._replay and (batch := self._plain_batch(limit)):
             return batch
         return ChainBatch(self, self.pop_many(limit))
@@ -235,15 +254,26 @@ class Queue(QueueMemory):
         """
         if self._stopped or not (batch or lengths):
             return
-        if self._lean is batch and self._fits(lengths, batch):
+        waits = self._in_order and bool(self._outstanding)
+        if self._lean is batch and not waits and batch.give_back(lengths):
             self._lean = None
-            self.completed += len(batch)
-            self.bytes_read += batch.readable_bytes
-            self.bytes_written += sum(lengths)
-            self._publish(batch.buffer_ids, lengths, (1,) * len(batch))
         else:
             pairs = zip(batch, lengths, strict=True)
             self.add_used_many([(chain, done) for chain, done in pairs if done is not None])
+
+    def serve_natively(self, path: DataPath, limit: int, wait_ns: int = 0) -> tuple[int, bool]:
+        """Have ``path`` serve up to ``limit`` chains without Python, from ring to disk and back.
+
+        Returns how many there were, and whether the next chain is not ordinary and so was left.
+        The driver is not notified. With ``wait_ns`` it waits so long for each chain.
+        """
+        native = None if self._stopped else self._native_side()
+        if native is None:
+            return 0, True
+        self._spell_out()
+        if self._replay or (self._in_order and self._outstanding):
+            return 0, True
+        return native.serve(path, limit, wait_ns)
 
     # Notifications
 
@@ -270,11 +300,28 @@ class Queue(QueueMemory):
             return False
         self._request_notification()
         self._fence()
-        return self.has_available()
+        if self.has_available():
+            return True
+        if self.poll_ns:
+            self._idle_since = monotonic_ns()
+        return False
 
     def has_available(self) -> bool:
         """Tell whether there are chains that the driver made available and nobody took yet."""
         return not self._stopped and (bool(self._replay) or self._has_available())
+
+    def patience(self) -> int:
+        """Return for how many nanoseconds it pays to wait for the next chain on the processor.
+
+        That is ``poll_ns`` when the last wait for a notification was a short one, and else 0.
+        """
+        paid = self.poll_ns and monotonic_ns() - self._idle_since < SHORT_WAITS * self.poll_ns
+        return self.poll_ns if paid else 0
+
+    def wait_available(self, wait_ns: int) -> bool:
+        """Wait for a chain on the processor, others' Python running meanwhile; native code only."""
+        native = self._native_side() if wait_ns and not self._stopped else None
+        return native is not None and native.wait_available(wait_ns)
 
     def disable_notification(self) -> None:
         """Tell the driver that it need not notify; a hint only."""
@@ -292,6 +339,9 @@ class Queue(QueueMemory):
         self._breach = None
         self._unsignalled = 0
         self._lean = None
+        if self._native is not None:
+            self._native.close()
+            self._native = None
         for chain in self._outstanding:
             chain.release_views()
         self._outstanding.clear()
@@ -378,11 +428,27 @@ class Queue(QueueMemory):
 
     # Batches
 
+    def _native_side(self) -> NativeQueue | None:
+        """Return the rings as native code sees them, opened at first use; None for Python alone."""
+        if self._native is None and self._engine is not None:
+            self._native = self._engine.NativeQueue(
+                self,
+                self._areas,
+                packed=bool(self.features >> VIRTIO_F_RING_PACKED & 1),
+                indirect=self._indirect,
+                event_idx=self._event_idx,
+            )
+        return self._native
+
     def _plain_batch(self, limit: int) -> ChainBatch:
         """Take up to ``limit`` plain chains as a batch that is out as a whole."""
-        batch = ChainBatch(self)
-        while len(batch) < limit and self._take_plain(batch, limit - len(batch)):
-            pass
+        native = self._native_side()
+        if native is not None:
+            batch: ChainBatch = native.take_plain(limit)
+        else:
+            batch = ChainBatch(self)
+            while len(batch) < limit and self._take_plain(batch, limit - len(batch)):
+                pass
         if batch:
             self._lean = batch
         return batch
@@ -397,14 +463,12 @@ class Queue(QueueMemory):
         self._lean = None
         self._outstanding.update(dict.fromkeys(chains))
 
-    def _fits(self, lengths: Sequence[int | None], batch: ChainBatch) -> TypeGuard[Sequence[int]]:
-        """Whether a lean batch can go back whole: nothing is held, wrong, or waits for its turn."""
-        if self._in_order and self._outstanding:
-            return False
-        for length, room in zip(lengths, batch.writable_lengths, strict=True):
-            if length is None or not 0 <= length <= room:
-                return False
-        return True
+    def _publish_batch(self, batch: ChainBatch, lengths: Sequence[int]) -> None:
+        """Give a lean batch back whole, its lengths being checked."""
+        self.completed += len(batch)
+        self.bytes_read += batch.readable_bytes
+        self.bytes_written += sum(lengths)
+        self._publish(batch.buffer_ids, lengths, (1,) * len(batch))
 
     # Giving back
 

@@ -140,6 +140,11 @@ class RawDisk(Resource):
         self.size_bytes = size - rest
         return self.size_bytes
 
+    @property
+    def raw_fd(self) -> int:
+        """The image itself."""
+        return self._fd
+
     def readv(self, views: Sequence[memoryview], offset: int) -> None:
         """Fill the views; an image that was cut off meanwhile is an I/O error (``BLK-13``)."""
         self._move(os.preadv, views, offset)

@@ -23,12 +23,15 @@ def move_all(mover: Mover, fd: int, views: Sequence[memoryview], offset: int) ->
 
     Raises :class:`OSError` with ``EIO`` where the file ends too early.
     """
-    while views:
+    left = sum(map(len, views))
+    while left:
         moved = mover(fd, views[:IOV_MAX], offset)
         if moved == 0:
             raise OSError(errno.EIO, f"the file ends at byte {offset}, before its capacity")
-        offset += moved
-        views = split(views, moved)[1]
+        left -= moved
+        if left:
+            offset += moved
+            views = split(views, moved)[1]
 
 
 def extents(fd: int, size_bytes: int) -> Iterator[tuple[int, int]]:

@@ -23,7 +23,10 @@ from tests.fuzz.targets import TARGETS, load_target
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 # The guard finds what hangs, in processor time; libFuzzer's time is the wall's, so it is generous.
-LIMITS = ("-timeout=600", "-rss_limit_mb=1024", "-max_len=4096", "-print_final_stats=1")
+LIMITS = (
+    *("-timeout=600", "-report_slow_units=600", "-rss_limit_mb=1024", "-max_len=4096"),
+    "-print_final_stats=1",
+)
 EXCEPTION = re.compile(r"=== Uncaught Python exception: ===\n(.*?)\n==", re.DOTALL)
 
 

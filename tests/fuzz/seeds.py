@@ -135,6 +135,49 @@ def block_seeds() -> Iterator[tuple[str, bytes]]:
             yield f"{name}-{set_up[0]}-{set_up[1]}", struct.pack("<BBHB", *set_up) + script + body
 
 
+# Both engines
+
+
+def engine_seeds() -> Iterator[tuple[str, bytes]]:
+    """Reads and writes in both forms of the ring, direct and indirect, and what is not ordinary."""
+    kinds = {"in": (0, 2), "out": (1, 0), "flush": (4, 0), "far": (0, 2)}
+    for form, flags in (("split", 0), ("packed", 1)):
+        for name, (kind, write) in kinds.items():
+            sector = 1 << 40 if name == "far" else 2
+            header = struct.pack("<IIQ", kind, 0, sector)
+            parts = [(0x500, 16, 0), (0x600, 1024, write), (0xF00, 1, 2)]
+            for indirect in (False, True):
+                ring, table = _chain_of(parts, packed=bool(flags), indirect=indirect)
+                for more, start in ((0x0E, 0), (0x06, 5)):
+                    body = ring.ljust(0x400, b"\0") + table.ljust(0x100, b"\0") + header
+                    set_up = struct.pack("<BBHH", flags | more, 3, start if not flags else 0, 1)
+                    kind_of = "indirect" if indirect else "direct"
+                    yield f"{form}-{name}-{kind_of}-{more}", set_up + body
+
+
+def _chain_of(
+    parts: list[tuple[int, int, int]], *, packed: bool, indirect: bool
+) -> tuple[bytes, bytes]:
+    """Return a ring that holds one chain, in several places, and the indirect table at 0x400."""
+    last = len(parts) - 1
+    if indirect and packed:
+        table = b"".join(struct.pack("<QIHH", *one[:2], 0, one[2]) for one in parts)
+        return struct.pack("<QIHH", 0x400, len(table), 7, 4 | 0x80), table
+    if packed:
+        flags = [one[2] | (at < last) | 0x80 for at, one in enumerate(parts)]
+        ring = [
+            struct.pack("<QIHH", *one[:2], 7, flag) for one, flag in zip(parts, flags, strict=True)
+        ]
+        return b"".join(ring), b""
+    table = b"".join(
+        struct.pack("<QIHH", *one[:2], one[2] | (at < last), at + 1) for at, one in enumerate(parts)
+    )
+    heads = struct.pack("<HH8H", 0, 1, *[0] * 8)
+    if indirect:
+        return struct.pack("<QIHH", 0x400, len(table), 4, 0).ljust(0x200, b"\0") + heads, table
+    return table.ljust(0x200, b"\0") + heads, b""
+
+
 # Console
 
 
@@ -246,6 +289,7 @@ SEEDS = {
     "bzimage": bzimage_seeds,
     "console_ports": console_seeds,
     "elf": elf_seeds,
+    "engines": engine_seeds,
     "mmio_registers": mmio_seeds,
     "packed_ring": packed_seeds,
     "payload": payload_seeds,

@@ -339,6 +339,7 @@ class Recorder:
         self.words[key] = value
 
 
+@pytest.mark.usefixtures("python_engine")
 @pytest.mark.spec("SPL-32", "SPL-33")
 def test_the_index_is_the_only_store_that_shows_a_large_batch(
     monkeypatch: pytest.MonkeyPatch,
@@ -354,6 +355,7 @@ def test_the_index_is_the_only_store_that_shows_a_large_batch(
     assert len(driver.collect()) == 12
 
 
+@pytest.mark.usefixtures("python_engine")
 @pytest.mark.spec("PKD-07", "PKD-21")
 @pytest.mark.parametrize("turn", [0, 1, 5, 15])
 def test_the_flags_of_the_first_entry_are_stored_last_in_a_large_batch(

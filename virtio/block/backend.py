@@ -10,7 +10,8 @@ class BlockBackend(Protocol):
     """A medium of fixed size. Offsets and lengths are bytes; ranges are checked by the caller.
 
     Every method does all that it is asked, or raises :class:`OSError`; none returns early with a
-    part done.
+    part done. A backend with an attribute ``raw_fd`` says that this file is the medium byte for
+    byte: native code then reads and writes it in place, instead of :meth:`readv`, :meth:`writev`.
     """
 
     @property

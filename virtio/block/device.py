@@ -6,8 +6,9 @@ import errno
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from virtio import engine
 from virtio.block.backend import SECTOR_BYTES, BlockBackend
 from virtio.block.ranges import (
     VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
@@ -38,6 +39,7 @@ from virtio.rate import TokenBucket
 if TYPE_CHECKING:
     from virtio.chain import DescriptorChain
     from virtio.device import TimerHandle
+    from virtio.native import DataPath
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ SERIAL_BYTES: Final = 20
 PAGE_BYTES: Final = 4096
 BLOCK_SIZES: Final = (512, 1024, 2048, 4096)
 MAX_QUEUES: Final = 64
+
+Work = TypeVar("Work", Request, Transfer)
 
 CHANGING_TYPES: Final = frozenset(
     (
@@ -133,18 +137,26 @@ class Block(Device):
             VIRTIO_BLK_T_WRITE_ZEROES: self._write_zeroes,
         }
 
-    @queue(size=QUEUE_SIZE, count="num_queues", multiqueue=VIRTIO_BLK_F_MQ, burst=16)
+    @queue(
+        size=QUEUE_SIZE,
+        count="num_queues",
+        multiqueue=VIRTIO_BLK_F_MQ,
+        burst=64,
+        native="_data_path",
+    )
     def requestq(self, chain: DescriptorChain, number: int) -> int | None:
         """Serve one request; the data of a large one goes on in steps between other work."""
         request = Request.parse(chain, number)
         if isinstance(request, int):
             return request
-        return self._answer(request, lambda: self._start(request))
+        return self._answer(request, self._start, request)
 
-    def _answer(self, request: Request, work: Callable[[], int | None]) -> int | None:
+    def _answer(
+        self, request: Request, work: Callable[[Work], int | None], argument: Work
+    ) -> int | None:
         """Do the work, or a step of it; returns the used length once there is a status."""
         try:
-            written = work()
+            written = work(argument)
         except Refused as refusal:
             logger.debug("block %s: %s", self.serial, str(refusal))
             return request.finish(refusal.status, 0)
@@ -164,6 +176,15 @@ class Block(Device):
         return operation(request)
 
     # Data
+
+    def _data_path(self) -> DataPath | None:
+        """Return the native way to read and write, where the medium is a plain file."""
+        fd, native = getattr(self.backend, "raw_fd", None), engine.native()
+        if fd is None or native is None:
+            return None
+        writable = not (self.backend.read_only or self.write_through)
+        path: DataPath = native.block_path(fd, sectors=self.capacity, writable=writable)
+        return path
 
     def _read(self, request: Request) -> int | None:
         views, length = request.chain.writable, request.data_in_bytes
@@ -208,7 +229,7 @@ class Block(Device):
         if not self._transfers:
             return
         transfer = self._transfers.popleft()
-        length = self._answer(transfer.request, lambda: self._advance(transfer))
+        length = self._answer(transfer.request, self._advance, transfer)
         if length is None:
             self._transfers.append(transfer)
         else:

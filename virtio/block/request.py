@@ -124,6 +124,10 @@ class Transfer:
 
     def step(self) -> bool:
         """Move the next part; returns whether it was the last."""
+        if 0 < self.left <= STEP_BYTES:  # nearly all requests
+            self.move(self.views, self.offset)
+            self.views, self.left = (), 0
+            return True
         part, rest = split(self.views, STEP_BYTES)
         length = min(self.left, STEP_BYTES)
         if length:

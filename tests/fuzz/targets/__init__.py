@@ -14,6 +14,7 @@ TARGETS = (
     "bzimage",
     "console_ports",
     "elf",
+    "engines",
     "mmio_registers",
     "packed_ring",
     "payload",

@@ -1,0 +1,202 @@
+"""The native side of a queue: ``native.c`` over the same rings, at the same positions.
+
+Importing it raises ``ImportError`` where the C part was not built; :mod:`virtio.engine` chooses.
+"""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections.abc import Sequence
+from struct import Struct
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from virtio._native import ffi, lib
+from virtio.batch import ChainBatch
+from virtio.chain import DescriptorChain
+from virtio.rate import TokenBucket
+
+if TYPE_CHECKING:
+    from virtio.virtqueue import Queue
+
+logger = logging.getLogger(__name__)
+
+_PLAIN: Final = Struct("<QIHHH6x")
+assert _PLAIN.size == ffi.sizeof("struct plain")
+assert array("I").itemsize == ffi.sizeof("uint32_t")
+
+
+class NativeBatch(ChainBatch):
+    """A batch whose columns stay in C until somebody asks for them."""
+
+    __slots__ = ("_count", "_plain")
+
+    def __init__(self, queue: Queue, plain: Any, count: int) -> None:
+        super().__init__(queue)
+        self._plain = plain
+        self._count = count
+
+    @property
+    def writable_lengths(self) -> list[int]:
+        """How many bytes of each chain the device may write."""
+        if self._chains is None and self._rooms is None:
+            rooms = array("I", bytes(4 * self._count))
+            lib.get_rooms(self._plain, self._count, ffi.from_buffer("uint32_t[]", rooms))
+            self._rooms = rooms.tolist()
+        return super().writable_lengths
+
+    @property
+    def readable_lengths(self) -> list[int]:
+        """How many bytes of each chain the device may read."""
+        self._unpack()
+        return super().readable_lengths
+
+    @property
+    def readable_bytes(self) -> int:
+        """How many bytes the device may read, in all chains together."""
+        self._unpack()
+        return super().readable_bytes
+
+    def make_chains(self) -> list[DescriptorChain]:
+        """Return the chains; they are made now, unless they exist."""
+        self._unpack()
+        return super().make_chains()
+
+    def give_back(self, lengths: Sequence[int | None]) -> bool:
+        """Give all chains back at once, if that is possible; see the base class."""
+        if len(lengths) != self._count:
+            return super().give_back(lengths)
+        try:
+            column = array("I", cast(Sequence[int], lengths))  # which refuses None
+        except (TypeError, OverflowError):
+            return False
+        native = self._queue._native
+        buffer = ffi.from_buffer("uint32_t[]", column)
+        return native is not None and native.publish(self._plain, buffer, self._count)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _unpack(self) -> None:
+        if self._chains is None and not self.heads:
+            rows = _PLAIN.iter_unpack(ffi.buffer(self._plain, self._count * _PLAIN.size))
+            for address, length, flags, head, buffer_id in rows:
+                self.descriptors.append((address, length, flags))
+                self.heads.append(head)
+                self.buffer_ids.append(buffer_id)
+
+
+class DataPath:
+    """What serves ordinary chains of a device without Python: one of the kinds of ``native.c``."""
+
+    __slots__ = ("device",)
+
+    def __init__(self, kind: int) -> None:
+        self.device = ffi.new("struct device *")
+        self.device.kind = kind
+
+
+def block_path(fd: int, *, sectors: int, writable: bool) -> DataPath:
+    """Return what reads and writes ``fd``, which is the disk byte for byte.
+
+    ``writable`` says whether a write is done when it is written, with nothing to do after it.
+    """
+    path = DataPath(lib.BLOCK)
+    path.device.fd, path.device.sectors, path.device.writable = fd, sectors, writable
+    return path
+
+
+def entropy_path() -> DataPath:
+    """Return what fills buffers from the kernel's random generator, as :class:`Entropy` does."""
+    return DataPath(lib.ENTROPY)
+
+
+class NativeQueue:
+    """The rings of one queue as C sees them, until :meth:`close`.
+
+    The positions stay the queue's: they are copied in before a call and out after it.
+    """
+
+    __slots__ = ("_buffers", "_log", "_owner", "_served", "_struct")
+
+    def __init__(
+        self,
+        owner: Queue,
+        areas: Sequence[memoryview],
+        *,
+        packed: bool,
+        indirect: bool,
+        event_idx: bool,
+    ) -> None:
+        self._owner = owner
+        self._struct = struct = ffi.new("struct queue *")
+        self._served = ffi.new("struct served *")
+        self._log = TokenBucket(1, 10)
+        self._buffers = [ffi.from_buffer("uint8_t[]", area) for area in areas]
+        struct.descriptors, struct.driver, struct.device = self._buffers
+        struct.size, struct.packed = owner.size, packed
+        struct.indirect, struct.event_idx = indirect, event_idx
+        regions = owner.memory.regions[: lib.MAX_REGIONS]
+        struct.regions = len(regions)
+        for place, (start, length) in zip(struct.region, regions, strict=False):
+            host = ffi.from_buffer("uint8_t[]", owner.memory.view(start, length))
+            self._buffers.append(host)
+            place.start, place.end, place.host = start, start + length, host
+
+    def close(self) -> None:
+        """Let go of guest memory, and of what the host holds for the queue."""
+        lib.close_queue(self._struct)
+        for buffer in self._buffers:
+            ffi.release(buffer)
+        self._buffers.clear()
+
+    def take_plain(self, limit: int) -> NativeBatch:
+        """Take up to ``limit`` chains of one descriptor each, as :meth:`Queue.pop_batch` does."""
+        owner, struct = self._owner, self._struct
+        limit = min(limit, owner.size)
+        plain = ffi.new("struct plain[]", limit)
+        struct.next_avail, struct.next_used = owner._next_avail, owner._next_used
+        count = lib.take_plain(struct, plain, limit)
+        owner._next_avail = struct.next_avail
+        return NativeBatch(owner, plain, count)
+
+    def publish(self, plain: Any, lengths: Any, count: int) -> bool:
+        """Give a batch back; returns whether the lengths fitted, for otherwise nothing is done."""
+        owner, struct, served = self._owner, self._struct, self._served
+        struct.next_used = owner._next_used
+        if not lib.publish_plain(struct, plain, lengths, count, served):
+            return False
+        owner._next_used = struct.next_used
+        self._count()
+        return True
+
+    def serve(self, path: DataPath, limit: int, wait_ns: int) -> tuple[int, bool]:
+        """Serve up to ``limit`` chains; returns how many, and whether the next is Python's.
+
+        With ``wait_ns`` it waits so long for each, on the processor, before it gives up.
+        """
+        owner, struct, served = self._owner, self._struct, self._served
+        struct.next_avail, struct.next_used = owner._next_avail, owner._next_used
+        lib.serve(struct, path.device, limit, wait_ns, served)
+        owner._next_avail, owner._next_used = struct.next_avail, struct.next_used
+        chains, left, failed = served.chains, bool(served.left), served.failed
+        self._count()
+        if failed and self._log.take(1):
+            logger.warning("queue %d: the host could not do %d reads", owner.index, failed)
+        return chains, left
+
+    def wait_available(self, wait_ns: int) -> bool:
+        """Wait for a chain on the processor, without the interpreter's lock."""
+        struct = self._struct
+        struct.next_avail = self._owner._next_avail
+        return bool(lib.wait_available(struct, wait_ns))
+
+    def _count(self) -> None:
+        """Add what a call has counted, and clear it for the next one."""
+        owner, served = self._owner, self._served
+        owner.completed += served.chains
+        owner.bytes_read += served.bytes_read
+        owner.bytes_written += served.bytes_written
+        owner._unsignalled += served.entries
+        served.chains = served.bytes_read = served.bytes_written = 0
+        served.entries = served.failed = served.left = 0

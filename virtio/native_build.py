@@ -1,0 +1,45 @@
+"""Builds ``virtio._native`` from ``native.c``, when the package is installed: see ``setup.py``."""
+
+from pathlib import Path
+
+from cffi import FFI
+
+ffi = FFI()
+ffi.cdef(
+    """
+    struct uring;
+    struct region { uint64_t start, end; uint8_t *host; };
+    struct queue {
+        uint8_t *descriptors, *driver, *device;
+        uint32_t size, regions;
+        uint8_t packed, event_idx, indirect;
+        uint32_t next_avail, next_used;
+        struct region region[4];
+        struct uring *uring;
+    };
+    struct plain { uint64_t address; uint32_t length; uint16_t flags, head, id; };
+    struct served {
+        uint64_t chains, bytes_read, bytes_written;
+        uint32_t entries, failed;
+        uint8_t left;
+    };
+    struct device { int kind; int fd; uint8_t writable; uint64_t sectors; };
+
+    static const int BLOCK, ENTROPY, MAX_REGIONS;
+
+    void fence(void);
+    void close_queue(struct queue *queue);
+    int wait_available(const struct queue *queue, uint64_t wait_ns);
+    uint32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit);
+    void get_rooms(const struct plain *plain, uint32_t count, uint32_t *rooms);
+    int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t *lengths,
+                      uint32_t count, struct served *served);
+    void serve(struct queue *queue, const struct device *device, uint32_t limit,
+               uint64_t wait_ns, struct served *served);
+    """
+)
+ffi.set_source(
+    "virtio._native",
+    Path(__file__).with_name("native.c").read_text(),
+    extra_compile_args=["-O2", "-Wall", "-Wextra", "-fno-strict-aliasing"],
+)
