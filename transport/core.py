@@ -41,8 +41,9 @@ class VirtioTransport:
 
     ``loop`` is the machine's event loop, which takes calls from any thread. ``notify_fds`` holds an
     eventfd per queue: whoever adds to one notifies the device, and the machine calls
-    :meth:`handle_notify` when it can be read. Raises :class:`ConfigurationError` for a device whose
-    features or queue sizes are impossible.
+    :meth:`handle_notify` when it can be read. ``poll_us`` is how many microseconds that call may
+    wait for the next request, where ``loop`` serves nobody else. Raises
+    :class:`ConfigurationError` for a device whose features or queue sizes are impossible.
 
     Two locks. ``_registers`` guards what registers show and is held for moments; it never waits for
     a device. ``_work`` is held while device code runs, and so by whatever must not meet running
@@ -58,8 +59,10 @@ class VirtioTransport:
         loop: EventLoop,
         *,
         name: str = "",
+        poll_us: int = 0,
     ) -> None:
         self.device = device
+        self._poll_ns = poll_us * 1000
         self.memory = memory
         self.name = name or type(device).__name__
         self.report = Reporter(self.name)
@@ -231,13 +234,17 @@ class VirtioTransport:
                 self._install(slot, queue)
 
     def _install(self, slot: QueueSlot, queue: Queue) -> None:
-        queue.interrupt = self.interrupts.notify_used
+        self._connect(queue)
         with self._registers:
             slot.queue = queue
             slot.ready = True
         if self._runner.live:
             self._guard(None, self.device.enable_queue, slot.index, queue)
             self._runner.serve_soon(slot)
+
+    def _connect(self, queue: Queue) -> None:
+        queue.interrupt = self.interrupts.notify_used
+        queue.poll_ns = self._poll_ns
 
     def disable_queue(self, slot: QueueSlot) -> None:
         """Disable a queue; after it nothing touches its rings or buffers (``MMIO-16``)."""
@@ -377,4 +384,4 @@ class VirtioTransport:
         for slot, saved in zip(self.slots, state.queues, strict=True):
             slot.restore(saved, self.memory)
             if slot.queue is not None:
-                slot.queue.interrupt = self.interrupts.notify_used
+                self._connect(slot.queue)

@@ -46,8 +46,9 @@ class VirtioMmio(VirtioTransport):
         loop: EventLoop,
         *,
         name: str = "",
+        poll_us: int = 0,
     ) -> None:
-        super().__init__(device, memory, line, loop, name=name)
+        super().__init__(device, memory, line, loop, name=name, poll_us=poll_us)
         self._readable: dict[int, Callable[[], int]] = {
             0x000: lambda: MAGIC,
             0x004: lambda: VERSION,

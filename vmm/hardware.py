@@ -18,8 +18,8 @@ from vmm.bus import Bus
 from vmm.config import MachineConfig
 from vmm.disk import RawDisk
 from vmm.interrupt import IrqfdLine
+from vmm.io_thread import IoThread
 from vmm.kvm.system import KVM_CAP_MAX_VCPUS, Kvm
-from vmm.loop import EventLoop
 from vmm.memory import GuestRam
 from vmm.overlay import OverlayDisk
 from vmm.x86 import platform
@@ -33,7 +33,8 @@ HVC: Final = "hvc0"
 class Hardware:
     """Opens, on ``resources``, all that ``config`` asks for except the vCPUs.
 
-    ``loop`` serves the devices; ``events`` are the platform's ways to tell of the guest's end.
+    ``main`` serves the devices that have no thread of their own; ``events`` are the platform's ways
+    to tell of the guest's end.
     ``memory``, a file, and ``disks`` are what a snapshot goes on with; the disks are closed with
     the hardware. ``windows`` are the places of all virtio devices, the spare ones at the end;
     ``channels`` the ports of the virtio console by name, its first one as ``HVC``.
@@ -42,7 +43,7 @@ class Hardware:
     def __init__(
         self,
         config: MachineConfig,
-        loop: EventLoop,
+        main: IoThread,
         events: platform.GuestEvents,
         resources: ExitStack,
         *,
@@ -51,7 +52,8 @@ class Hardware:
     ) -> None:
         # A stack of its own, as devices that are plugged in later go onto it too.
         self._resources = resources = resources.enter_context(ExitStack())
-        self._loop = loop
+        self._main = main
+        self._io_threads: list[IoThread] = []
         self._config = config
         self.kvm = resources.enter_context(Kvm())
         self._check_cpus(config.cpus)
@@ -87,6 +89,16 @@ class Hardware:
         name = f"{kind}{number}"
         slot.transport = self._attach(name, _with_ring_features(device, self._config), window)
         return window
+
+    def start_io(self) -> None:
+        """Let the devices be served that have a thread of their own."""
+        for thread in self._io_threads:
+            thread.start()
+
+    def stop_io(self) -> None:
+        """Serve them no more, for good."""
+        for thread in self._io_threads:
+            thread.stop()
 
     @property
     def plugged(self) -> bool:
@@ -126,15 +138,28 @@ class Hardware:
 
     def _attach(self, name: str, device: VirtioDevice, window: VirtioMmioWindow) -> VirtioMmio:
         line = self._line(window.irq)
+        thread = self._io_thread(name, device)
+        poll_us = 0 if thread is self._main else self._config.poll_us
         transport = self._resources.enter_context(
-            VirtioMmio(device, self.ram, line, self._loop, name=name)
+            VirtioMmio(device, self.ram, line, thread.loop, name=name, poll_us=poll_us)
         )
         notify = window.address + VirtioMmio.QUEUE_NOTIFY
         for queue, eventfd in enumerate(transport.notify_fds):
             self.vm.attach_ioeventfd(eventfd, notify, 4, queue)
-            self._loop.add_reader(eventfd, partial(transport.handle_notify, queue))
+            thread.loop.add_reader(eventfd, partial(transport.handle_notify, queue))
         self.transports.append(transport)
         return transport
+
+    def _io_thread(self, name: str, device: VirtioDevice) -> IoThread:
+        """Return the thread that serves a device; one of its own starts when the main one has."""
+        policy = self._config.io_threads
+        if policy == "shared" or (policy == "disks" and not isinstance(device, Block)):
+            return self._main
+        thread = self._resources.enter_context(IoThread(name, self._main.on_error))
+        self._io_threads.append(thread)
+        if self._main.started:
+            thread.start()
+        return thread
 
 
 def _open_disks(config: MachineConfig, resources: ExitStack) -> list[MachineDisk]:

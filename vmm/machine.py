@@ -1,11 +1,11 @@
 """The machine: its life from boot to the end, over the hardware and the verdict.
 
-Threads: one per vCPU, and one for the event loop, which serves all devices. Whoever calls
-:meth:`Machine.wait` only waits.
+Threads: one per vCPU, one for the event loop, and one for each disk or device whose requests are
+not to hold up the others (``MachineConfig.io_threads``). Whoever calls :meth:`Machine.wait` only
+waits.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,8 +22,8 @@ from vmm.guest import boot_source
 from vmm.guest_console import GuestConsole
 from vmm.halt_watch import HaltWatch
 from vmm.hardware import HVC, Hardware
+from vmm.io_thread import IoThread
 from vmm.kvm.vcpu import Vcpu
-from vmm.loop import EventLoop
 from vmm.snapshot import MachineState, Snapshot
 from vmm.snapshot.disks import continue_disks, freeze
 from vmm.stats import Statistics
@@ -82,12 +82,10 @@ class Machine:
 
     def __enter__(self) -> Self:
         with ExitStack() as resources:
-            self.loop = resources.enter_context(EventLoop(self._loop_failed))
+            self._main = resources.enter_context(IoThread("event-loop", self._loop_failed))
+            self.loop = self._main.loop
             self._verdict = Verdict(self.loop.call_later)
             self.hardware = self._open_hardware(resources)
-            self._loop_thread = threading.Thread(
-                target=self.loop.run, name="event-loop", daemon=True
-            )
             if self._origin is not None:
                 self._take_over(self._origin.state, resources)
             self._resources = resources.pop_all()
@@ -128,11 +126,12 @@ class Machine:
 
     def resume(self) -> None:
         """Let a restored or paused machine run; harmless for one that runs."""
-        if self._loop_thread.ident is None:
+        if not self._main.started:
             # The guest first: it runs while the rest is set in motion, and its kicks wait.
             for thread in self.threads:
                 thread.start()
-            self._loop_thread.start()
+            self._main.start()
+            self.hardware.start_io()
             HaltWatch(self.loop, self.threads, self._guest_halted).start()
             if self._attendant is not None:
                 self._attendant.start(restored=self._origin is not None)
@@ -175,7 +174,7 @@ class Machine:
         Raises :class:`ConfigurationError` for a machine that has none. In a restored guest the
         agent has set the clock and reseeded the random generator before anybody else speaks to it.
         """
-        if self._attendant is None or self._loop_thread.ident is None:
+        if self._attendant is None or not self._main.started:
             raise ConfigurationError("no agent runs in this machine: see MachineConfig.agent")
         return self._attendant.agent
 
@@ -237,12 +236,12 @@ class Machine:
     def _open_hardware(self, resources: ExitStack) -> Hardware:
         events = self._guest_events()
         if self._origin is None:
-            return Hardware(self.config, self.loop, events, resources)
+            return Hardware(self.config, self._main, events, resources)
         disks = continue_disks(self.config, self._origin.disks)
         for disk in disks:
             resources.enter_context(disk)
         return Hardware(
-            self.config, self.loop, events, resources, memory=self._origin.memory, disks=disks
+            self.config, self._main, events, resources, memory=self._origin.memory, disks=disks
         )
 
     def _take_over(self, state: MachineState, resources: ExitStack) -> None:
@@ -308,9 +307,8 @@ class Machine:
     def _stop_threads(self) -> None:
         for thread in self.threads:
             thread.stop()
-        if self._loop_thread.ident is not None:
-            self.loop.stop()
-            self._loop_thread.join()
+        self._main.stop()
+        self.hardware.stop_io()
         if self._attendant is not None:
             self._attendant.join()
         self.console.close()

@@ -153,6 +153,9 @@ def test_reader_that_goes_away_ends_the_run(kernel: MakeKernel) -> None:
         (["--kernel", "KERNEL", "--cmdline", "a\nb"], r"character '\\n'"),
         (["--kernel", "KERNEL", "--frobnicate"], r"unrecognized arguments"),
         (["--kernel", "KERNEL", "--boot", "bios"], r"choose from"),
+        (["--kernel", "KERNEL", "--engine", "steam"], r"choose from"),
+        (["--kernel", "KERNEL", "--io-threads", "many"], r"choose from"),
+        (["--kernel", "KERNEL", "--poll", "1001"], r"0 to 1000"),
         (["--kernel", "KERNEL", "--cmdline", "x" * 4000], r"command line.*2047"),
         (["--kernel", "KERNEL", "--memory", "4M"], r"KERNEL|memory|RAM"),
     ],
@@ -218,6 +221,7 @@ def test_doctor_says_that_this_host_can_run_guests() -> None:
 
     assert done.returncode == 0
     assert done.stdout.endswith(b"this host can run guests\n")
+    assert re.search(rb"^rings: +served by the (native|python) engine$", done.stdout, re.MULTILINE)
 
 
 def test_initramfs_is_made_from_the_command_line(tmp_path: Path) -> None:

@@ -135,12 +135,12 @@ def working_thread() -> Iterator[None]:
         thread.join()
 
 
-def go_live() -> bytes:
-    """Take the device to DRIVER_OK as VIRTIO 1.4 "Device Initialization" says, with one queue."""
+def go_live(window: int = WINDOW) -> bytes:
+    """Take a device to DRIVER_OK as VIRTIO 1.4 "Device Initialization" says, with one queue."""
     steps = [(STATUS, 0), (STATUS, 1), (STATUS, 3), (0x24, 1), (0x20, 1), (STATUS, 11)]
     steps += [(0x30, 0), (0x38, 16), (0x80, RINGS), (0x90, RINGS + 0x1000), (0xA0, RINGS + 0x2000)]
     steps += [(0x44, 1), (STATUS, 15)]
-    return b"".join(bare.store32(WINDOW + register, value) for register, value in steps)
+    return b"".join(bare.store32(window + register, value) for register, value in steps)
 
 
 def kick(count: int = KICKS) -> float:

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 
+from virtio.engine import current
 from virtio.errors import Error
 from vmm.ending import STATUS_HOST
 from vmm.kvm.system import KVM_API_VERSION, KVM_CAP_MAX_VCPUS, Kvm
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Print the findings, and return 0 when guests can run here, else 125."""
     usable = _print_kvm()
+    print(f"rings:  served by the {current()} engine")
     for line in _image_lines():
         print(line)
     print("this host can run guests" if usable else "this host cannot run guests as it is")

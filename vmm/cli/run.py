@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from virtio.engine import ENGINES, use
 from virtio.errors import ConfigurationError
 from vmm.agent import AgentLostError, CommandTimeoutError, GuestFileNotFoundError
 from vmm.cli.interruption import Interruption
@@ -38,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("exit", "restart"),
         default="exit",
         help="what to do when the guest reboots (default: exit, with status 120)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        help="what serves the rings (default: native, where it was built)",
     )
     parser.add_argument("--stats", action="store_true", help="print counts at the end")
     parser.add_argument(
@@ -83,6 +89,19 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="have our agent in the guest, as its first process or beside that",
     )
+    add(
+        "--io-threads",
+        choices=("shared", "disks", "devices"),
+        default="disks",
+        help="what is served by a thread of its own",
+    )
+    add(
+        "--poll",
+        type=int,
+        metavar="MICROSECONDS",
+        help="how long such a thread waits on the processor before it sleeps (default: 50, or 0"
+        " on one processor)",
+    )
     add("--timeout", type=float, metavar="SECONDS", help="end a guest that has not ended by then")
 
 
@@ -109,7 +128,10 @@ def machine_config(options: argparse.Namespace, progress: Progress) -> MachineCo
         rng=options.rng,
         console=options.console,
         agent=options.agent,
+        io_threads=options.io_threads,
     )
+    if options.poll is not None:
+        config = replace(config, poll_us=options.poll)
     if config.kernel is None and not config.disks:
         config = replace(config, disks=(DiskConfig(str(demo_disk(progress)), volatile=True),))
     return config
@@ -117,6 +139,8 @@ def machine_config(options: argparse.Namespace, progress: Progress) -> MachineCo
 
 def execute(options: argparse.Namespace) -> int:
     """Run the guest, again after each reboot if asked for, and return the exit status."""
+    if options.engine is not None:
+        use(options.engine)
     interruption = Interruption()
     with ExitStack() as stack:
         start = _start_of(options, stack)
