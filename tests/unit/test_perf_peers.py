@@ -87,16 +87,14 @@ def test_ratio_is_of_medians_to_the_best_other() -> None:
 
     assert row.microseconds == {"ours": 1.5, "slow": 6.0, "fast": 1.0}
     assert row.kicks == {"ours": 1.0, "slow": 1.0, "fast": 0.5}
-    assert row.ratio == 1.5
+    assert row.ratios == {"ours": 1.5}
 
 
 def test_alone_there_is_no_ratio() -> None:
     [row] = compare({"ours": [[Measurement(READ, 3000.0, 1.0)]]}, [OURS], tsc_khz=1_000_000)
 
-    assert row.ratio is None
-    assert table([row]).splitlines()[1].split() == (
-        ["blk-read", "4K", "qd32", "3.0", "/", "1.00", "-"]
-    )
+    assert row.ratios == {}
+    assert table([row]).splitlines()[1].split() == (["blk-read", "4K", "qd32", "3.0", "/", "1.00"])
 
 
 def test_workload_that_one_lacks_stays_in_the_table() -> None:
@@ -105,7 +103,7 @@ def test_workload_that_one_lacks_stays_in_the_table() -> None:
     rows = compare(rounds, [OURS, FAST], tsc_khz=1000)
 
     assert [row.name for row in rows] == ["blk-read 4K qd32", "blk-read 4K qd1"]
-    assert table(rows).count(" -") == 4
+    assert table(rows).count(" -") == 2
 
 
 def test_stored_form_is_rounded_and_has_the_host() -> None:
@@ -118,7 +116,7 @@ def test_stored_form_is_rounded_and_has_the_host() -> None:
                 "name": "blk-read 4K qd32",
                 "microseconds": {"ours": 0.333},
                 "kicks": {"ours": 0.333},
-                "ratio": None,
+                "ratios": {},
             }
         ],
     }
@@ -152,13 +150,14 @@ def test_every_contender_gets_kernel_disk_and_words() -> None:
 
     assert [contender.name for contender in CONTENDERS] == [
         "pyvmm",
+        "pyvmm python",
         "qemu threads",
         "qemu io_uring",
     ]
     assert all("-kernel kernel" in command for command in commands)
     assert all("a,,b.img" in command for command in commands)
     assert all("bench=x" in command for command in commands)
-    assert "aio=io_uring" in commands[2]
+    assert "aio=io_uring" in commands[3]
 
 
 def test_words_of_the_image_are_numbered(tmp_path: Path) -> None:

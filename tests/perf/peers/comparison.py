@@ -15,13 +15,14 @@ from tests.perf.peers.workload import Measurement
 class Row:
     """One workload: microseconds and kicks per request of each contender, medians by its name.
 
-    ``ratio`` is the best of ours over the best of the others, ``None`` without one of both.
+    ``ratios`` has, for each of ours, its time over that of the best of the others; it is empty
+    without others.
     """
 
     name: str
     microseconds: dict[str, float]
     kicks: dict[str, float]
-    ratio: float | None
+    ratios: dict[str, float]
 
 
 def compare(
@@ -42,7 +43,7 @@ def compare(
     rows = []
     for name in names:
         times = _medians(cycles, name, 1000 / tsc_khz)
-        rows.append(Row(name, times, _medians(kicks, name, 1), _ratio(times, ours)))
+        rows.append(Row(name, times, _medians(kicks, name, 1), _ratios(times, ours)))
     return rows
 
 
@@ -56,24 +57,28 @@ def _medians(
     }
 
 
-def _ratio(times: Mapping[str, float], ours: set[str]) -> float | None:
-    mine = [time for name, time in times.items() if name in ours]
+def _ratios(times: Mapping[str, float], ours: set[str]) -> dict[str, float]:
     others = [time for name, time in times.items() if name not in ours]
-    return min(mine) / min(others) if mine and others else None
+    if not others:
+        return {}
+    return {name: time / min(others) for name, time in times.items() if name in ours}
 
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as text: microseconds per request, kicks per request behind the stroke."""
     contenders = list(dict.fromkeys(name for row in rows for name in row.microseconds))
-    lines = [_line("us per request / kicks", contenders, "ratio")]
+    rated = list(dict.fromkeys(name for row in rows for name in row.ratios))
+    titles = [f"{name}, ratio" for name in rated]
+    lines = [_line("us per request / kicks", [*contenders, *titles])]
     for row in rows:
         cells = [_cell(row, contender) for contender in contenders]
-        lines.append(_line(row.name, cells, "-" if row.ratio is None else f"{row.ratio:.2f}"))
+        ratios = [f"{row.ratios[name]:.2f}" if name in row.ratios else "-" for name in rated]
+        lines.append(_line(row.name, [*cells, *ratios]))
     return "\n".join(lines)
 
 
-def _line(name: str, cells: Sequence[str], ratio: str) -> str:
-    return f"{name:28}" + "".join(f"{cell:>18}" for cell in cells) + f"{ratio:>8}"
+def _line(name: str, cells: Sequence[str]) -> str:
+    return f"{name:28}" + "".join(f"{cell:>21}" for cell in cells)
 
 
 def _cell(row: Row, contender: str) -> str:
@@ -91,7 +96,7 @@ def as_json(rows: Sequence[Row], host: Mapping[str, Any]) -> dict[str, Any]:
                 "name": row.name,
                 "microseconds": _rounded(row.microseconds),
                 "kicks": _rounded(row.kicks),
-                "ratio": None if row.ratio is None else round(row.ratio, 3),
+                "ratios": _rounded(row.ratios),
             }
             for row in rows
         ],

@@ -78,9 +78,9 @@ def _text(output: bytes | None) -> str:
     return (output or b"").decode(errors="replace")
 
 
-def _ours(job: Job, *options: str) -> list[str]:
+def _ours(job: Job, engine: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "vmm", "run", *options),
+        *(sys.executable, "-m", "vmm", "run", "--engine", engine),
         *("--kernel", str(job.kernel), "--memory", f"{MEMORY_MIB}M"),
         *("--disk", str(job.image).replace(",", ",,")),
         *("--no-default-cmdline", "--cmdline", job.command_line),
@@ -109,7 +109,8 @@ def _qemu_with(aio: str) -> Contender:
 
 
 CONTENDERS = (
-    Contender("pyvmm", _ours, good_status=0, ours=True),
+    Contender("pyvmm", partial(_ours, engine="native"), good_status=0, ours=True),
+    Contender("pyvmm python", partial(_ours, engine="python"), good_status=0, ours=True),
     _qemu_with("threads"),
     _qemu_with("io_uring"),
 )
