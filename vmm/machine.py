@@ -27,6 +27,7 @@ from vmm.kvm.vcpu import Vcpu
 from vmm.snapshot import MachineState, Snapshot
 from vmm.snapshot.disks import continue_disks, freeze
 from vmm.stats import Statistics
+from vmm.switching import prompt_switching
 from vmm.vcpu import VcpuThread
 from vmm.verdict import Verdict
 from vmm.x86 import platform
@@ -82,6 +83,7 @@ class Machine:
 
     def __enter__(self) -> Self:
         with ExitStack() as resources:
+            resources.enter_context(prompt_switching())
             self._main = resources.enter_context(IoThread("event-loop", self._loop_failed))
             self.loop = self._main.loop
             self._verdict = Verdict(self.loop.call_later)
