@@ -233,6 +233,29 @@ class DescriptorChain:
         return self._queue._error(item, message, self.head_index)
 
 
+def checked_chain(
+    queue: Queue,
+    descriptors: Sequence[Descriptor],
+    readable_length: int,
+    writable_length: int,
+    head_index: int,
+    buffer_id: int,
+    slots: int,
+) -> DescriptorChain:
+    """Return a chain whose descriptors were checked, and its lengths counted, by native code."""
+    chain = _new(DescriptorChain)
+    chain._queue = queue
+    chain._out = True
+    chain._views = None
+    chain.descriptors = descriptors
+    chain.head_index = head_index
+    chain.buffer_id = buffer_id
+    chain.slots = slots
+    chain.readable_length = readable_length
+    chain.writable_length = chain.room = writable_length
+    return chain
+
+
 def plain_chain(
     queue: Queue, descriptor: Descriptor, head_index: int, buffer_id: int
 ) -> DescriptorChain:

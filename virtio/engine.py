@@ -1,8 +1,9 @@
 """Which engine serves the rings: C where it was built and is wanted, else Python alone.
 
-``python`` is the readable reference, ``native`` hands it the ordinary work ready done. The choice
-holds for queues that are made after it, in the whole process; at first it is what the environment
-variable ``PYVMM_ENGINE`` says, and without that the fast one, if there is one.
+``python`` is the readable reference. ``rings`` has native code take chains and give back batches,
+for handlers in Python; ``native`` has it serve the ordinary requests of disk and entropy device as
+well. The choice holds for queues that are made after it, in the whole process; at first it is what
+the environment variable ``PYVMM_ENGINE`` says, and without that the fast one, if there is one.
 """
 
 import os
@@ -12,7 +13,7 @@ from typing import Final, Literal, get_args
 
 from virtio.errors import ConfigurationError
 
-Engine = Literal["native", "python"]
+Engine = Literal["native", "rings", "python"]
 ENGINES: Final[tuple[Engine, ...]] = get_args(Engine)
 VARIABLE: Final = "PYVMM_ENGINE"
 
@@ -26,12 +27,12 @@ def use(engine: str) -> None:
     """
     global _chosen
     if engine not in ENGINES:
-        raise ConfigurationError(f"engine {engine!r}: {' and '.join(ENGINES)} are allowed")
-    if engine == "native" and _module() is None:
+        raise ConfigurationError(f"engine {engine!r}: {', '.join(ENGINES)} are allowed")
+    if engine != "python" and _module() is None:
         raise ConfigurationError(
-            "engine native: it was not built; install the package where there is a C compiler"
+            f"engine {engine}: it was not built; install the package where there is a C compiler"
         )
-    _chosen = "native" if engine == "native" else "python"
+    _chosen = engine
 
 
 def current() -> Engine:
@@ -42,7 +43,12 @@ def current() -> Engine:
 
 
 def native() -> ModuleType | None:
-    """Return :mod:`virtio.native` where it is in use."""
+    """Return :mod:`virtio.native` where it serves the rings."""
+    return _module() if current() != "python" else None
+
+
+def data_paths() -> ModuleType | None:
+    """Return :mod:`virtio.native` where it serves requests of devices, too."""
     return _module() if current() == "native" else None
 
 

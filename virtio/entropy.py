@@ -54,7 +54,7 @@ class Entropy(Device):
 
     def _data_path(self) -> "DataPath | None":
         """Return the native way to fill buffers, where nothing but the kernel gives the bytes."""
-        native = engine.native()
+        native = engine.data_paths()
         if native is None or self._held or self.rate or self._source is not os.urandom:
             return None
         path: DataPath = native.entropy_path()

@@ -53,11 +53,17 @@ struct queue {
     struct uring *uring; /* opened at the first read that has to wait for the disk */
 };
 
-/* A chain of one descriptor. */
+/* A chain of one descriptor; or one descriptor of a chain, without head and id. */
 struct plain {
     uint64_t address;
     uint32_t length;
     uint16_t flags, head, id;
+};
+
+/* A chain of any number of them. */
+struct taken {
+    uint64_t readable, writable; /* bytes */
+    uint32_t head, id, slots, descriptors;
 };
 
 struct segment {
@@ -69,6 +75,7 @@ struct segment {
 struct chain {
     uint32_t id, slots, reads, writes;
     uint64_t readable, writable; /* bytes */
+    struct plain *copies; /* where the descriptors are copied to, or NULL */
     struct iovec vector[MAX_DESCRIPTORS]; /* what can be read, then what can be written */
 };
 
@@ -185,7 +192,10 @@ static int add_segment(const struct queue *queue, struct chain *chain, struct se
     uint8_t *host = host_address(queue, segment.address, segment.length);
     if (!host || !segment.length || (!writes && chain->writes))
         return 0;
-    chain->vector[chain->reads + chain->writes] = (struct iovec){host, segment.length};
+    uint32_t number = chain->reads + chain->writes;
+    chain->vector[number] = (struct iovec){host, segment.length};
+    if (chain->copies)
+        chain->copies[number] = (struct plain){segment.address, segment.length, segment.flags, 0, 0};
     if (writes) {
         chain->writes++;
         chain->writable += segment.length;
@@ -278,8 +288,9 @@ static int look_packed(const struct queue *queue, struct chain *chain)
     return -1;
 }
 
-static int look(const struct queue *queue, struct chain *chain)
+static int look(const struct queue *queue, struct chain *chain, struct plain *copies)
 {
+    chain->copies = copies;
     chain->slots = 1;
     chain->reads = chain->writes = 0;
     chain->readable = chain->writable = 0;
@@ -398,6 +409,30 @@ static uint32_t take_plain(struct queue *queue, struct plain *plain, uint32_t li
 {
     return queue->packed ? take_plain_packed(queue, plain, limit)
                          : take_plain_split(queue, plain, limit);
+}
+
+/*
+ * Take up to `limit` ordinary chains, their descriptors one after the other in `copies`, which has
+ * room for `room` of them. Returns how many; the next one is for Python, or there was no more room.
+ */
+static uint32_t take_chains(struct queue *queue, struct taken *taken, uint32_t limit,
+                            struct plain *copies, uint32_t room)
+{
+    struct chain chain;
+    uint32_t count = 0;
+    for (; count < limit && room >= MAX_DESCRIPTORS; count++) {
+        uint32_t head = queue->packed ? queue->next_avail % queue->size : 0;
+        if (look(queue, &chain, copies) <= 0)
+            break;
+        uint32_t descriptors = chain.reads + chain.writes;
+        taken[count] = (struct taken){chain.readable, chain.writable,
+                                      queue->packed ? head : chain.id, chain.id, chain.slots,
+                                      descriptors};
+        queue->next_avail = advanced(queue, queue->next_avail, chain.slots);
+        copies += descriptors;
+        room -= descriptors;
+    }
+    return count;
 }
 
 static uint32_t room(const struct plain *plain)
@@ -714,7 +749,7 @@ static void serve(struct queue *queue, const struct device *device, uint32_t lim
     struct pending pending[PENDING];
     uint32_t waiting = 0;
     for (uint32_t count = 0; count < limit && waiting < PENDING; count++) {
-        int found = look(queue, &chain);
+        int found = look(queue, &chain, NULL);
         if (!found) {
             if (waiting || !wait_ns)
                 break;

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from virtio._native import ffi, lib
 from virtio.batch import ChainBatch
-from virtio.chain import DescriptorChain
+from virtio.chain import DescriptorChain, checked_chain
 from virtio.rate import TokenBucket
 
 if TYPE_CHECKING:
@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+COPIES: Final = 2048
+"""Room for descriptors of one call: a chain has up to 1024, and most have a few."""
+
 _PLAIN: Final = Struct("<QIHHH6x")
-assert _PLAIN.size == ffi.sizeof("struct plain")
+_DESCRIPTOR: Final = Struct("<QIH10x")  # the same without head and id
+_TAKEN: Final = Struct("<QQIIII")
+assert _PLAIN.size == _DESCRIPTOR.size == ffi.sizeof("struct plain")
+assert _TAKEN.size == ffi.sizeof("struct taken")
 assert array("I").itemsize == ffi.sizeof("uint32_t")
 
 
@@ -117,7 +123,7 @@ class NativeQueue:
     The positions stay the queue's: they are copied in before a call and out after it.
     """
 
-    __slots__ = ("_buffers", "_log", "_owner", "_served", "_struct")
+    __slots__ = ("_copies", "_log", "_owner", "_regions", "_served", "_struct")
 
     def __init__(
         self,
@@ -129,26 +135,26 @@ class NativeQueue:
         event_idx: bool,
     ) -> None:
         self._owner = owner
-        self._struct = struct = ffi.new("struct queue *")
+        self._struct = struct = ffi.gc(ffi.new("struct queue *"), lib.close_queue)
         self._served = ffi.new("struct served *")
+        self._regions: list[memoryview] = []  # which keep the memory where it is
         self._log = TokenBucket(1, 10)
-        self._buffers = [ffi.from_buffer("uint8_t[]", area) for area in areas]
-        struct.descriptors, struct.driver, struct.device = self._buffers
+        self._copies = None
+        struct.descriptors, struct.driver, struct.device = map(_address_of, areas)
         struct.size, struct.packed = owner.size, packed
         struct.indirect, struct.event_idx = indirect, event_idx
         regions = owner.memory.regions[: lib.MAX_REGIONS]
         struct.regions = len(regions)
         for place, (start, length) in zip(struct.region, regions, strict=False):
-            host = ffi.from_buffer("uint8_t[]", owner.memory.view(start, length))
-            self._buffers.append(host)
+            self._regions.append(owner.memory.view(start, length))
+            host = _address_of(self._regions[-1])
             place.start, place.end, place.host = start, start + length, host
 
     def close(self) -> None:
         """Let go of guest memory, and of what the host holds for the queue."""
         lib.close_queue(self._struct)
-        for buffer in self._buffers:
-            ffi.release(buffer)
-        self._buffers.clear()
+        for view in self._regions:
+            view.release()
 
     def take_plain(self, limit: int) -> NativeBatch:
         """Take up to ``limit`` chains of one descriptor each, as :meth:`Queue.pop_batch` does."""
@@ -159,6 +165,23 @@ class NativeQueue:
         count = lib.take_plain(struct, plain, limit)
         owner._next_avail = struct.next_avail
         return NativeBatch(owner, plain, count)
+
+    def take_chains(self, limit: int) -> list[DescriptorChain]:
+        """Take up to ``limit`` ordinary chains; fewer when many descriptors come at once."""
+        owner, struct = self._owner, self._struct
+        if self._copies is None:
+            self._copies = ffi.new("struct plain[]", COPIES)
+        limit = min(limit, owner.size)
+        taken = ffi.new("struct taken[]", limit)
+        struct.next_avail, struct.next_used = owner._next_avail, owner._next_used
+        count = lib.take_chains(struct, taken, limit, self._copies, COPIES)
+        owner._next_avail = struct.next_avail
+        chains, at = [], 0
+        for *what, descriptors in _TAKEN.iter_unpack(ffi.buffer(taken, count * _TAKEN.size)):
+            chains.append((what, at, at + descriptors))
+            at += descriptors
+        copies = list(_DESCRIPTOR.iter_unpack(ffi.buffer(self._copies, at * _DESCRIPTOR.size)))
+        return [checked_chain(owner, copies[start:end], *what) for what, start, end in chains]
 
     def publish(self, plain: Any, lengths: Any, count: int) -> bool:
         """Give a batch back; returns whether the lengths fitted, for otherwise nothing is done."""
@@ -200,3 +223,13 @@ class NativeQueue:
         owner._unsignalled += served.entries
         served.chains = served.bytes_read = served.bytes_written = 0
         served.entries = served.failed = served.left = 0
+
+
+def _address_of(view: memoryview) -> Any:
+    """Return where a view begins; whoever uses that keeps the view.
+
+    The buffer that cffi makes is not kept: one that is in a cycle with its memoryview makes the
+    garbage collector of CPython 3.11 crash.
+    """
+    with ffi.from_buffer("uint8_t[]", view) as buffer:
+        return ffi.cast("uint8_t *", buffer)

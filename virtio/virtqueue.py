@@ -168,8 +168,14 @@ class Queue(QueueMemory):
             return []
         self._spell_out()
         chains, self._replay = self._replay[:limit], self._replay[limit:]
-        chains += self._plain_batch(limit - len(chains))
         outstanding = self._outstanding
+        native = self._native_side() if self._has_available() else None
+        if native is not None:
+            ordinary = native.take_chains(limit - len(chains))
+            outstanding.update(dict.fromkeys(ordinary))
+            chains += ordinary
+        else:
+            chains += self._plain_batch(limit - len(chains))
         try:
             while len(chains) < limit and (chain := self._take()) is not None:
                 outstanding[chain] = None

@@ -37,7 +37,9 @@ def test_an_engine_that_was_not_built_is_refused() -> None:
 
 
 def test_an_engine_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="engine 'fast': native and python are allowed"):
+    with pytest.raises(
+        ConfigurationError, match="engine 'fast': native, rings, python are allowed"
+    ):
         engine.use("fast")
 
 

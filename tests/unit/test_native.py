@@ -3,6 +3,7 @@
 That it does the same as Python, to the byte, is what ``tests/fuzz/targets/engines.py`` looks for.
 """
 
+import gc
 import os
 import struct
 import threading
@@ -230,6 +231,48 @@ def test_after_a_reset_nothing_holds_guest_memory(form: int) -> None:
     memory = queue.memory
     assert isinstance(memory, type(flat_memory((0, 4096))))
     memory.release()
+
+
+@every_form
+def test_a_queue_that_nobody_holds_any_more_can_be_collected(form: int) -> None:
+    for _ in range(20):
+        driver, queue = make(form)
+        driver.add([], [4])
+        driver.add([b"x"], [4])
+        assert len(queue.pop_batch(1)) == len(queue.pop_many(1)) == 1
+        del driver, queue
+        gc.collect()
+
+
+@every_form
+def test_chains_of_any_shape_are_taken_as_python_takes_them(
+    form: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name in ("rings", "python"):
+        monkeypatch.setattr(engine, "_chosen", name)
+        memory = flat_memory((0, 1 << 20))
+        driver = (PackedDriver if form else SplitDriver)(memory, 64, indirect=True)
+        queue = Queue(memory, QueueLayout(*driver.layout), form | INDIRECT)
+        for count in range(1, 8):
+            driver.add(
+                [b"r" * n for n in range(1, count)], list(range(1, count + 1)), indirect=True
+            )
+            driver.add([b"direct"] * (count % 3), [9])
+        chains = queue.pop_many(64)
+        found.append(
+            [
+                (
+                    *(tuple(chain.descriptors), chain.head_index, chain.buffer_id, chain.slots),
+                    *(chain.readable_length, chain.writable_length, chain.room),
+                    [bytes(view) for view in chain.readable],
+                )
+                for chain in chains
+            ]
+        )
+        queue.add_used_many([(chain, chain.room) for chain in chains])
+        assert len(driver.collect()) == 14
+    assert found[0] == found[1]
 
 
 @every_form

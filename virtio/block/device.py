@@ -179,7 +179,7 @@ class Block(Device):
 
     def _data_path(self) -> DataPath | None:
         """Return the native way to read and write, where the medium is a plain file."""
-        fd, native = getattr(self.backend, "raw_fd", None), engine.native()
+        fd, native = getattr(self.backend, "raw_fd", None), engine.data_paths()
         if fd is None or native is None:
             return None
         writable = not (self.backend.read_only or self.write_through)
