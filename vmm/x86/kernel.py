@@ -6,8 +6,7 @@ Linux x86 boot.rst "64-bit Boot Protocol".
 """
 
 import os
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from virtio.errors import ConfigurationError
 from vmm.x86 import layout
@@ -22,8 +21,7 @@ ProtocolChoice = Literal["auto", "pvh", "linux64"]
 CMDLINE_MAX = 2047
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedKernel:
+class LoadedKernel(NamedTuple):
     """A kernel in guest memory, at ``[start, end)``, and how to enter it.
 
     ``setup_header`` is that of a bzImage, None of a bare ELF file. ``cmdline_max`` counts bytes
