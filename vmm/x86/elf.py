@@ -102,8 +102,7 @@ def load_elf(image: ImageFile, elf: Elf, memory: BootMemory) -> None:
             f"{needed} MiB, the machine has {ram // layout.MEBIBYTE} MiB below its 32-bit hole"
         )
     for segment in elf.segments:
-        with memory.view(segment.address, segment.file_size) as view:
-            image.read_into(view, segment.offset)
+        image.load(memory, segment.address, segment.offset, segment.file_size)
         rest = segment.memory_size - segment.file_size
         clear(memory, segment.address + segment.file_size, rest)
 
