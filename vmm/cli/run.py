@@ -19,10 +19,10 @@ from vmm.disk import DiskConfig
 from vmm.ending import End, Ending
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
 from vmm.machine import Machine
-from vmm.terminal import HELP_TEXT, ConsoleInput, EscapeAction, RawTerminal
 
 if TYPE_CHECKING:
     from vmm.snapshot import Snapshot
+    from vmm.terminal import EscapeAction
 
 MAX_TIMEOUT_SECONDS: Final = 1e7
 
@@ -170,6 +170,8 @@ def _run_once(
         sink = stack.enter_context(OutputSink(1, on_gone=partial(_output_gone, interruption)))
         machine.console.add_sink(sink.write)
         if interactive:
+            from vmm.terminal import RawTerminal
+
             stack.enter_context(RawTerminal(0))
             print("vmm: Ctrl-A x ends the machine, Ctrl-A h shows more keys", file=sys.stderr)
         if restored:
@@ -213,6 +215,8 @@ def _run_command(
 def _connect_input(
     machine: Machine, interruption: Interruption, terminal: OutputSink | None
 ) -> None:
+    from vmm.terminal import HELP_TEXT, ConsoleInput, EscapeAction
+
     def act(action: EscapeAction) -> None:
         if action is EscapeAction.QUIT:
             interruption("ended by Ctrl-A x")
