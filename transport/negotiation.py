@@ -3,8 +3,7 @@
 VIRTIO 1.4 "Feature Bits", "MMIO Device Register Layout".
 """
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from virtio.errors import ConfigurationError
 from virtio.features import (
@@ -33,8 +32,7 @@ SHARED_FEATURES: Final = mask(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class NegotiationState:
+class NegotiationState(NamedTuple):
     """Selectors and accepted features, as :class:`FeatureNegotiation` has them."""
 
     device_select: int

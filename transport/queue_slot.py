@@ -5,8 +5,7 @@ VIRTIO 1.4 "Virtqueue Configuration".
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from transport.notify import NotifyEvent
 from virtio.errors import ConfigurationError, DriverError
@@ -18,8 +17,7 @@ Area = Literal["descriptor_area", "driver_area", "device_area"]
 WORD: Final = 0xFFFF_FFFF
 
 
-@dataclass(frozen=True, slots=True)
-class QueueSlotState:
+class QueueSlotState(NamedTuple):
     """The registers of one queue, and its position when it was live."""
 
     size: int

@@ -1,14 +1,12 @@
 """The state of a transport as a plain value, from which it can be rebuilt."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from transport.negotiation import NegotiationState
 from transport.queue_slot import QueueSlotState
 
 
-@dataclass(frozen=True, slots=True)
-class TransportState:
+class TransportState(NamedTuple):
     """Registers, queues and pending interrupts; ``device`` is the device's own state."""
 
     status: int

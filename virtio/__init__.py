@@ -1,20 +1,24 @@
 """The virtio specification, device side: queues, chains, devices and their life cycle.
 
-VIRTIO 1.4. Nothing here knows of KVM, of transports, or of files on disk.
+VIRTIO 1.4. Nothing here knows of KVM, of transports, or of files on disk. The names below are
+imported when they are first used: who needs one device does not load the others.
 """
 
-from virtio.batch import ChainBatch
-from virtio.block import Block, BlockBackend
-from virtio.chain import DescriptorChain
-from virtio.configuration import feature, field
-from virtio.console import Console, ConsolePort
-from virtio.declarative import Device
-from virtio.device import Activation, EventLoop, VirtioDevice
-from virtio.entropy import Entropy
-from virtio.errors import ConfigurationError, DriverError, Error, HostError, InternalError
-from virtio.memory import FlatMemory, GuestMemory, MemoryAccessError
-from virtio.queue_kind import queue
-from virtio.virtqueue import Queue, QueueLayout, QueueState
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from virtio.batch import ChainBatch
+    from virtio.block import Block, BlockBackend
+    from virtio.chain import DescriptorChain
+    from virtio.configuration import feature, field
+    from virtio.console import Console, ConsolePort
+    from virtio.declarative import Device
+    from virtio.device import Activation, EventLoop, VirtioDevice
+    from virtio.entropy import Entropy
+    from virtio.errors import ConfigurationError, DriverError, Error, HostError, InternalError
+    from virtio.memory import FlatMemory, GuestMemory, MemoryAccessError
+    from virtio.queue_kind import queue
+    from virtio.virtqueue import Queue, QueueLayout, QueueState
 
 __all__ = [
     "Activation",
@@ -43,3 +47,27 @@ __all__ = [
     "field",
     "queue",
 ]
+
+_HOMES = {
+    "batch": ("ChainBatch",),
+    "block": ("Block", "BlockBackend"),
+    "chain": ("DescriptorChain",),
+    "configuration": ("feature", "field"),
+    "console": ("Console", "ConsolePort"),
+    "declarative": ("Device",),
+    "device": ("Activation", "EventLoop", "VirtioDevice"),
+    "entropy": ("Entropy",),
+    "errors": ("ConfigurationError", "DriverError", "Error", "HostError", "InternalError"),
+    "memory": ("FlatMemory", "GuestMemory", "MemoryAccessError"),
+    "queue_kind": ("queue",),
+    "virtqueue": ("Queue", "QueueLayout", "QueueState"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"virtio.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

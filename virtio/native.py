@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CHAINS: Final = 256
 COPIES: Final = 2048
-"""Room for descriptors of one call: a chain has up to 1024, and most have a few."""
+"""Room for the descriptors of one call: a chain has up to 1024, and most have a few."""
 
 _PLAIN: Final = Struct("<QIHHH6x")
 _DESCRIPTOR: Final = Struct("<QIH10x")  # the same without head and id
@@ -123,7 +124,7 @@ class NativeQueue:
     The positions stay the queue's: they are copied in before a call and out after it.
     """
 
-    __slots__ = ("_copies", "_log", "_owner", "_regions", "_served", "_struct")
+    __slots__ = ("_copies", "_log", "_owner", "_regions", "_served", "_struct", "_taken")
 
     def __init__(
         self,
@@ -139,7 +140,7 @@ class NativeQueue:
         self._served = ffi.new("struct served *")
         self._regions: list[memoryview] = []  # which keep the memory where it is
         self._log = TokenBucket(1, 10)
-        self._copies = None
+        self._taken = self._copies = None
         struct.descriptors, struct.driver, struct.device = map(_address_of, areas)
         struct.size, struct.packed = owner.size, packed
         struct.indirect, struct.event_idx = indirect, event_idx
@@ -169,10 +170,10 @@ class NativeQueue:
     def take_chains(self, limit: int) -> list[DescriptorChain]:
         """Take up to ``limit`` ordinary chains; fewer when many descriptors come at once."""
         owner, struct = self._owner, self._struct
-        if self._copies is None:
+        if self._taken is None:
+            self._taken = ffi.new("struct taken[]", CHAINS)
             self._copies = ffi.new("struct plain[]", COPIES)
-        limit = min(limit, owner.size)
-        taken = ffi.new("struct taken[]", limit)
+        taken, limit = self._taken, min(limit, CHAINS)
         struct.next_avail, struct.next_used = owner._next_avail, owner._next_used
         count = lib.take_chains(struct, taken, limit, self._copies, COPIES)
         owner._next_avail = struct.next_avail

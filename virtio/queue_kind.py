@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from virtio.configuration import Feature
 from virtio.errors import InternalError
@@ -88,8 +88,7 @@ def queue(
     return declare
 
 
-@dataclass(frozen=True, slots=True)
-class QueueSlot:
+class QueueSlot(NamedTuple):
     """A queue of a live device: its kind, its number within it, and what serves it."""
 
     kind: QueueKind

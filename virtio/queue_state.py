@@ -3,13 +3,12 @@
 VIRTIO 1.4 "Virtqueues"; a queue is saved and rebuilt with its machine.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from virtio.chain import Descriptor
 
 
-@dataclass(frozen=True, slots=True)
-class QueueLayout:
+class QueueLayout(NamedTuple):
     """Where the driver put a queue: its size in entries, and three guest-physical addresses."""
 
     size: int
@@ -18,8 +17,7 @@ class QueueLayout:
     device_area: int
 
 
-@dataclass(frozen=True, slots=True)
-class SavedChain:
+class SavedChain(NamedTuple):
     """A chain that the device had not given back when the state of its queue was taken.
 
     ``used_length`` is set when the device was done with it, and only its turn had not come.
@@ -32,8 +30,7 @@ class SavedChain:
     used_length: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class QueueState:
+class QueueState(NamedTuple):
     """All of a queue that is not in guest memory, as a plain value.
 
     The two positions count ring entries: modulo 65536 in the split form; modulo twice the queue
@@ -42,7 +39,7 @@ class QueueState:
     is the item, message and chain of the error that broke the queue.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # the name in the specification, over tuple.index()
     layout: QueueLayout
     features: int
     next_avail: int

@@ -169,7 +169,7 @@ class Queue(QueueMemory):
         self._spell_out()
         chains, self._replay = self._replay[:limit], self._replay[limit:]
         outstanding = self._outstanding
-        native = self._native_side() if self._has_available() else None
+        native = self._native_side()
         if native is not None:
             ordinary = native.take_chains(limit - len(chains))
             outstanding.update(dict.fromkeys(ordinary))

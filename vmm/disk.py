@@ -9,7 +9,6 @@ import logging
 import os
 import stat
 import struct
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
@@ -195,6 +194,8 @@ class RawDisk(Resource):
         """
         if self.read_only:
             return self.share()
+        import tempfile
+
         with tempfile.TemporaryFile(prefix="vmm-disk-") as file:
             copy_data(self._fd, file.fileno(), self.size_bytes)
             return RawDisk(os.dup(file.fileno()), name=self.name, read_only=True)

@@ -1,14 +1,15 @@
 """The hardware of a machine: what is opened of the host for it, and how the parts are wired."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from transport.mmio import VirtioMmio
 from transport.slot import MmioSlot
 from virtio.block import Block, BlockBackend
-from virtio.console import Console, ConsolePort
 from virtio.declarative import Device
 from virtio.device import VirtioDevice
 from virtio.entropy import Entropy
@@ -24,6 +25,9 @@ from vmm.memory import GuestRam
 from vmm.overlay import OverlayDisk
 from vmm.x86 import platform
 from vmm.x86.layout import VirtioMmioWindow, ram_regions, virtio_mmio_window
+
+if TYPE_CHECKING:
+    from virtio.console import ConsolePort
 
 MachineDisk = RawDisk | OverlayDisk
 
@@ -173,6 +177,10 @@ def _open_disks(config: MachineConfig, resources: ExitStack) -> list[MachineDisk
 def _channels(config: MachineConfig) -> dict[str, ConsolePort]:
     """Return the ports of the virtio console; none when the machine needs no such device."""
     names = [*config.ports, *([PORT_NAME] if config.agent != "none" else [])]
+    if not names and config.console != "virtio":
+        return {}
+    from virtio.console import ConsolePort
+
     channels = {HVC: ConsolePort(console=True)} if config.console == "virtio" else {}
     return channels | {name: ConsolePort(name) for name in names}
 
@@ -187,6 +195,8 @@ def _devices(
     if config.rng:
         yield "entropy", _with_ring_features(Entropy(), config)
     if ports:
+        from virtio.console import Console
+
         yield "console", _with_ring_features(Console(ports), config)
     for index, make in enumerate(config.devices):
         device = make()

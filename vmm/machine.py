@@ -5,17 +5,18 @@ not to hold up the others (``MachineConfig.io_threads``). Whoever calls :meth:`M
 waits.
 """
 
+from __future__ import annotations
+
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from virtio.device import VirtioDevice
 from virtio.errors import ConfigurationError, InternalError
-from vmm.agent import PORT_NAME, Agent
-from vmm.attendant import Attendant
+from vmm.agent import PORT_NAME
 from vmm.config import MachineConfig
 from vmm.ending import End, Ending
 from vmm.guest import boot_source
@@ -24,17 +25,18 @@ from vmm.halt_watch import HaltWatch
 from vmm.hardware import HVC, Hardware
 from vmm.io_thread import IoThread
 from vmm.kvm.vcpu import Vcpu
-from vmm.snapshot import MachineState, Snapshot
-from vmm.snapshot.disks import continue_disks, freeze
-from vmm.stats import Statistics
 from vmm.switching import prompt_switching
 from vmm.vcpu import VcpuThread
 from vmm.verdict import Verdict
 from vmm.x86 import platform
 from vmm.x86.boot import write_boot
-from vmm.x86.chip_state import restore_chips, save_chips
 from vmm.x86.completion import Completer
-from vmm.x86.vcpu_state import msr_indices, restore_vcpu, save_vcpu
+
+if TYPE_CHECKING:
+    from vmm.agent import Agent
+    from vmm.attendant import Attendant
+    from vmm.snapshot import MachineState, Snapshot
+    from vmm.stats import Statistics
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +95,11 @@ class Machine:
             self._resources = resources.pop_all()
         self._connect_console()
         channel = self.hardware.channels.get(PORT_NAME)
-        self._attendant = Attendant(channel, self._wait_ended) if channel is not None else None
+        self._attendant: Attendant | None = None
+        if channel is not None:
+            from vmm.attendant import Attendant
+
+            self._attendant = Attendant(channel, self._wait_ended)
         return self
 
     def __exit__(
@@ -154,6 +160,11 @@ class Machine:
                 "a machine into which a device was plugged cannot be saved;"
                 " have the device in its configuration"
             )
+        from vmm.snapshot import MachineState, Snapshot
+        from vmm.snapshot.disks import freeze
+        from vmm.x86.chip_state import save_chips
+        from vmm.x86.vcpu_state import msr_indices, save_vcpu
+
         with self._still(), ExitStack() as frozen:
             hardware = self.hardware
             transports = [frozen.enter_context(one.frozen()) for one in hardware.transports]
@@ -222,6 +233,8 @@ class Machine:
     @property
     def statistics(self) -> Statistics:
         """What happened so far, counted."""
+        from vmm.stats import Statistics
+
         return Statistics.collect(self.threads, self.hardware)
 
     def _connect_console(self) -> None:
@@ -239,6 +252,8 @@ class Machine:
         events = self._guest_events()
         if self._origin is None:
             return Hardware(self.config, self._main, events, resources)
+        from vmm.snapshot.disks import continue_disks
+
         disks = continue_disks(self.config, self._origin.disks)
         for disk in disks:
             resources.enter_context(disk)
@@ -251,6 +266,9 @@ class Machine:
 
         Chips before devices: those raise again what interrupts were pending.
         """
+        from vmm.x86.chip_state import restore_chips
+        from vmm.x86.vcpu_state import restore_vcpu
+
         hardware = self.hardware
         for index, one in enumerate(state.vcpus):
             restore_vcpu(self._add_vcpu(index, resources), one)

@@ -1,7 +1,6 @@
 """Reset, saved state and restored state, of both forms of a queue."""
 
 import pickle
-from dataclasses import astuple
 from mmap import mmap
 
 import pytest
@@ -112,7 +111,7 @@ def test_a_fresh_queue_is_restored_as_it_was(features: int) -> None:
     driver, queue = make(features)
     state = queue.state()
     assert Queue.from_state(driver.memory, state).state() == state
-    assert astuple(state)[:4] == (3, tuple(driver.layout), features, 0)
+    assert state[:4] == (3, tuple(driver.layout), features, 0)
 
 
 @pytest.mark.spec("SPL-46")

@@ -4,8 +4,7 @@ VIRTIO 1.4 "Block Device Operation".
 """
 
 import struct
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from virtio.block.request import HEADER, Request, io_error, unsupported
 
@@ -15,8 +14,7 @@ assert SEGMENT.size == 16
 VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(NamedTuple):
     """One segment: ``le64 sector; le32 num_sectors; le32 flags``, sectors of 512 bytes."""
 
     sector: int
@@ -29,8 +27,7 @@ class Range:
         return bool(self.flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP)
 
 
-@dataclass(frozen=True, slots=True)
-class RangeLimits:
+class RangeLimits(NamedTuple):
     """What a kind of range request may ask for."""
 
     segments: int

@@ -1,20 +1,26 @@
-"""Commands and files of a running guest, by the agent in it."""
+"""Commands and files of a running guest, by the agent in it.
 
-from vmm.agent.client import Agent
-from vmm.agent.errors import (
-    AgentLostError,
-    AgentTimeoutError,
-    CommandFailed,
-    CommandTimeoutError,
-    GuestFileNotFoundError,
-    GuestOSError,
-    GuestPermissionError,
-    OutputLimitError,
-)
-from vmm.agent.job import Output
-from vmm.agent.link import Channel
-from vmm.agent.process import Process, Result
-from vmm.agent.protocol import PORT_NAME, ProtocolError, Ready
+The names below are imported when they are first used: most machines have no agent.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from vmm.agent.client import Agent
+    from vmm.agent.errors import (
+        AgentLostError,
+        AgentTimeoutError,
+        CommandFailed,
+        CommandTimeoutError,
+        GuestFileNotFoundError,
+        GuestOSError,
+        GuestPermissionError,
+        OutputLimitError,
+    )
+    from vmm.agent.job import Output
+    from vmm.agent.link import Channel
+    from vmm.agent.process import Process, Result
+    from vmm.agent.protocol import ProtocolError, Ready
 
 __all__ = [
     "PORT_NAME",
@@ -34,3 +40,33 @@ __all__ = [
     "Ready",
     "Result",
 ]
+
+PORT_NAME: Final = "vmm.agent"
+"""The name of the virtio console port between the agent and the host."""
+
+_HOMES = {
+    "client": ("Agent",),
+    "errors": (
+        "AgentLostError",
+        "AgentTimeoutError",
+        "CommandFailed",
+        "CommandTimeoutError",
+        "GuestFileNotFoundError",
+        "GuestOSError",
+        "GuestPermissionError",
+        "OutputLimitError",
+    ),
+    "job": ("Output",),
+    "link": ("Channel",),
+    "process": ("Process", "Result"),
+    "protocol": ("ProtocolError", "Ready"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"vmm.agent.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -55,8 +55,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from virtio.errors import ConfigurationError, Error
+from vmm.agent import PORT_NAME as PORT_NAME
 
-PORT_NAME: Final = "vmm.agent"
 VERSION: Final = 1
 JOBS: Final = 16
 WINDOW_BYTES: Final = 32 << 10

@@ -1,10 +1,13 @@
 """The command line ``vmm``: one module per subcommand, imported when it is the one asked for."""
 
 import argparse
+import gc
 import importlib
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from virtio.errors import ConfigurationError, Error
@@ -22,7 +25,8 @@ _SUBCOMMANDS: Final = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; an error becomes one line on stderr."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser(argv).parse_args(argv)
+    with _imports():
+        options = _parser(argv).parse_args(argv)
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(options.verbose, 2)]
     logging.basicConfig(format="vmm: %(levelname)s: %(name)s: %(message)s", level=level)
     try:
@@ -36,20 +40,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+@contextmanager
+def _imports() -> Iterator[None]:
+    """Spare what is imported in the block the search for garbage, now and later: it stays."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def _parser(argv: list[str]) -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = argparse.ArgumentParser(add_help=False, formatter_class=_HelpFormatter)
     common.add_argument(
         "-v", "--verbose", action="count", default=0, help="say more; twice for every detail"
     )
     parser = argparse.ArgumentParser(
         prog="vmm",
+        formatter_class=_HelpFormatter,
         description="Boot Linux guests under KVM, with virtio devices written in Python.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in _SUBCOMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text, parents=[common])
+        command = commands.add_parser(
+            name, help=text, description=text, parents=[common], formatter_class=_HelpFormatter
+        )
         if name in argv:
             module = importlib.import_module(f"vmm.cli.{name}")
             module.add_arguments(command)
             command.set_defaults(execute=module.execute)
     return parser
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Help as wide as the terminal.
+
+    A parser makes a formatter for each argument that it is given, and the usual one imports shutil,
+    with every compressor of the library, to learn the width.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    columns = 0
+    with suppress(KeyError, ValueError):
+        columns = int(os.environ["COLUMNS"])
+    if columns <= 0 and sys.__stdout__ is not None:
+        with suppress(ValueError, OSError):
+            columns = os.get_terminal_size(sys.__stdout__.fileno()).columns
+    return columns if columns > 0 else 80

@@ -1,5 +1,7 @@
 """``vmm run``: boot a guest, with this terminal as its console."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -7,11 +9,10 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from virtio.engine import ENGINES, use
 from virtio.errors import ConfigurationError
-from vmm.agent import AgentLostError, CommandTimeoutError, GuestFileNotFoundError
 from vmm.cli.interruption import Interruption
 from vmm.config import MachineConfig, parse_size
 from vmm.console import OutputSink
@@ -19,8 +20,10 @@ from vmm.disk import DiskConfig
 from vmm.ending import End, Ending
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
 from vmm.machine import Machine
-from vmm.snapshot import Snapshot
-from vmm.terminal import HELP_TEXT, ConsoleInput, EscapeAction, RawTerminal
+
+if TYPE_CHECKING:
+    from vmm.snapshot import Snapshot
+    from vmm.terminal import EscapeAction
 
 MAX_TIMEOUT_SECONDS: Final = 1e7
 
@@ -159,6 +162,8 @@ def _start_of(options: argparse.Namespace, stack: ExitStack) -> MachineConfig | 
             if config.kernel is None:
                 default_kernel(progress)
             return config
+    from vmm.snapshot import Snapshot
+
     _check_restore(options)
     snapshot = stack.enter_context(Snapshot.load(options.restore))
     if options.init_arguments and snapshot.config.agent == "none":
@@ -180,15 +185,17 @@ def _run_once(
     start: MachineConfig | Snapshot, options: argparse.Namespace, interruption: Interruption
 ) -> Ending:
     with ExitStack() as stack:
-        restored = isinstance(start, Snapshot)
+        restored = not isinstance(start, MachineConfig)
         command = options.init_arguments if restored else ()
         interactive = sys.stdin is not None and sys.stdin.isatty() and not command
-        made = Machine.restore(start) if isinstance(start, Snapshot) else Machine(start)
+        made = Machine(start) if isinstance(start, MachineConfig) else Machine.restore(start)
         machine = stack.enter_context(made)
         interruption.watch(machine)
         sink = stack.enter_context(OutputSink(1, on_gone=partial(_output_gone, interruption)))
         machine.console.add_sink(sink.write)
         if interactive:
+            from vmm.terminal import RawTerminal
+
             stack.enter_context(RawTerminal(0))
             print("vmm: Ctrl-A x ends the machine, Ctrl-A h shows more keys", file=sys.stderr)
         if restored:
@@ -208,6 +215,8 @@ def _run_command(
     machine: Machine, command: Sequence[str], sink: OutputSink, timeout: float | None
 ) -> None:
     """Have the agent run a command, and the guest end with its status."""
+    from vmm.agent import AgentLostError, CommandTimeoutError, GuestFileNotFoundError
+
     try:
         process = machine.agent.start(command, timeout=timeout)
         for output in process:
@@ -230,6 +239,8 @@ def _run_command(
 def _connect_input(
     machine: Machine, interruption: Interruption, terminal: OutputSink | None
 ) -> None:
+    from vmm.terminal import HELP_TEXT, ConsoleInput, EscapeAction
+
     def act(action: EscapeAction) -> None:
         if action is EscapeAction.QUIT:
             interruption("ended by Ctrl-A x")

@@ -10,8 +10,8 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from virtio.errors import ConfigurationError
 
@@ -20,8 +20,7 @@ _UNFINISHED = ".unfinished-"
 _HOW_TO_MOVE = "set PYVMM_CACHE to a folder that can be written"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One complete image in the cache: its name, its folder, its size in bytes."""
 
     name: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from virtio.errors import ConfigurationError
 
@@ -17,8 +17,7 @@ _LARGEST_FILE = 0xFFFFFFFF
 _ALIGNMENT = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One member of an archive: a file, folder, symbolic link or device node.
 
     ``mode`` holds the type and the permissions as ``st_mode`` does; ``data`` is the content of a

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import vmm
 from virtio.errors import ConfigurationError
@@ -15,8 +15,7 @@ _SOURCES = Path("/usr/src")
 _RECIPE = "1"  # raise it when the way of building changes and the fragment does not
 
 
-@dataclass(frozen=True, slots=True)
-class KernelImage:
+class KernelImage(NamedTuple):
     """One built kernel: the same build as stripped ELF with a PVH note, and as bzImage.
 
     ``release`` is what ``uname -r`` says in the guest, ``key`` the name of the cache entry.

@@ -7,8 +7,7 @@ drivers to find a keyboard at once; there is no mouse.
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from transport.interrupt import InterruptLine
@@ -57,8 +56,7 @@ _CTRL_ALT_DEL_SET_2 = bytes.fromhex("14 11 e071 e0f071 f011 f014")
 _CTRL_ALT_DEL_SET_1 = bytes.fromhex("1d 38 e053 e0d3 b8 9d")
 
 
-@dataclass(frozen=True, slots=True)
-class I8042State:
+class I8042State(NamedTuple):
     """The registers of the controller and the bytes that the guest has not read yet.
 
     ``command`` is the command that waits for its data byte, 0 when none does.

@@ -7,8 +7,7 @@ Semiconductor), without baud rates: a byte is sent the moment it is written.
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from transport.interrupt import InterruptLine
@@ -70,8 +69,7 @@ _LOOP_BACK_WIRES = (
 _BYTES = tuple(bytes((value,)) for value in range(256))
 
 
-@dataclass(frozen=True, slots=True)
-class SerialState:
+class SerialState(NamedTuple):
     """The registers of a 16550A and the bytes received but not yet read by the guest."""
 
     interrupt_enable: int

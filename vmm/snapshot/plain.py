@@ -1,7 +1,8 @@
-"""Dataclasses of plain values, to what JSON can hold and back.
+"""Records of plain values, to what JSON can hold and back.
 
-A state is made of dataclasses, tuples, lists, dicts with text keys, numbers, text and bytes. Bytes
-become an object with one key; everything else that JSON lacks is told by the type that is read.
+A state is made of records, tuples, lists, dicts with text keys, numbers, text and bytes. A record,
+a dataclass or a named tuple, becomes an object, and bytes become one with a key of their own;
+everything else that JSON lacks is told by the type that is read.
 """
 
 import types
@@ -20,8 +21,8 @@ def to_plain(value: Any) -> Any:
         return value
     if isinstance(value, bytes | bytearray):
         return {_BYTES: value.hex()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: to_plain(getattr(value, one.name)) for one in fields(value)}
+    if not isinstance(value, type) and (names := _names(type(value))):
+        return {name: to_plain(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {_text(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -37,8 +38,8 @@ def from_plain(kind: type[Value], value: Any) -> Value:
 def _read(kind: Any, value: Any) -> Any:
     if kind is Any:
         return _read_any(value)
-    if isinstance(kind, type) and is_dataclass(kind):
-        return _read_dataclass(kind, value)
+    if isinstance(kind, type) and (names := _names(kind)):
+        return _read_record(kind, names, value)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _read_union(arguments, value)
@@ -53,9 +54,15 @@ def _read(kind: Any, value: Any) -> Any:
     raise ValueError(f"{value!r:.60} is not of type {kind}")
 
 
-def _read_dataclass(kind: Any, value: Any) -> Any:
-    names = {one.name for one in fields(kind)}
-    if not isinstance(value, dict) or value.keys() - names:
+def _names(kind: Any) -> tuple[str, ...]:
+    """Return the names of what a record holds; none for what is no record."""
+    if is_dataclass(kind):
+        return tuple(one.name for one in fields(kind))
+    return getattr(kind, "_fields", ()) if issubclass(kind, tuple) else ()
+
+
+def _read_record(kind: Any, names: tuple[str, ...], value: Any) -> Any:
+    if not isinstance(value, dict) or value.keys() - set(names):
         raise ValueError(f"{value!r:.60} is not a {kind.__name__}")
     hints = get_type_hints(kind)
     try:
@@ -97,7 +104,7 @@ def _read_bytes(value: Any) -> bytes:
 
 
 def _read_any(value: Any) -> Any:
-    """Return what a device put into its own state; its tuples come back as lists."""
+    """Return what a device put into its own state; its tuples come back as lists or dicts."""
     if isinstance(value, dict):
         if value.keys() == {_BYTES}:
             return _read_bytes(value)

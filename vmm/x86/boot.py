@@ -5,7 +5,7 @@ The front of this package for the machine; what is written where is in :mod:`vmm
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vmm.x86 import layout
 from vmm.x86.cmdline import build_cmdline, write_cmdline
@@ -20,8 +20,7 @@ from vmm.x86.registers import EntryPoint, write_tables
 from vmm.x86.zero_page import write_zero_page
 
 
-@dataclass(frozen=True, slots=True)
-class BootSource:
+class BootSource(NamedTuple):
     """What to boot: kernel file, initrd (a file, or its bytes), command line, entry protocol."""
 
     kernel: str | os.PathLike[str]

@@ -4,7 +4,7 @@ Implements Linux x86 boot.rst "The Real-Mode Kernel Header".
 """
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from virtio.errors import ConfigurationError
 from vmm.x86.image_file import ImageFile
@@ -20,8 +20,7 @@ LOADED_HIGH = 1 << 0
 XLF_KERNEL_64 = 1 << 0
 
 
-@dataclass(frozen=True, slots=True)
-class SetupHeader:
+class SetupHeader(NamedTuple):
     """What is needed of a checked setup header.
 
     ``raw`` is the header itself, from file offset 0x1f1 on, as it goes into the zero page.

@@ -5,7 +5,6 @@ paravirtual leaves are those of Linux ``Documentation/virt/kvm/x86/cpuid.rst``.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 KVM_CPUID_FLAG_SIGNIFCANT_INDEX = 1
@@ -33,8 +32,7 @@ class CpuidEntry(NamedTuple):
     edx: int
 
 
-@dataclass(frozen=True, slots=True)
-class Topology:
+class Topology(NamedTuple):
     """vCPU ``cpu`` of ``cpus``, one thread per core, all cores in one package."""
 
     cpu: int

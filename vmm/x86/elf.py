@@ -5,8 +5,8 @@ Implements the ELF-64 program headers (System V ABI, "Program Header") and the P
 """
 
 import struct
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from virtio.errors import ConfigurationError
 from vmm.x86 import layout
@@ -36,8 +36,7 @@ _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 _NOTE = struct.Struct("<III")
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """One ``PT_LOAD``: ``file_size`` bytes at ``offset`` go to ``address``, zeros up to ``end``."""
 
     offset: int
@@ -51,8 +50,7 @@ class Segment:
         return self.address + self.memory_size
 
 
-@dataclass(frozen=True, slots=True)
-class Elf:
+class Elf(NamedTuple):
     """A checked ELF kernel: segments in ascending, disjoint order, and its two entry points.
 
     ``pvh_entry`` is the 32-bit physical entry of its PVH note, None without such a note.
@@ -104,8 +102,7 @@ def load_elf(image: ImageFile, elf: Elf, memory: BootMemory) -> None:
             f"{needed} MiB, the machine has {ram // layout.MEBIBYTE} MiB below its 32-bit hole"
         )
     for segment in elf.segments:
-        with memory.view(segment.address, segment.file_size) as view:
-            image.read_into(view, segment.offset)
+        image.load(memory, segment.address, segment.offset, segment.file_size)
         rest = segment.memory_size - segment.file_size
         clear(memory, segment.address + segment.file_size, rest)
 

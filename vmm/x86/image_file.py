@@ -12,6 +12,7 @@ from typing import Protocol
 
 from virtio.errors import ConfigurationError, HostError
 from virtio.memory import GuestMemory
+from vmm.memory import GuestRam
 
 ZEROS = 1 << 16
 
@@ -50,6 +51,17 @@ class ImageFile:
             if count == 0:
                 raise ConfigurationError(f"{self.name}: truncated: it ends at byte {offset + done}")
             done += count
+
+    def load(self, memory: GuestMemory, address: int, offset: int, length: int) -> None:
+        """Put the ``length`` bytes at ``offset`` to ``address``, which lie inside one region.
+
+        Raises :class:`ConfigurationError` when the file ends before that.
+        """
+        done = 0
+        if isinstance(memory, GuestRam):
+            done = memory.receive(self.fd, offset, address, length)
+        with memory.view(address + done, length - done) as rest:
+            self.read_into(rest, offset + done)
 
     def check_part(self, what: str, offset: int, length: int) -> None:
         """Raise :class:`ConfigurationError` unless the file has ``length`` bytes at ``offset``."""

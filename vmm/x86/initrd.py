@@ -33,8 +33,7 @@ def load_initrd(initrd: Initrd, memory: BootMemory, kernel: LoadedKernel) -> Loa
         return LoadedInitrd(address, len(initrd))
     with open_image(initrd, "initrd") as image:
         address = place_initrd(image.size, memory, kernel, image.name)
-        with memory.view(address, image.size) as view:
-            image.read_into(view, 0)
+        image.load(memory, address, 0, image.size)
         return LoadedInitrd(address, image.size)
 
 

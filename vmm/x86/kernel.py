@@ -6,16 +6,13 @@ Linux x86 boot.rst "64-bit Boot Protocol".
 """
 
 import os
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from virtio.errors import ConfigurationError
 from vmm.x86 import layout
 from vmm.x86.bzimage import SetupHeader, is_bzimage, read_setup_header
 from vmm.x86.elf import ELF_MAGIC, Elf, check_entry, load_elf, read_elf
 from vmm.x86.image_file import BootMemory, ImageFile, open_image
-from vmm.x86.lookalike import looks_like
-from vmm.x86.payload import unpacked
 
 Protocol = Literal["pvh", "linux64"]
 ProtocolChoice = Literal["auto", "pvh", "linux64"]
@@ -24,8 +21,7 @@ ProtocolChoice = Literal["auto", "pvh", "linux64"]
 CMDLINE_MAX = 2047
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedKernel:
+class LoadedKernel(NamedTuple):
     """A kernel in guest memory, at ``[start, end)``, and how to enter it.
 
     ``setup_header`` is that of a bzImage, None of a bare ELF file. ``cmdline_max`` counts bytes
@@ -54,6 +50,8 @@ def load_kernel(
             return _load_bzimage(image, memory, protocol)
         if image.read(0, 4) == ELF_MAGIC:
             return _load_elf(image, memory, protocol, None)
+        from vmm.x86.lookalike import looks_like
+
         raise ConfigurationError(
             f"{image.name}: is not an x86 kernel (neither ELF vmlinux nor bzImage): "
             f"it looks like {looks_like(image)}"
@@ -61,6 +59,8 @@ def load_kernel(
 
 
 def _load_bzimage(image: ImageFile, memory: BootMemory, protocol: ProtocolChoice) -> LoadedKernel:
+    from vmm.x86.payload import unpacked
+
     header = read_setup_header(image)
     with unpacked(image, header.payload_offset, header.payload_length) as vmlinux:
         return _load_elf(vmlinux, memory, protocol, header)

@@ -5,9 +5,8 @@ every host: interrupt chips before vCPUs, CPUID before MSRs.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from transport.interrupt import InterruptLine
 from vmm.bus import Bus
@@ -80,8 +79,7 @@ def map_memory(vm: Vm, ram: GuestRam) -> None:
         view.release()
 
 
-@dataclass(frozen=True, slots=True)
-class GuestEvents:
+class GuestEvents(NamedTuple):
     """What the guest does through a PC's own devices; each is called on a vCPU's thread.
 
     ``output`` takes bytes of the serial port; ``reset`` a request for a reset; ``status`` what the

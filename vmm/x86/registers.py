@@ -5,7 +5,7 @@ and control register layouts are those of the Intel SDM vol. 3.
 """
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from virtio.memory import GuestMemory
 from vmm.kvm.structs import Fpu, LapicState, Regs, Segment, Sregs
@@ -47,8 +47,7 @@ DELIVERY_MODE = 0x700
 DELIVERY_NMI, DELIVERY_EXTINT = 0x400, 0x700
 
 
-@dataclass(frozen=True, slots=True)
-class EntryPoint:
+class EntryPoint(NamedTuple):
     """Where and how the boot vCPU starts: by which protocol, and its registers that are not zero.
 
     The 64-bit protocol passes the zero page in ``rsi``, PVH its start info in ``rbx``.

@@ -1,0 +1,82 @@
+"""Files go into guest RAM from file to file where the host can, and read where it cannot."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from virtio.errors import ConfigurationError
+from virtio.memory import FlatMemory, GuestMemory, MemoryAccessError
+from vmm.memory import PAGE_BYTES, GuestRam
+from vmm.x86.image_file import open_image
+
+HIGH = 1 << 32
+REGIONS = [(0, 2 * PAGE_BYTES), (HIGH, 2 * PAGE_BYTES)]
+CONTENT = bytes(range(256)) * 8
+
+
+@pytest.fixture
+def ram() -> Iterator[GuestRam]:
+    with GuestRam(REGIONS) as ram:
+        yield ram
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "file").write_bytes(CONTENT)
+    return tmp_path / "file"
+
+
+def content(memory: GuestMemory, address: int, length: int) -> bytes:
+    with memory.view(address, length) as view:
+        return bytes(view)
+
+
+@pytest.mark.parametrize("address", [0, 5, PAGE_BYTES, HIGH, HIGH + PAGE_BYTES + 7])
+def test_a_part_of_a_file_comes_to_its_address(ram: GuestRam, path: Path, address: int) -> None:
+    with path.open("rb") as file:
+        assert ram.receive(file.fileno(), 3, address, 1000) == 1000
+
+    assert content(ram, address, 1001) == CONTENT[3:1003] + b"\0"
+
+
+def test_a_file_that_ends_gives_what_it_has(ram: GuestRam, path: Path) -> None:
+    with path.open("rb") as file:
+        assert ram.receive(file.fileno(), 2000, HIGH, 1000) == len(CONTENT) - 2000
+
+
+def test_nothing_comes_to_where_no_ram_is(ram: GuestRam, path: Path) -> None:
+    with path.open("rb") as file, pytest.raises(MemoryAccessError):
+        ram.receive(file.fileno(), 0, PAGE_BYTES, PAGE_BYTES + 1)
+
+
+def test_nothing_comes_from_what_cannot_be_sent(ram: GuestRam) -> None:
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"x")
+        assert ram.receive(reader, 0, 0, 1) == 0
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_the_file_below_a_copy_stays_as_it_is(ram: GuestRam, path: Path) -> None:
+    origin = ram.copy()
+    try:
+        with GuestRam(REGIONS, origin) as copy, open_image(path, "initrd") as image:
+            image.load(copy, 100, 0, len(CONTENT))
+            assert content(copy, 100, len(CONTENT)) == CONTENT
+        assert os.pread(origin, len(CONTENT), 100) == bytes(len(CONTENT))
+    finally:
+        os.close(origin)
+
+
+def test_an_image_is_the_same_in_any_memory(ram: GuestRam, path: Path) -> None:
+    flat = FlatMemory([(0, bytearray(PAGE_BYTES))])
+    with open_image(path, "initrd") as image:
+        for memory in (ram, flat):
+            image.load(memory, 9, 1, 300)
+            assert content(memory, 9, 300) == CONTENT[1:301]
+            with pytest.raises(ConfigurationError, match="truncated: it ends at byte 2048"):
+                image.load(memory, 0, 2000, 100)
