@@ -116,12 +116,13 @@ class QueueSlot(NamedTuple):
             served = self._serve_natively(queue, path, patience)
             if served is not None:
                 return served >= NATIVE_BURST or queue.enable_notification()
-        taken = self._serve_batch(queue) if self.kind.batch else self._serve_each(queue)
-        return (
-            taken >= self.kind.burst
-            or queue.wait_available(patience)
-            or queue.enable_notification()
-        )
+        left = self.kind.burst
+        while left > 0:
+            taken = (self._serve_batch if self.kind.batch else self._serve_each)(queue, left)
+            left -= taken
+            if left and not (taken and queue.wait_available(patience)):
+                return queue.enable_notification()
+        return True
 
     def _serve_natively(self, queue: Queue, path: DataPath, patience: int) -> int | None:
         """Have native code serve up to ``NATIVE_BURST`` chains, and return how many it did.
@@ -139,8 +140,8 @@ class QueueSlot(NamedTuple):
             served += taken
         return served
 
-    def _serve_batch(self, queue: Queue) -> int:
-        batch = queue.pop_batch(self.kind.burst)
+    def _serve_batch(self, queue: Queue, limit: int) -> int:
+        batch = queue.pop_batch(limit)
         if batch:
             try:
                 batch.complete(self._answers(batch))
@@ -155,9 +156,9 @@ class QueueSlot(NamedTuple):
             raise InternalError(f"{len(batch)} chains were handed over, {len(answers)} answered")
         return answers
 
-    def _serve_each(self, queue: Queue) -> int:
+    def _serve_each(self, queue: Queue, limit: int) -> int:
         """Call the handler; what it completed is used even when it fails on a later chain."""
-        chains = queue.pop_many(self.kind.burst)
+        chains = queue.pop_many(limit)
         done: list[tuple[DescriptorChain, int]] = []
         try:
             for chain in chains:

@@ -40,7 +40,8 @@ MAX_USED_LENGTH: Final = (1 << 32) - 1
 """A used length has 32 bits: of a chain of 2^32 bytes, one less is told (SPL-34)."""
 
 SHORT_WAITS: Final = 4
-"""How many times the polling time a sleep may take for polling instead to seem worth while."""
+"""How many times the polling time may have passed since the last chain for polling to seem worth
+while."""
 
 BULK: Final = 8
 """From how many used entries on it is faster to write them in columns than one by one."""
@@ -65,10 +66,10 @@ class Queue(QueueMemory):
 
     __slots__ = (
         "__weakref__",
+        "_active_at",
         "_engine",
         "_event_idx",
         "_fence",
-        "_idle_since",
         "_in_order",
         "_indirect",
         "_lean",
@@ -113,7 +114,7 @@ class Queue(QueueMemory):
         self.features = features
         self.interrupt: Callable[[], None] | None = None
         self.poll_ns = 0
-        self._idle_since = 0
+        self._active_at = 0
         self._event_idx = bool(features >> VIRTIO_RING_F_EVENT_IDX & 1)
         self._indirect = bool(features >> VIRTIO_RING_F_INDIRECT_DESC & 1)
         self._in_order = bool(features >> VIRTIO_F_IN_ORDER & 1)
@@ -288,6 +289,8 @@ class Queue(QueueMemory):
         count, self._unsignalled = self._unsignalled, 0
         if not count:
             return False
+        if self.poll_ns:
+            self._active_at = monotonic_ns()
         self._fence()
         return self._driver_wants_notification(count)
 
@@ -306,11 +309,7 @@ class Queue(QueueMemory):
             return False
         self._request_notification()
         self._fence()
-        if self.has_available():
-            return True
-        if self.poll_ns:
-            self._idle_since = monotonic_ns()
-        return False
+        return self.has_available()
 
     def has_available(self) -> bool:
         """Tell whether there are chains that the driver made available and nobody took yet."""
@@ -319,9 +318,9 @@ class Queue(QueueMemory):
     def patience(self) -> int:
         """Return for how many nanoseconds it pays to wait for the next chain on the processor.
 
-        That is ``poll_ns`` when the last wait for a notification was a short one, and else 0.
+        That is ``poll_ns`` when something was given back a short time ago, and else 0.
         """
-        paid = self.poll_ns and monotonic_ns() - self._idle_since < SHORT_WAITS * self.poll_ns
+        paid = self.poll_ns and monotonic_ns() - self._active_at < SHORT_WAITS * self.poll_ns
         return self.poll_ns if paid else 0
 
     def wait_available(self, wait_ns: int) -> bool:

@@ -149,7 +149,8 @@ def test_every_contender_gets_kernel_disk_and_words() -> None:
     commands = [" ".join(contender.command(JOB)) for contender in CONTENDERS]
 
     assert [contender.name for contender in CONTENDERS] == [
-        "pyvmm",
+        "pyvmm native",
+        "pyvmm rings",
         "pyvmm python",
         "qemu threads",
         "qemu io_uring",
@@ -157,7 +158,7 @@ def test_every_contender_gets_kernel_disk_and_words() -> None:
     assert all("-kernel kernel" in command for command in commands)
     assert all("a,,b.img" in command for command in commands)
     assert all("bench=x" in command for command in commands)
-    assert "aio=io_uring" in commands[3]
+    assert "aio=io_uring" in commands[4]
 
 
 def test_words_of_the_image_are_numbered(tmp_path: Path) -> None:

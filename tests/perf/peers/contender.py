@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.perf.peers.workload import GuestFailed, Measurement, parse
+from virtio.engine import ENGINES
 
 MEMORY_MIB = 256
 LAST_LINES = 15
@@ -80,7 +81,7 @@ def _text(output: bytes | None) -> str:
 
 def _ours(job: Job, engine: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "vmm", "run", "--engine", engine),
+        *(sys.executable, "-m", "vmm", "run", "--engine", engine, "--io-threads", "devices"),
         *("--kernel", str(job.kernel), "--memory", f"{MEMORY_MIB}M"),
         *("--disk", str(job.image).replace(",", ",,")),
         *("--no-default-cmdline", "--cmdline", job.command_line),
@@ -109,8 +110,10 @@ def _qemu_with(aio: str) -> Contender:
 
 
 CONTENDERS = (
-    Contender("pyvmm", partial(_ours, engine="native"), good_status=0, ours=True),
-    Contender("pyvmm python", partial(_ours, engine="python"), good_status=0, ours=True),
+    *(
+        Contender(f"pyvmm {engine}", partial(_ours, engine=engine), good_status=0, ours=True)
+        for engine in ENGINES
+    ),
     _qemu_with("threads"),
     _qemu_with("io_uring"),
 )
