@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from vmm.loop import EventLoop
 from vmm.resource import Resource
+from vmm.switching import have_exact_timers
 
 
 class IoThread(Resource):
@@ -16,7 +17,11 @@ class IoThread(Resource):
     def __init__(self, name: str, on_error: Callable[[Exception], None]) -> None:
         self.on_error = on_error
         self.loop = EventLoop(on_error)
-        self._thread = threading.Thread(target=self.loop.run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+
+    def _main(self) -> None:
+        have_exact_timers()
+        self.loop.run()
 
     @property
     def started(self) -> bool:

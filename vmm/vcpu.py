@@ -18,6 +18,7 @@ from virtio.errors import HostError, InternalError
 from vmm.ending import End
 from vmm.kvm import vcpu as kvm
 from vmm.kvm.vcpu import Vcpu
+from vmm.switching import have_exact_timers
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +162,7 @@ class VcpuThread:
 
     def _main(self) -> None:
         try:
+            have_exact_timers()
             self.vcpu.accept_kicks()
             self._running = True
             self._ready.set()
