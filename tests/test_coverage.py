@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 FIGURES = Path(__file__).with_name("coverage")
 PACKAGES = ("virtio", "transport", "vmm")
-BARE_METAL = ("endings", "vcpu", "cli")
+BARE_METAL = ("endings", "vcpu", "cli", "io_threads")
 TESTS = ("tests/unit", "tests/spec", *(f"tests/guest/test_{name}.py" for name in BARE_METAL))
 SLACK_PERCENT = 0.5
 TIMEOUT_SECONDS = 1800

@@ -169,14 +169,13 @@ class Queue(QueueMemory):
             return []
         self._spell_out()
         chains, self._replay = self._replay[:limit], self._replay[limit:]
+        chains += self._plain_batch(limit - len(chains))
         outstanding = self._outstanding
         native = self._native_side()
-        if native is not None:
+        if native is not None and len(chains) < limit:
             ordinary = native.take_chains(limit - len(chains))
             outstanding.update(dict.fromkeys(ordinary))
             chains += ordinary
-        else:
-            chains += self._plain_batch(limit - len(chains))
         try:
             while len(chains) < limit and (chain := self._take()) is not None:
                 outstanding[chain] = None
