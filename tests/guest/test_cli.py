@@ -224,6 +224,16 @@ def test_doctor_says_that_this_host_can_run_guests() -> None:
     assert re.search(rb"^rings: +served by the (native|python) engine$", done.stdout, re.MULTILINE)
 
 
+def test_output_that_nobody_reads_ends_a_command_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "vmm", "doctor"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=DEADLINE)
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 def test_initramfs_is_made_from_the_command_line(tmp_path: Path) -> None:
     output, extra = tmp_path / "initramfs.cpio", tmp_path / "extra"
     extra.write_text("some content")

@@ -31,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="vmm: %(levelname)s: %(name)s: %(message)s", level=level)
     try:
         status: int = options.execute(options)
+        print(end="", flush=True)
+    except BrokenPipeError:
+        _forget_output()
+        status = STATUS_INTERRUPTED
     except Error as error:
         print(f"vmm: {error}", file=sys.stderr)
         status = STATUS_CONFIGURATION if isinstance(error, ConfigurationError) else STATUS_HOST
@@ -38,6 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("vmm: interrupted", file=sys.stderr)
         status = STATUS_INTERRUPTED
     return status
+
+
+def _forget_output() -> None:
+    """Drop what nobody reads, so that the end of the interpreter does not fail over it again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 @contextmanager
