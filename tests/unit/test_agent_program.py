@@ -44,7 +44,7 @@ def agent(rig: Rig) -> Agent:
 def is_alive(process: int) -> bool:
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter when it goes meanwhile
         return False
     return state != "Z"
 

@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="vmm: %(levelname)s: %(name)s: %(message)s", level=level)
     try:
         status: int = options.execute(options)
-        print(end="", flush=True)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         _forget_output()
         status = STATUS_INTERRUPTED
