@@ -1,9 +1,12 @@
-"""Builds the native part of the package; without a C compiler its twin in Python serves alone."""
+"""Builds the native parts; without a C compiler their twins in Python serve alone."""
 
 import runpy
 
 from setuptools import setup
 
-extension = runpy.run_path("virtio/native_build.py")["ffi"].distutils_extension("build/native")
-extension.optional = True
-setup(ext_modules=[extension])
+BUILDERS = ("virtio/native_build.py", "vmm/x86/run_build.py")
+
+extensions = [runpy.run_path(path)["ffi"].distutils_extension("build/native") for path in BUILDERS]
+for extension in extensions:
+    extension.optional = True
+setup(ext_modules=extensions)

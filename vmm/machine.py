@@ -282,6 +282,7 @@ class Machine:
         hardware = self.hardware
         vcpu = resources.enter_context(hardware.vm.create_vcpu(index))
         completer = Completer(hardware.ram)
+        completer.take_part_in(vcpu)
         thread = VcpuThread(
             vcpu, hardware.ports, hardware.mmio, completer, self._verdict.vcpu_ended
         )

@@ -41,10 +41,16 @@ class Bus(Protocol):
 
 
 class InstructionCompleter(Protocol):
-    """Does what an instruction does that KVM's emulator gave up on; ``counts`` by mnemonic."""
+    """Does what an instruction does that KVM's emulator gave up on; ``counts`` by mnemonic.
+
+    ``exits_served`` counts those for which no exit came here.
+    """
 
     @property
     def counts(self) -> Mapping[str, int]: ...
+
+    @property
+    def exits_served(self) -> int: ...
 
     def complete(self, cpu: Vcpu, instruction: bytes, /) -> bool: ...
 
@@ -67,7 +73,7 @@ class VcpuThread:
         on_end: Callable[[End, str, list[str]], None],
     ) -> None:
         self.vcpu = vcpu
-        self.exits: Counter[int] = Counter()
+        self._exits: Counter[int] = Counter()
         self._ports = ports
         self._mmio = mmio
         self._completer = completer
@@ -88,6 +94,11 @@ class VcpuThread:
         self._ready = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._main, name=f"vcpu-{vcpu.index}", daemon=True)
+
+    @property
+    def exits(self) -> Counter[int]:
+        """How often the vCPU has left the guest, by reason."""
+        return self._exits + Counter({kvm.KVM_EXIT_INTERNAL_ERROR: self._completer.exits_served})
 
     @property
     def completions(self) -> Mapping[str, int]:
@@ -185,7 +196,7 @@ class VcpuThread:
                 call.perform(self.vcpu)
 
     def _run(self) -> None:
-        run, exits, handlers = self.vcpu.run, self.exits, self._handlers
+        run, exits, handlers = self.vcpu.run, self._exits, self._handlers
         while not self._stopping:
             reason = run()
             exits[reason] += 1

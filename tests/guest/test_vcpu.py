@@ -1,6 +1,7 @@
 """vCPU threads on the real KVM: exits reach the buses, and a vCPU can be reached at any moment."""
 
 import struct
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from virtio.entropy import Entropy
 from virtio.errors import HostError
 from vmm.config import MachineConfig
 from vmm.kvm.system import Kvm
+from vmm.kvm.vcpu import KVM_EXIT_INTERNAL_ERROR
 from vmm.machine import Machine
 from vmm.x86.platform import create_chips, is_emulated_host
 from vmm.x86.vcpu_state import msr_indices, restore_vcpu, save_vcpu
@@ -115,3 +117,41 @@ def test_state_ahead_of_a_counter_that_cannot_be_set_is_refused() -> None:
             ahead = replace(state, msrs=struct.pack("<IIQ", 0x10, 0, 1 << 62))
             with pytest.raises(HostError, match="time-stamp counter cannot be set: save the guest"):
                 restore_vcpu(vcpu, ahead)
+
+
+def test_most_smap_instructions_are_completed_without_python(bare_metal: Configure) -> None:
+    pytest.importorskip("vmm.x86._run", reason="the run loop in C was not built")
+    if not is_emulated_host():
+        pytest.skip("only a host without hardware virtualization leaves instructions to us")
+    stack = b"\xbc" + struct.pack("<I", 0x180_0000)  # mov esp, 0x1800000
+    say_flags = b"\x9c\x58" + bare.say_eax()  # pushfd; pop eax
+    stac, clac = bytes.fromhex("0f 01 cb"), bytes.fromhex("0f 01 ca")
+    loop = b"\xb9" + struct.pack("<I", 500) + stac + clac + b"\x49\x75\xf7"  # dec ecx; jnz
+    code = stack + stac + say_flags + clac + say_flags + loop + bare.out8(0xF4, 0) + bare.SPIN
+    with Machine(bare_metal(code)) as machine:
+        machine.boot()
+        machine.wait(DEADLINE)
+        with_ac, without_ac = struct.unpack("<II", machine.console.history())
+        statistics = machine.statistics
+        seen_by_python = machine.threads[0]._exits[KVM_EXIT_INTERNAL_ERROR]
+
+    assert (with_ac >> 18 & 1, without_ac >> 18 & 1) == (1, 0)
+    assert statistics.completions == {"stac": 501, "clac": 501}
+    assert statistics.exits["internal-error"] == 1002
+    assert seen_by_python == 0
+
+
+def test_python_alone_completes_the_same(
+    bare_metal: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_emulated_host():
+        pytest.skip("only a host without hardware virtualization leaves instructions to us")
+    monkeypatch.setitem(sys.modules, "vmm.x86.native_run", None)  # as where it was not built
+    stac, clac = bytes.fromhex("0f 01 cb"), bytes.fromhex("0f 01 ca")
+    with Machine(bare_metal(stac + clac + bare.out8(0xF4, 0) + bare.SPIN)) as machine:
+        machine.boot()
+        machine.wait(DEADLINE)
+        statistics = machine.statistics
+
+    assert statistics.completions == {"stac": 1, "clac": 1}
+    assert statistics.exits["internal-error"] == 2

@@ -15,6 +15,8 @@ import mmap
 import os
 import signal
 import struct
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from virtio.errors import HostError
@@ -61,7 +63,11 @@ _PAYLOAD: Final = 0x20
 
 
 class Vcpu(Resource):
-    """A virtual CPU of KVM; ``run_area`` is the ``struct kvm_run`` it shares with the kernel."""
+    """A virtual CPU of KVM; ``run_area`` is the ``struct kvm_run`` it shares with the kernel.
+
+    ``enter`` performs KVM_RUN, and returns 0 or minus the errno; what replaces it may serve exits
+    by itself before it returns.
+    """
 
     def __init__(self, fd: int, index: int, run_size: int) -> None:
         self.fd = fd
@@ -73,12 +79,13 @@ class Vcpu(Resource):
             raise HostError("mmap of struct kvm_run", error.errno or 0) from None
         self.run_area = memoryview(self._mapping)
         self._words = self.run_area.cast("I")
+        self.enter: Callable[[], int] = partial(try_ioctl, fd, KVM_RUN)
 
     def run(self) -> int:
         """Run guest code until an exit and return its reason; an interrupted run is
         ``KVM_EXIT_INTR`` ("KVM_RUN").
         """
-        while result := try_ioctl(self.fd, KVM_RUN):
+        while result := self.enter():
             if result == -errno.EINTR:
                 signal.sigtimedwait({KICK_SIGNAL}, 0)  # consume the kick, if it was one
                 return KVM_EXIT_INTR

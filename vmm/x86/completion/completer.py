@@ -5,20 +5,28 @@ instruction it has no code for, the vCPU stops (KVM api.rst "KVM_EXIT_INTERNAL_E
 KVM_INTERNAL_ERROR_EMULATION). With hardware virtualization none of this runs.
 
 A boot completes a few thousand CLAC and STAC, a few hundred SYSCALLs and little else, so those are
-recognised by their bytes; the decoder is imported at the first instruction that needs it.
+recognised by their bytes; the decoder is imported at the first instruction that needs it. Where C
+could be compiled, most of the CLAC and STAC do not even come here: see ``run.c`` one folder up.
 
 RF and TF are treated as by a processor: an instruction that completes clears RF, and with TF set it
 ends in a single-step #DB. A fault sets RF in the flags it pushes.
 """
 
+from __future__ import annotations
+
+from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from virtio.memory import GuestMemory
 from vmm.x86.completion.cpu import Cpu, GuestFault, NotCompletable
 from vmm.x86.completion.flags import AC, RF
 from vmm.x86.completion.state import LONGEST_INSTRUCTION_BYTES, State
 from vmm.x86.completion.syscall import finish_syscall
+
+if TYPE_CHECKING:
+    from vmm.kvm.vcpu import Vcpu
+    from vmm.x86.native_run import NativeRun
 
 _BREAKPOINT: Final = 3
 _INVALID_OPCODE: Final = 6
@@ -30,14 +38,36 @@ _LONGEST_PATTERN_BYTES: Final = 3
 class Completer:
     """Completes instructions; one for each vCPU thread.
 
-    ``counts`` says how often each was completed, by mnemonic, ``syscall`` and faults (as
-    ``exception 6``) among them. ``reason`` says why the last :meth:`complete` returned False.
+    ``reason`` says why the last :meth:`complete` returned False.
     """
 
     def __init__(self, memory: GuestMemory) -> None:
-        self.counts: dict[str, int] = {}
         self.reason = ""
         self._memory = memory
+        self._counts: Counter[str] = Counter()
+        self._native: NativeRun | None = None
+
+    def take_part_in(self, vcpu: Vcpu) -> None:
+        """Have the commonest instructions completed without Python where the C part was built."""
+        try:
+            from vmm.x86.native_run import NativeRun
+        except ImportError:
+            return
+        self._native = NativeRun(vcpu)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often each was completed, by mnemonic; ``syscall`` and ``exception 6`` among them."""
+        return self._counts + self._native_counts
+
+    @property
+    def exits_served(self) -> int:
+        """How many exits for it the run loop has not seen, as they needed no Python."""
+        return self._native_counts.total()
+
+    @property
+    def _native_counts(self) -> Counter[str]:
+        return Counter(self._native.counts if self._native is not None else {})
 
     def complete(self, cpu: Cpu, instruction_bytes: bytes, /) -> bool:
         """Do what the instruction at RIP does, and return whether the vCPU can be entered again.
@@ -52,7 +82,7 @@ class Completer:
         except NotCompletable as obstacle:
             self.reason = str(obstacle)
             return False
-        self.counts[name] = self.counts.get(name, 0) + 1
+        self._counts[name] += 1
         return True
 
     def describe_failure(self, cpu: Cpu, instruction_bytes: bytes, /) -> str:
