@@ -41,9 +41,10 @@ class VirtioTransport:
 
     ``loop`` is the machine's event loop, which takes calls from any thread. ``notify_fds`` holds an
     eventfd per queue: whoever adds to one notifies the device, and the machine calls
-    :meth:`handle_notify` when it can be read. ``poll_us`` is how many microseconds that call may
-    wait for the next request, where ``loop`` serves nobody else. Raises
-    :class:`ConfigurationError` for a device whose features or queue sizes are impossible.
+    :meth:`handle_notify` when it can be read. ``poll_us`` is for how many microseconds the device
+    may wait for the next request on the processor, where ``loop`` serves nobody else; one with
+    several queues does not. Raises :class:`ConfigurationError` for a device whose features or queue
+    sizes are impossible.
 
     Two locks. ``_registers`` guards what registers show and is held for moments; it never waits for
     a device. ``_work`` is held while device code runs, and so by whatever must not meet running
@@ -244,7 +245,8 @@ class VirtioTransport:
 
     def _connect(self, queue: Queue) -> None:
         queue.interrupt = self.interrupts.notify_used
-        queue.poll_ns = self._poll_ns
+        if sum(slot.max_size > 0 for slot in self.slots) == 1:  # else the others would wait, too
+            queue.poll_ns = self._poll_ns
 
     def disable_queue(self, slot: QueueSlot) -> None:
         """Disable a queue; after it nothing touches its rings or buffers (``MMIO-16``)."""

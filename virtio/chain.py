@@ -259,7 +259,7 @@ def checked_chain(
 def plain_chain(
     queue: Queue, descriptor: Descriptor, head_index: int, buffer_id: int
 ) -> DescriptorChain:
-    """Return a chain of one descriptor that its caller found to lie in the queue's window.
+    """Return a chain of one descriptor that its caller found to lie in guest memory.
 
     Most chains are such, and the constructor takes three times as long ("1 single" in
     ``tests.perf.queues``).

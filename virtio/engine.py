@@ -17,6 +17,10 @@ Engine = Literal["native", "rings", "python"]
 ENGINES: Final[tuple[Engine, ...]] = get_args(Engine)
 VARIABLE: Final = "PYVMM_ENGINE"
 
+IDLE, LEFT, TELL, MORE = range(4)
+"""Why native code stopped serving a queue: there is nothing to do; the next chain is not ordinary,
+and is left to Python; the driver has to be told of what is done; or others shall have a turn."""
+
 _chosen: Engine | None = None
 
 
@@ -40,6 +44,12 @@ def current() -> Engine:
     if _chosen is None:
         use(os.environ.get(VARIABLE) or ("native" if _module() is not None else "python"))
     return _chosen or "python"
+
+
+def check_environment() -> None:
+    """Raise :class:`ConfigurationError` now, and not at the first queue, for a bad wish."""
+    if os.environ.get(VARIABLE):
+        current()
 
 
 def native() -> ModuleType | None:

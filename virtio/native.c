@@ -1,8 +1,8 @@
 /*
  * What of a virtqueue cannot be fast, or not be right, in Python. VIRTIO 1.4 "Virtqueues".
  *
- * - Fences, and waiting for the driver without the interpreter's lock.
- * - Batches: chains of one descriptor, taken and given back many at a time.
+ * - Chains, taken many at a time; those of one descriptor also given back as a batch.
+ * - Waiting for the driver on the processor, without the interpreter's lock.
  * - The data path of the block and the entropy device, from ring to disk and back.
  *
  * Each function has a twin in Python, which decides whatever is out of the ordinary: a chain that
@@ -18,6 +18,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#define _FILE_OFFSET_BITS 64
 #include <errno.h>
 #include <linux/io_uring.h>
 #include <stdint.h>
@@ -47,7 +48,7 @@ struct region {
 struct queue {
     uint8_t *descriptors, *driver, *device; /* the three areas */
     uint32_t size, regions;
-    uint8_t packed, event_idx, indirect;
+    uint8_t packed, event_idx, indirect, in_order;
     uint32_t next_avail, next_used;
     struct region region[MAX_REGIONS];
     struct uring *uring; /* opened at the first read that has to wait for the disk */
@@ -84,8 +85,11 @@ struct served {
     uint64_t chains, bytes_read, bytes_written;
     uint32_t entries; /* of the ring, since the driver's wish to be notified was looked at */
     uint32_t failed;  /* reads that the host could not do, answered with an error */
-    uint8_t left;     /* whether the next chain is Python's to serve */
 };
+
+/* Why serve() stopped: there is nothing to do, the next chain is for Python, the driver has to be
+ * told of what is done, or others shall have their turn. */
+enum end { IDLE, LEFT, TELL, MORE };
 
 #define LOAD(place) __atomic_load_n(&(place), __ATOMIC_RELAXED)
 #define LOAD_FIRST(place) __atomic_load_n(&(place), __ATOMIC_ACQUIRE)
@@ -366,6 +370,15 @@ static int wants_notification(const struct queue *queue, uint32_t count)
            (queue->next_used + 2 * lap(queue) - position - 1) % lap(queue) < count;
 }
 
+/* Whether the driver wants to hear of what was given back; if not, it has been asked. */
+static int has_to_tell(const struct queue *queue, struct served *served)
+{
+    if (served->entries && wants_notification(queue, served->entries))
+        return 1;
+    served->entries = 0;
+    return 0;
+}
+
 /* Batches of plain chains */
 
 static uint32_t take_plain_split(struct queue *queue, struct plain *plain, uint32_t limit)
@@ -612,6 +625,13 @@ static struct uring *open_uring(void)
     return uring;
 }
 
+static void close_queue(struct queue *queue)
+{
+    if (queue->uring)
+        close_uring(queue->uring);
+    queue->uring = NULL;
+}
+
 static void finish(struct queue *queue, struct pending *pending, struct served *served, int good)
 {
     STORE(*pending->status, good ? OK : IOERR);
@@ -619,10 +639,10 @@ static void finish(struct queue *queue, struct pending *pending, struct served *
     add_used(queue, pending->done, good ? pending->data_in + 1 : 0, served);
 }
 
-/* Submit the reads, and wait for all of them. Returns how many the kernel has taken. */
-static uint32_t submit(struct uring *uring, struct pending *pending, uint32_t count)
+/* Put the reads into the submission ring. */
+static void prepare(struct uring *uring, struct pending *pending, uint32_t count)
 {
-    uint32_t tail = *uring->sq_tail, taken = 0;
+    uint32_t tail = *uring->sq_tail;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t place = (tail + i) & *uring->sq_mask;
         struct transfer *transfer = &pending[i].transfer;
@@ -637,48 +657,58 @@ static uint32_t submit(struct uring *uring, struct pending *pending, uint32_t co
         uring->sq_array[place] = place;
     }
     STORE_LAST(*uring->sq_tail, tail + count);
-    while (taken < count || LOAD_FIRST(*uring->cq_tail) - *uring->cq_head < taken) {
-        int accepted = syscall(__NR_io_uring_enter, uring->fd, count - taken, count,
-                               IORING_ENTER_GETEVENTS, NULL, 0);
-        if (accepted >= 0)
-            taken += accepted;
-        else if (errno != EINTR && !taken)
-            break;
-    }
-    return taken;
 }
 
-/* Do the reads that would have made the others wait, together, and give them back. */
-static void serve_pending(struct queue *queue, struct pending *pending, uint32_t count,
-                          struct served *served)
+/* Give back each read that has completed; returns how many there were. */
+static uint32_t reap(struct queue *queue, struct pending *pending, struct served *served)
 {
-    uint32_t taken = 0;
-    if (!queue->uring)
-        queue->uring = open_uring();
-    if (queue->uring && (taken = submit(queue->uring, pending, count)) == 0) {
-        close_uring(queue->uring); /* it holds what it has not taken */
-        queue->uring = NULL;
-    }
-    for (uint32_t i = 0; i < taken; i++) {
-        struct uring *uring = queue->uring;
-        uint32_t head = *uring->cq_head;
+    struct uring *uring = queue->uring;
+    uint32_t head = *uring->cq_head, first = head;
+    for (; head != LOAD_FIRST(*uring->cq_tail); STORE_LAST(*uring->cq_head, ++head)) {
         struct io_uring_cqe completion = uring->completions[head & *uring->cq_mask];
         struct pending *one = &pending[completion.user_data];
-        STORE_LAST(*uring->cq_head, head + 1);
         if (completion.res > 0)
             skip(&one->transfer, completion.res);
         finish(queue, one, served, move(&one->transfer, 0));
     }
+    return head - first;
+}
+
+/*
+ * Have the kernel do the reads together; returns how many it took, in order, all of which are done.
+ * One that refuses some is asked no more: what it did not take is still in its ring.
+ */
+static uint32_t serve_together(struct queue *queue, struct pending *pending, uint32_t count,
+                               struct served *served)
+{
+    uint32_t taken = 0, done = 0;
+    int refused = 0;
+    prepare(queue->uring, pending, count);
+    while (done < taken || (taken < count && !refused)) {
+        int accepted = syscall(__NR_io_uring_enter, queue->uring->fd, refused ? 0 : count - taken, 1,
+                               IORING_ENTER_GETEVENTS, NULL, 0);
+        if (accepted > 0)
+            taken += accepted;
+        else if ((accepted == 0 || errno != EINTR) && taken < count)
+            refused = 1;
+        done += reap(queue, pending, served);
+    }
+    if (taken < count)
+        close_queue(queue);
+    return taken;
+}
+
+/* Do the reads that would have made the others wait, and give them back. */
+static void serve_pending(struct queue *queue, struct pending *pending, uint32_t count,
+                          struct served *served)
+{
+    if (!queue->uring)
+        queue->uring = open_uring();
+    uint32_t taken = queue->uring ? serve_together(queue, pending, count, served) : 0;
     for (uint32_t i = taken; i < count; i++)
         finish(queue, &pending[i], served, move(&pending[i].transfer, 0));
 }
 
-static void close_queue(struct queue *queue)
-{
-    if (queue->uring)
-        close_uring(queue->uring);
-    queue->uring = NULL;
-}
 
 /* VIRTIO 1.4 "Block Device Operation": struct virtio_blk_req, types IN (0) and OUT (1). */
 static int64_t serve_block(const struct device *device, struct chain *chain,
@@ -703,7 +733,7 @@ static int64_t serve_block(const struct device *device, struct chain *chain,
     } else if (--last->iov_len == 0)
         transfer.parts--;
     if (!move(&transfer, pending ? RWF_NOWAIT : 0)) {
-        if (errno != EAGAIN || transfer.parts > PENDING_PARTS)
+        if (writes || errno != EAGAIN || transfer.parts > PENDING_PARTS)
             return TO_PYTHON;
         pending->done = (struct done){chain->id, chain->slots, chain->readable};
         pending->transfer = transfer;
@@ -738,34 +768,51 @@ static int64_t serve_entropy(const struct chain *chain)
 }
 
 /*
- * Serve up to `limit` chains, each given back as soon as it is done. Without one it waits for the
- * next for `wait_ns`, which counts as one, unless the driver wants to hear of what is done. Stops
- * at a chain that is not ordinary, which it leaves in the ring.
+ * Serve chains in their order, up to `limit` of them or STEP_BYTES of their data, and give each back
+ * as soon as it is done. Without one it waits for the next for `wait_ns`, in one call for eight times
+ * that at most. Returns why it stopped.
  */
-static void serve(struct queue *queue, const struct device *device, uint32_t limit,
-                  uint64_t wait_ns, struct served *served)
+static int serve(struct queue *queue, const struct device *device, uint32_t limit,
+                 uint64_t wait_ns, struct served *served)
 {
     struct chain chain;
     struct pending pending[PENDING];
     uint32_t waiting = 0;
-    for (uint32_t count = 0; count < limit && waiting < PENDING; count++) {
+    uint64_t bytes = 0, patience_ends = 0;
+    int end = MORE;
+    for (uint32_t count = 0; count < limit && waiting < PENDING && bytes < STEP_BYTES; count++) {
         int found = look(queue, &chain, NULL);
+        if (!found && (waiting || !wait_ns)) {
+            end = IDLE;
+            break;
+        }
         if (!found) {
-            if (waiting || !wait_ns)
+            if (has_to_tell(queue, served)) {
+                end = TELL;
                 break;
-            if (served->entries && wants_notification(queue, served->entries))
+            }
+            uint64_t now = nanoseconds();
+            patience_ends = patience_ends ? patience_ends : now + 8 * wait_ns;
+            if (now > patience_ends)
                 break;
-            served->entries = 0;
-            if (!wait_available(queue, wait_ns))
+            if (!wait_available(queue, wait_ns)) {
+                end = IDLE;
                 break;
+            }
             continue; /* the driver may have taken it back */
         }
         struct done done = {chain.id, chain.slots, chain.readable};
+        struct pending *later = queue->in_order ? NULL : &pending[waiting];
+        bytes += chain.readable + chain.writable;
         int64_t length = found < 0               ? TO_PYTHON
-                         : device->kind == BLOCK ? serve_block(device, &chain, &pending[waiting])
+                         : device->kind == BLOCK ? serve_block(device, &chain, later)
                                                  : serve_entropy(&chain);
         if (length == TO_PYTHON) {
-            served->left = 1;
+            end = LEFT;
+            break;
+        }
+        if (length == NOT_YET && !waiting && has_to_tell(queue, served)) {
+            end = TELL; /* before the disk makes it wait; the read is begun anew after that */
             break;
         }
         queue->next_avail = advanced(queue, queue->next_avail, done.slots);
@@ -776,4 +823,5 @@ static void serve(struct queue *queue, const struct device *device, uint32_t lim
     }
     if (waiting)
         serve_pending(queue, pending, waiting, served);
+    return end;
 }

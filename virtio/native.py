@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from virtio._native import ffi, lib
 from virtio.batch import ChainBatch
 from virtio.chain import DescriptorChain, checked_chain
+from virtio.engine import IDLE, LEFT, MORE, TELL
 from virtio.rate import TokenBucket
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _DESCRIPTOR: Final = Struct("<QIH10x")  # the same without head and id
 _TAKEN: Final = Struct("<QQIIII")
 assert _PLAIN.size == _DESCRIPTOR.size == ffi.sizeof("struct plain")
 assert _TAKEN.size == ffi.sizeof("struct taken")
+assert (lib.IDLE, lib.LEFT, lib.TELL, lib.MORE) == (IDLE, LEFT, TELL, MORE)
 assert array("I").itemsize == ffi.sizeof("uint32_t")
 
 
@@ -134,6 +136,7 @@ class NativeQueue:
         packed: bool,
         indirect: bool,
         event_idx: bool,
+        in_order: bool,
     ) -> None:
         self._owner = owner
         self._struct = struct = ffi.gc(ffi.new("struct queue *"), lib.close_queue)
@@ -143,7 +146,7 @@ class NativeQueue:
         self._taken = self._copies = None
         struct.descriptors, struct.driver, struct.device = map(_address_of, areas)
         struct.size, struct.packed = owner.size, packed
-        struct.indirect, struct.event_idx = indirect, event_idx
+        struct.indirect, struct.event_idx, struct.in_order = indirect, event_idx, in_order
         regions = owner.memory.regions[: lib.MAX_REGIONS]
         struct.regions = len(regions)
         for place, (start, length) in zip(struct.region, regions, strict=False):
@@ -194,20 +197,19 @@ class NativeQueue:
         self._count()
         return True
 
-    def serve(self, path: DataPath, limit: int, wait_ns: int) -> tuple[int, bool]:
-        """Serve up to ``limit`` chains; returns how many, and whether the next is Python's.
-
-        With ``wait_ns`` it waits so long for each, on the processor, before it gives up.
-        """
+    def serve(self, path: DataPath, limit: int, wait_ns: int) -> tuple[int, int]:
+        """Serve up to ``limit`` chains, as :meth:`Queue.serve_natively` does."""
         owner, struct, served = self._owner, self._struct, self._served
         struct.next_avail, struct.next_used = owner._next_avail, owner._next_used
-        lib.serve(struct, path.device, limit, wait_ns, served)
+        end: int = lib.serve(struct, path.device, limit, wait_ns, served)
         owner._next_avail, owner._next_used = struct.next_avail, struct.next_used
-        chains, left, failed = served.chains, bool(served.left), served.failed
+        chains, failed = served.chains, served.failed
         self._count()
         if failed and self._log.take(1):
             logger.warning("queue %d: the host could not do %d reads", owner.index, failed)
-        return chains, left
+        if chains:
+            owner.note_activity()
+        return chains, end
 
     def wait_available(self, wait_ns: int) -> bool:
         """Wait for a chain on the processor, without the interpreter's lock."""
@@ -223,7 +225,7 @@ class NativeQueue:
         owner.bytes_written += served.bytes_written
         owner._unsignalled += served.entries
         served.chains = served.bytes_read = served.bytes_written = 0
-        served.entries = served.failed = served.left = 0
+        served.entries = served.failed = 0
 
 
 def _address_of(view: memoryview) -> Any:

@@ -12,7 +12,7 @@ ffi.cdef(
     struct queue {
         uint8_t *descriptors, *driver, *device;
         uint32_t size, regions;
-        uint8_t packed, event_idx, indirect;
+        uint8_t packed, event_idx, indirect, in_order;
         uint32_t next_avail, next_used;
         struct region region[4];
         struct uring *uring;
@@ -22,13 +22,12 @@ ffi.cdef(
     struct served {
         uint64_t chains, bytes_read, bytes_written;
         uint32_t entries, failed;
-        uint8_t left;
     };
     struct device { int kind; int fd; uint8_t writable; uint64_t sectors; };
 
     static const int BLOCK, ENTROPY, MAX_REGIONS;
+    static const int IDLE, LEFT, TELL, MORE;
 
-    void fence(void);
     void close_queue(struct queue *queue);
     int wait_available(const struct queue *queue, uint64_t wait_ns);
     uint32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit);
@@ -37,8 +36,8 @@ ffi.cdef(
     void get_rooms(const struct plain *plain, uint32_t count, uint32_t *rooms);
     int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t *lengths,
                       uint32_t count, struct served *served);
-    void serve(struct queue *queue, const struct device *device, uint32_t limit,
-               uint64_t wait_ns, struct served *served);
+    int serve(struct queue *queue, const struct device *device, uint32_t limit,
+              uint64_t wait_ns, struct served *served);
     """
 )
 ffi.set_source(

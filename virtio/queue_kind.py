@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from virtio import engine
 from virtio.configuration import Feature
 from virtio.errors import InternalError
 
@@ -113,9 +114,9 @@ class QueueSlot(NamedTuple):
         queue.disable_notification()
         path = None if self.native is None else self.native()
         if path is not None:
-            served = self._serve_natively(queue, path, patience)
-            if served is not None:
-                return served >= NATIVE_BURST or queue.enable_notification()
+            end = self._serve_natively(queue, path, patience)
+            if end != engine.LEFT:
+                return end == engine.MORE or queue.enable_notification()
         left = self.kind.burst
         while left > 0:
             taken = (self._serve_batch if self.kind.batch else self._serve_each)(queue, left)
@@ -124,21 +125,14 @@ class QueueSlot(NamedTuple):
                 return queue.enable_notification()
         return True
 
-    def _serve_natively(self, queue: Queue, path: DataPath, patience: int) -> int | None:
-        """Have native code serve up to ``NATIVE_BURST`` chains, and return how many it did.
-
-        None when it came to one that is the handler's to serve.
-        """
-        served = 0
-        while served < NATIVE_BURST:
-            taken, left = queue.serve_natively(path, NATIVE_BURST - served, patience)
+    def _serve_natively(self, queue: Queue, path: DataPath, patience: int) -> int:
+        """Have native code serve up to ``NATIVE_BURST`` chains; returns why that ended."""
+        left, end = NATIVE_BURST, engine.TELL
+        while left > 0 and end == engine.TELL:
+            served, end = queue.serve_natively(path, left, patience)
+            left -= served or 1
             queue.notify()
-            if left:
-                return None
-            if not taken:
-                break
-            served += taken
-        return served
+        return engine.MORE if end == engine.TELL else end
 
     def _serve_batch(self, queue: Queue, limit: int) -> int:
         batch = queue.pop_batch(limit)

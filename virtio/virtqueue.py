@@ -267,18 +267,19 @@ class Queue(QueueMemory):
             pairs = zip(batch, lengths, strict=True)
             self.add_used_many([(chain, done) for chain, done in pairs if done is not None])
 
-    def serve_natively(self, path: DataPath, limit: int, wait_ns: int = 0) -> tuple[int, bool]:
+    def serve_natively(self, path: DataPath, limit: int, wait_ns: int = 0) -> tuple[int, int]:
         """Have ``path`` serve up to ``limit`` chains without Python, from ring to disk and back.
 
-        Returns how many there were, and whether the next chain is not ordinary and so was left.
-        The driver is not notified. With ``wait_ns`` it waits so long for each chain.
+        Returns how many it did, and why it stopped: ``IDLE``, ``LEFT``, ``TELL`` or ``MORE`` of
+        :mod:`virtio.engine`. The driver is not notified. With ``wait_ns`` it waits so long for each
+        chain, and in all for eight times that.
         """
         native = None if self._stopped else self._native_side()
         if native is None:
-            return 0, True
+            return 0, engine.LEFT
         self._spell_out()
         if self._replay or (self._in_order and self._outstanding):
-            return 0, True
+            return 0, engine.LEFT
         return native.serve(path, limit, wait_ns)
 
     # Notifications
@@ -288,8 +289,7 @@ class Queue(QueueMemory):
         count, self._unsignalled = self._unsignalled, 0
         if not count:
             return False
-        if self.poll_ns:
-            self._active_at = monotonic_ns()
+        self.note_activity()
         self._fence()
         return self._driver_wants_notification(count)
 
@@ -321,6 +321,11 @@ class Queue(QueueMemory):
         """
         paid = self.poll_ns and monotonic_ns() - self._active_at < SHORT_WAITS * self.poll_ns
         return self.poll_ns if paid else 0
+
+    def note_activity(self) -> None:
+        """Remember that the driver was served just now, for :meth:`patience`."""
+        if self.poll_ns:
+            self._active_at = monotonic_ns()
 
     def wait_available(self, wait_ns: int) -> bool:
         """Wait for a chain on the processor, others' Python running meanwhile; native code only."""
@@ -441,6 +446,7 @@ class Queue(QueueMemory):
                 packed=bool(self.features >> VIRTIO_F_RING_PACKED & 1),
                 indirect=self._indirect,
                 event_idx=self._event_idx,
+                in_order=self._in_order,
             )
         return self._native
 

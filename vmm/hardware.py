@@ -87,17 +87,19 @@ class Hardware:
             raise ConfigurationError(
                 f"{type(device).__name__}: no spare slot is left of {self._config.spare_slots}"
             )
-        window, slot = self._spare.pop(0)
+        window, slot = self._spare[0]
         kind = type(device).__name__.lower()
         number = sum(one.name.rstrip("0123456789") == kind for one in self.transports)
         name = f"{kind}{number}"
         slot.transport = self._attach(name, _with_ring_features(device, self._config), window)
+        self._spare.pop(0)
         return window
 
     def start_io(self) -> None:
         """Let the devices be served that have a thread of their own."""
         for thread in self._io_threads:
-            thread.start()
+            if not thread.started:
+                thread.start()
 
     def stop_io(self) -> None:
         """Serve them no more, for good."""

@@ -34,8 +34,8 @@ class IoThread(Resource):
 
     def stop(self) -> None:
         """Serve no more, for good; returns when the callback that is running has returned."""
+        self.loop.stop()
         if self.started:
-            self.loop.stop()
             self._thread.join()
 
     def close(self) -> None:

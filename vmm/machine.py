@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from virtio.device import VirtioDevice
+from virtio.engine import check_environment
 from virtio.errors import ConfigurationError, InternalError
 from vmm.agent import PORT_NAME
 from vmm.config import MachineConfig
@@ -85,6 +86,7 @@ class Machine:
 
     def __enter__(self) -> Self:
         with ExitStack() as resources:
+            check_environment()
             resources.enter_context(prompt_switching())
             self._main = resources.enter_context(IoThread("event-loop", self._loop_failed))
             self.loop = self._main.loop

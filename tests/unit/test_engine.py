@@ -51,7 +51,7 @@ def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bad_word_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYVMM_ENGINE", "rust")
     with pytest.raises(ConfigurationError, match="engine 'rust'"):
-        engine.current()
+        engine.check_environment()
 
 
 def test_what_is_chosen_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,3 +38,13 @@ def test_a_thread_that_never_started_can_be_closed() -> None:
     thread = IoThread("disk", lambda error: None)
     thread.stop()
     thread.close()
+
+
+def test_a_thread_that_was_stopped_first_serves_nothing() -> None:
+    ran: list[int] = []
+    with IoThread("disk", lambda error: None) as thread:
+        thread.stop()
+        thread.loop.call_soon_threadsafe(lambda: ran.append(1))
+        thread.start()
+        thread.stop()
+    assert ran == []

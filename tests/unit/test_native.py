@@ -155,6 +155,19 @@ def test_a_limited_source_is_left_to_python() -> None:
     assert [used.data for used in bench.drivers[0].collect()] == [b"zzzzzzzz"]
 
 
+def test_large_requests_give_others_their_turn_before_the_burst_ends() -> None:
+    size = 3 << 20
+    with RawDisk.scratch(size) as disk:
+        bench = Bench(Block(disk), VERSION_1 | FLUSH, memory_bytes=32 << 20)
+        driver, [queue] = bench.drivers[0], bench.queues
+        for _ in range(5):
+            driver.add([header(IN, 0)], [size, 1])
+        assert queue is not None
+        path = native.block_path(disk.raw_fd, sectors=size // 512, writable=True)
+        assert queue.serve_natively(path, 256) == (3, engine.MORE)
+        assert queue.serve_natively(path, 256) == (2, engine.IDLE)
+
+
 # Waiting
 
 
@@ -169,7 +182,7 @@ def test_a_driver_that_waits_to_be_told_is_told_before_the_device_waits(form: in
     driver, queue = make(form)
     driver.add([], [4])
     path = native.entropy_path()
-    assert queue.serve_natively(path, 8, FOREVER_NS) == (1, False)
+    assert queue.serve_natively(path, 8, FOREVER_NS) == (1, engine.TELL)
     assert queue.needs_notification()
 
 
@@ -188,7 +201,7 @@ def test_the_device_waits_for_a_driver_that_polls(form: int) -> None:
     polling = threading.Thread(target=poll)
     polling.start()
     # A chain, a wait, a chain.
-    assert queue.serve_natively(native.entropy_path(), 3, FOREVER_NS) == (2, False)
+    assert queue.serve_natively(native.entropy_path(), 3, FOREVER_NS) == (2, engine.MORE)
     polling.join()
     assert (back, [used.length for used in driver.collect()]) == ([4], [5])
 
@@ -197,7 +210,7 @@ def test_the_device_waits_for_a_driver_that_polls(form: int) -> None:
 def test_waiting_ends_without_a_driver(form: int) -> None:
     _, queue = make(form)
     assert not queue.wait_available(1000)
-    assert queue.serve_natively(native.entropy_path(), 8, 1000) == (0, False)
+    assert queue.serve_natively(native.entropy_path(), 8, 1000) == (0, engine.IDLE)
 
 
 @every_form
@@ -229,7 +242,7 @@ def test_after_a_reset_nothing_holds_guest_memory(form: int) -> None:
     driver.add([], [4])
     batch = queue.pop_batch(8)
     queue.reset()
-    assert queue.serve_natively(native.entropy_path(), 8) == (0, True)
+    assert queue.serve_natively(native.entropy_path(), 8) == (0, engine.LEFT)
     assert not queue.wait_available(1000)
     assert [chain.writable for chain in batch] == [[]]
     memory = queue.memory
@@ -288,9 +301,9 @@ def test_chains_that_are_out_keep_their_place_in_order(form: int) -> None:
     driver.add([], [5])
     chain = queue.pop()
     assert chain is not None
-    assert queue.serve_natively(native.entropy_path(), 8) == (0, True)
+    assert queue.serve_natively(native.entropy_path(), 8) == (0, engine.LEFT)
     chain.complete(1)
-    assert queue.serve_natively(native.entropy_path(), 8) == (1, False)
+    assert queue.serve_natively(native.entropy_path(), 8) == (1, engine.IDLE)
     assert [used.length for used in driver.collect()] == [1, 5]
 
 
@@ -339,6 +352,22 @@ def test_reads_that_wait_for_the_disk_are_done_together(
     assert queue._native is not None
     if queue._native._struct.uring == native.ffi.NULL:
         pytest.skip("io_uring is not to be had here; the reads were done one by one")
+
+
+def test_a_driver_is_told_of_what_is_done_before_the_disk_is_waited_for(cold: RawDisk) -> None:
+    warm, cold_sector = 0, 20 * APART
+    os.preadv(cold.raw_fd, [bytearray(512)], warm)
+    bench = Bench(Block(cold), VERSION_1 | FLUSH)
+    driver, [queue] = bench.drivers[0], bench.queues
+    driver.add([header(IN, warm)], [512, 1])
+    driver.add([header(IN, cold_sector)], [512, 1])
+    assert queue is not None
+    path = native.block_path(cold.raw_fd, sectors=COLD_SECTORS, writable=False)
+    assert queue.serve_natively(path, 8) == (1, engine.TELL)
+    assert queue.needs_notification()
+    assert queue.serve_natively(path, 8) == (1, engine.IDLE)
+    first, second = driver.collect()
+    assert (first.data[:8], second.data[:8]) == (bytes(8), struct.pack("<Q", cold_sector))
 
 
 def test_a_file_that_ends_too_early_gives_errors_for_what_is_missing(

@@ -9,6 +9,7 @@ import pytest
 
 from transport import VirtioMmio
 from transport.testing import MmioDriver, RecordingLine
+from virtio.block import Block
 from virtio.chain import DescriptorChain
 from virtio.declarative import Device, field, queue
 from virtio.device import Activation, VirtioDevice
@@ -16,6 +17,7 @@ from virtio.entropy import Entropy
 from virtio.errors import ConfigurationError, DriverError
 from virtio.testing import ManualLoop, PackedDriver, SplitDriver, flat_memory
 from virtio.virtqueue import Queue
+from vmm.disk import RawDisk
 
 PATIENCE_SECONDS = 10
 A_MOMENT_SECONDS = 0.05
@@ -738,3 +740,17 @@ def test_traffic_is_counted_exactly_and_survives_a_reset() -> None:
     transport.close()
     assert (stats.kicks, stats.completions) == (1, 2)
     assert (stats.bytes_read, stats.bytes_written) == (3, 30)
+
+
+@pytest.mark.parametrize(("queues", "poll_ns"), [(1, 50_000), (2, 0)])
+def test_a_device_of_several_queues_does_not_wait_for_one_of_them(
+    queues: int, poll_ns: int
+) -> None:
+    memory = flat_memory((0, 1 << 20))
+    with RawDisk.scratch(4096) as disk:
+        block = Block(disk, queues=queues)
+        with VirtioMmio(block, memory, RecordingLine(), ManualLoop(), poll_us=50) as transport:
+            driver = MmioDriver(transport)
+            driver.start(SplitDriver(memory, 8), features=driver.offered_features())
+            [*live] = [queue for queue in block.queues if queue is not None]
+            assert [queue.poll_ns for queue in live] == [poll_ns]

@@ -183,7 +183,8 @@ class Block(Device):
         if fd is None or native is None:
             return None
         writable = not (self.backend.read_only or self.write_through)
-        path: DataPath = native.block_path(fd, sectors=self.capacity, writable=writable)
+        sectors = min(self.capacity, self.backend.size_bytes // SECTOR_BYTES)
+        path: DataPath = native.block_path(fd, sectors=sectors, writable=writable)
         return path
 
     def _read(self, request: Request) -> int | None:
