@@ -15,6 +15,7 @@ from unittest.mock import Mock
 import pytest
 
 from virtio import Block, Entropy, Queue, QueueLayout, engine, virtqueue
+from virtio.errors import DriverError
 from virtio.testing import Bench, PackedDriver, QueueDriver, SplitDriver, flat_memory
 from vmm.disk import RawDisk
 
@@ -168,6 +169,31 @@ def test_large_requests_give_others_their_turn_before_the_burst_ends() -> None:
         assert queue.serve_natively(path, 256) == (2, engine.IDLE)
 
 
+def test_more_chains_than_the_ring_has_room_for_are_left_to_python_to_refuse() -> None:
+    driver, queue = make(0)
+    driver.add([], [4])
+    held = queue.pop()
+    assert held is not None
+    assert isinstance(driver, SplitDriver)
+    index = driver.layout.driver_area + 2
+    driver.write_bytes(index, (9).to_bytes(2, "little"))  # eight more, with one still out
+    path = native.entropy_path()
+    assert queue.serve_natively(path, 8) == (0, engine.LEFT)
+    with pytest.raises(DriverError, match="SPL-10"):
+        queue.pop_many(8)
+
+
+@every_form
+def test_an_indirect_table_that_was_not_negotiated_is_left_to_python(form: int) -> None:
+    memory = flat_memory((0, 1 << 20))
+    driver = (PackedDriver if form else SplitDriver)(memory, 8, indirect=True)
+    queue = Queue(memory, QueueLayout(*driver.layout), form)
+    driver.add([], [4, 5], indirect=True)
+    assert queue.serve_natively(native.entropy_path(), 8) == (0, engine.LEFT)
+    with pytest.raises(DriverError, match=r"SPL-24|PKD-14"):
+        queue.pop_many(8)
+
+
 # Waiting
 
 
@@ -184,6 +210,22 @@ def test_a_driver_that_waits_to_be_told_is_told_before_the_device_waits(form: in
     path = native.entropy_path()
     assert queue.serve_natively(path, 8, FOREVER_NS) == (1, engine.TELL)
     assert queue.needs_notification()
+
+
+@every_form
+def test_a_driver_that_waits_for_the_second_answer_is_told_of_that(form: int) -> None:
+    memory = flat_memory((0, 1 << 20))
+    driver = (PackedDriver if form else SplitDriver)(memory, 8, event_idx=True)
+    queue = Queue(memory, QueueLayout(*driver.layout), form | EVENT_IDX)
+    driver.interrupt_after(2)
+    path = native.entropy_path()
+    driver.add([], [4])
+    assert queue.serve_natively(path, 8, 1000) == (1, engine.IDLE)
+    driver.add([], [4])
+    assert queue.serve_natively(path, 8, 1000) == (1, engine.TELL)
+    assert queue.needs_notification()
+    driver.add([], [4])
+    assert queue.serve_natively(path, 8, 1000) == (1, engine.IDLE)
 
 
 @every_form
