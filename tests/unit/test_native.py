@@ -398,15 +398,22 @@ def test_reads_that_wait_for_the_disk_are_done_together(
 
 
 def test_a_driver_is_told_of_what_is_done_before_the_disk_is_waited_for(cold: RawDisk) -> None:
-    warm, cold_sector = 0, 20 * APART
-    os.preadv(cold.raw_fd, [bytearray(512)], warm)
     bench = Bench(Block(cold), VERSION_1 | FLUSH)
     driver, [queue] = bench.drivers[0], bench.queues
-    driver.add([header(IN, warm)], [512, 1])
-    driver.add([header(IN, cold_sector)], [512, 1])
     assert queue is not None
     path = native.block_path(cold.raw_fd, sectors=COLD_SECTORS, writable=False)
-    assert queue.serve_natively(path, 8) == (1, engine.TELL)
+    for cold_sector in range(APART, 40 * APART, APART):
+        made_cold(cold)
+        os.preadv(cold.raw_fd, [bytearray(512)], 0)
+        driver.add([header(IN, 0)], [512, 1])
+        driver.add([header(IN, cold_sector)], [512, 1])
+        served = queue.serve_natively(path, 8)
+        if served == (1, engine.TELL):
+            break
+        assert served == (2, engine.IDLE)  # the host had read ahead, or kept that sector
+        driver.collect()
+    else:
+        pytest.skip("the host keeps the file in memory")
     assert queue.needs_notification()
     assert queue.serve_natively(path, 8) == (1, engine.IDLE)
     first, second = driver.collect()
