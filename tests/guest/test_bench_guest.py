@@ -52,6 +52,7 @@ def run(words: str, image: Path | None = None, devices: Devices = ()) -> tuple[i
         cmdline=words,
         disks=(DiskConfig(str(image)),) if image else (),
         devices=devices,
+        poll_us=0,  # a device that waits on the processor wants no kicks
     )
     with Machine(config) as machine:
         machine.boot()
