@@ -207,7 +207,9 @@ def test_interrupted_build_goes_on_without_unpacking_again(
 
 def test_compilation_ends_with_the_process_that_wanted_it(tmp_path: Path) -> None:
     target = empty(tmp_path / "target")
-    makefile = "vmlinux bzImage:\n\t@echo $$$$ > pid; echo '  CC a.c'; exec sleep 60\n"
+    # One after the other, so that one compiler alone writes its number.
+    makefile = "bzImage: vmlinux\nvmlinux:\n"
+    makefile += "\t@echo $$$$ > pid; echo '  CC a.c'; exec sleep 60\n"
     (empty(target / "source") / "Makefile").write_text(makefile)
     (target / "prepared").touch()
     script = f"""
