@@ -27,7 +27,8 @@ _chosen: Engine | None = None
 def use(engine: str) -> None:
     """Choose the engine of queues made from now on.
 
-    Raises :class:`ConfigurationError` for another name, and for ``native`` where it was not built.
+    Raises :class:`ConfigurationError` for another name, and for ``native`` and ``rings`` where the
+    C part was not built.
     """
     global _chosen
     if engine not in ENGINES:
