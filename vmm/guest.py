@@ -26,7 +26,7 @@ def boot_source(config: MachineConfig) -> BootSource:
     if kernel is None:
         from vmm.image import default_kernel
 
-        kernel = default_kernel().vmlinux
+        kernel = default_kernel(cpus=config.cpus).vmlinux
         if config.default_cmdline:
             words.append(_DEFAULT_GUEST_CMDLINE)
         if initrd is None and config.agent != "init":

@@ -43,7 +43,9 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Replace the build by one that notes its source; return the notes."""
     noted: list[Path] = []
 
-    def build(tarball: Path, fragment: Path, target: Path, progress: Callable[..., None]) -> None:
+    def build(
+        tarball: Path, fragments: list[Path], target: Path, progress: Callable[..., None]
+    ) -> None:
         noted.append(tarball)
         (target / "release").write_text("6.1.0-test\n")
 
@@ -83,6 +85,20 @@ def test_options_that_came_out_otherwise_are_listed() -> None:
     assert kernel_config.unmet(wanted, got) == ["CONFIG_A=y (got n)", "CONFIG_B=n (got y)"]
 
 
+def test_later_fragment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_build, "NEEDS", {})
+    # As Kconfig does with an option that is there twice: the last one counts.
+    recipe = "tinyconfig:\n\t@:\n"
+    recipe += "olddefconfig:\n\t@tac .config | sort -su -t= -k1,1 >new; mv new .config\n"
+    tarball = source_with(tmp_path, recipe)
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("CONFIG_A=n\nCONFIG_B=y\n")
+    second.write_text("CONFIG_A=y\n")
+
+    with pytest.raises(ConfigurationError, match=r"make failed.*vmlinux"):
+        kernel_build.build(tarball, [first, second], empty(tmp_path / "target"), silent)
+
+
 @pytest.mark.parametrize(
     "option",
     [
@@ -105,6 +121,16 @@ def test_our_fragment_asks_for(option: str) -> None:
     assert kernel_config.parse(FRAGMENT.read_text(), "kernel.config")[option] == "y"
 
 
+@pytest.mark.parametrize(("cpus", "smp"), [(1, "n"), (2, "y"), (8, "y")])
+def test_only_the_kernel_for_several_processors_is_for_several(cpus: int, smp: str) -> None:
+    options: dict[str, str] = {}
+    for fragment in kernel.fragments(cpus):
+        options |= kernel_config.parse(fragment.read_text(), str(fragment))
+
+    assert options["CONFIG_SMP"] == smp
+    assert cpus == 1 or int(options["CONFIG_NR_CPUS"]) >= cpus
+
+
 def test_newest_source_is_chosen_by_number(sources: Path) -> None:
     for version in ("5.10", "6.9", "6.12"):
         (sources / f"linux-source-{version}.tar.xz").write_bytes(b"")
@@ -125,6 +151,19 @@ def test_kernel_is_built_once_for_each_source(sources: Path, builds: list[Path])
     assert first.release == "6.1.0-test"
     assert other.key != first.key
     assert builds == [tarball, tarball]
+
+
+def test_machine_with_one_processor_has_a_kernel_of_its_own(
+    sources: Path, builds: list[Path]
+) -> None:
+    (sources / "linux-source-6.1.tar.xz").write_bytes(b"one")
+
+    one, two = kernel.default_kernel(), kernel.default_kernel(cpus=2)
+
+    assert one.key != two.key
+    assert kernel.default_kernel(cpus=8) == two
+    assert kernel.cached_kernel() == one
+    assert len(builds) == 2
 
 
 def test_cached_kernel_serves_when_the_source_is_gone(sources: Path, builds: list[Path]) -> None:
@@ -163,7 +202,7 @@ def test_option_that_the_kernel_drops_fails_the_build(
     fragment.write_text("CONFIG_A=y\nCONFIG_GONE=y\n")
 
     with pytest.raises(ConfigurationError, match=r"does not take CONFIG_GONE=y \(got n\)"):
-        kernel_build.build(tarball, fragment, empty(tmp_path / "target"), silent)
+        kernel_build.build(tarball, [fragment], empty(tmp_path / "target"), silent)
 
 
 def test_compiler_error_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +217,7 @@ def test_compiler_error_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(
         ConfigurationError, match=re.escape("make failed with status 2: a.c:1: error: bad")
     ):
-        kernel_build.build(tarball, fragment, empty(tmp_path / "target"), silent)
+        kernel_build.build(tarball, [fragment], empty(tmp_path / "target"), silent)
 
 
 MAKES_ALL = """
@@ -200,7 +239,7 @@ def test_interrupted_build_goes_on_without_unpacking_again(
     (empty(target / "source") / "Makefile").write_text(MAKES_ALL)
     (target / "prepared").touch()
 
-    kernel_build.build(tmp_path / "not-there.tar.xz", tmp_path / "not-read", target, silent)
+    kernel_build.build(tmp_path / "not-there.tar.xz", [tmp_path / "not-read"], target, silent)
 
     assert sorted(os.listdir(target)) == sorted(kernel_build.PRODUCTS)
 
@@ -217,7 +256,7 @@ def test_compilation_ends_with_the_process_that_wanted_it(tmp_path: Path) -> Non
         from vmm.image import kernel_build
         kernel_build.NEEDS.clear()
         path = Path({str(target)!r})
-        kernel_build.build(path, path, path, lambda stage, text: print(text, flush=True))
+        kernel_build.build(path, [path], path, lambda stage, text: print(text, flush=True))
     """
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, stdout=subprocess.PIPE, text=True

@@ -5,12 +5,16 @@ import sys
 from pathlib import Path
 
 from virtio.errors import ConfigurationError
+from vmm.config import MAX_CPUS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands of this command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("build", help="build what is missing of the default guest")
+    build = actions.add_parser("build", help="build what is missing of the default guest")
+    build.add_argument(
+        "--cpus", type=int, default=1, metavar="N", help="the kernel for so many processors (1)"
+    )
     actions.add_parser("list", help="list the cached images and their sizes")
     remove = actions.add_parser("remove", help="remove cached images")
     remove.add_argument("names", nargs="*", metavar="NAME", help="as listed")
@@ -50,9 +54,11 @@ def _build(options: argparse.Namespace) -> None:
     from vmm.image import default_initramfs, default_kernel, demo_disk
     from vmm.image.progress import ProgressLine
 
+    if not 1 <= options.cpus <= MAX_CPUS:
+        raise ConfigurationError(f"{options.cpus} processors: allowed are 1 to {MAX_CPUS}")
     progress = ProgressLine(sys.stderr)
     try:
-        kernel = default_kernel(progress)
+        kernel = default_kernel(progress, cpus=options.cpus)
         initramfs = default_initramfs()
         disk = demo_disk(progress)
     finally:

@@ -160,7 +160,7 @@ def _start_of(options: argparse.Namespace, stack: ExitStack) -> MachineConfig | 
         if options.restore is None:
             config = machine_config(options, progress)
             if config.kernel is None:
-                default_kernel(progress)
+                default_kernel(progress, cpus=config.cpus)
             return config
     from vmm.snapshot import Snapshot
 

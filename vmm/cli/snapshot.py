@@ -37,7 +37,7 @@ def execute(options: argparse.Namespace) -> int:
     with closing(ProgressLine(sys.stderr)) as progress:
         config = machine_config(options, progress)
         if config.kernel is None:
-            default_kernel(progress)
+            default_kernel(progress, cpus=config.cpus)
     if options.when is None and config.agent == "none":
         config = replace(config, agent="beside")
     interruption = Interruption()

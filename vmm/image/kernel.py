@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,23 +29,31 @@ class KernelImage(NamedTuple):
     key: str
 
 
-def default_kernel(progress: Progress | None = None) -> KernelImage:
+def default_kernel(progress: Progress | None = None, *, cpus: int = 1) -> KernelImage:
     """Return the default guest kernel, built if it is not in the cache (minutes, once).
+
+    A machine with one processor has a kernel of its own, which executes far less.
 
     Raises ``ConfigurationError`` when the source package or a tool to build it is missing and
     cannot be installed, or when the build fails.
     """
-    if found := cached_kernel():
+    if found := cached_kernel(cpus=cpus):
         return found
     tarball = newest_source() or _installed_source(progress or silent)
-    return _image(_build(tarball, progress or silent))
+    return _image(_build(tarball, fragments(cpus), progress or silent))
 
 
-def cached_kernel() -> KernelImage | None:
+def cached_kernel(*, cpus: int = 1) -> KernelImage | None:
     """Return the default guest kernel if it is in the cache: one of any source without a source."""
-    tarball = newest_source()
-    entry = cache.lookup(_entry_name(tarball)) if tarball else _newest_build()
+    tarball, recipe = newest_source(), fragments(cpus)
+    entry = cache.lookup(_entry_name(tarball, recipe)) if tarball else _newest_build(recipe)
     return _image(entry) if entry else None
+
+
+def fragments(cpus: int) -> list[Path]:
+    """Return the configuration of the kernel for so many processors; later options replace."""
+    names = ["kernel.config"] if cpus == 1 else ["kernel.config", "kernel-smp.config"]
+    return [recipe_folder() / name for name in names]
 
 
 def recipe_folder() -> Path:
@@ -69,20 +78,16 @@ def _source_digest(tarball: Path) -> str:
     return cache.digest(tarball.name, str(status.st_size), str(int(status.st_mtime)))
 
 
-def _entry_name(tarball: Path) -> str:
-    return f"{_prefix()}{_source_digest(tarball)}"
+def _entry_name(tarball: Path, recipe: Sequence[Path]) -> str:
+    return f"{_prefix(recipe)}{_source_digest(tarball)}"
 
 
-def _prefix() -> str:
-    return f"kernel-{cache.digest(_RECIPE, _fragment().read_bytes())}-"
+def _prefix(recipe: Sequence[Path]) -> str:
+    return f"kernel-{cache.digest(_RECIPE, *(part.read_bytes() for part in recipe))}-"
 
 
-def _fragment() -> Path:
-    return recipe_folder() / "kernel.config"
-
-
-def _newest_build() -> Path | None:
-    prefix = _prefix()
+def _newest_build(recipe: Sequence[Path]) -> Path | None:
+    prefix = _prefix(recipe)
     built = [entry.path for entry in cache.entries() if entry.name.startswith(prefix)]
     return max(built, key=lambda path: path.stat().st_mtime, default=None)
 
@@ -97,12 +102,12 @@ def _installed_source(progress: Progress) -> Path:
     return tarball
 
 
-def _build(tarball: Path, progress: Progress) -> Path:
+def _build(tarball: Path, recipe: Sequence[Path], progress: Progress) -> Path:
     from vmm.image.kernel_build import build
 
     return cache.obtain(
-        _entry_name(tarball),
-        lambda target: build(tarball, _fragment(), target, progress),
+        _entry_name(tarball, recipe),
+        lambda target: build(tarball, recipe, target, progress),
         waiting=lambda: progress("another process is building the guest kernel; waiting", ""),
         resumable=True,
     )

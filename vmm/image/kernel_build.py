@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
@@ -70,20 +70,21 @@ _ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 _KEPT_VARIABLES = ("HOME", "PATH", "TMPDIR")
 
 
-def build(tarball: Path, fragment: Path, target: Path, progress: Progress) -> None:
+def build(tarball: Path, fragments: Sequence[Path], target: Path, progress: Progress) -> None:
     """Build ``PRODUCTS`` into the folder ``target`` from the source archive ``tarball``.
 
-    A ``target`` in which a build was interrupted is gone on with: make knows what is done.
+    The configuration is ``make tinyconfig`` with the ``fragments``, of which later ones win. A
+    ``target`` in which a build was interrupted is gone on with: make knows what is done.
 
-    Raises ``ConfigurationError`` when packages are missing, when options of ``fragment`` do not
-    come out as asked, and when the compiler fails; then the end of its output is in the message.
+    Raises ``ConfigurationError`` when packages are missing, when options do not come out as asked,
+    and when the compiler fails; then the end of its output is in the message.
     """
     ensure(NEEDS, "building the guest kernel", progress)
     source, log, prepared = (target / name for name in ("source", "build.log", "prepared"))
     if not prepared.exists():
         progress(_STAGE, f"unpacking {tarball.name}")
         _unpack(tarball, source, log)
-        _configure(source, fragment, log)
+        _configure(source, fragments, log)
         prepared.touch()
     _compile(source, log, progress)
     prepared.unlink()
@@ -99,17 +100,20 @@ def _unpack(tarball: Path, source: Path, log: Path) -> None:
     _run(["tar", "-xf", str(tarball), "--strip-components=1", *left], source, log)
 
 
-def _configure(source: Path, fragment: Path, log: Path) -> None:
+def _configure(source: Path, fragments: Sequence[Path], log: Path) -> None:
     _run(_make("tinyconfig"), source, log)
-    text = fragment.read_text()
     config = source / ".config"
-    with config.open("a") as out:
-        out.write(text)
+    wanted: dict[str, str] = {}
+    for fragment in fragments:
+        text = fragment.read_text()
+        wanted |= kernel_config.parse(text, str(fragment))
+        with config.open("a") as out:
+            out.write(text)
     _run(_make("olddefconfig"), source, log)
-    wanted = kernel_config.parse(text, str(fragment))
     got = kernel_config.parse(config.read_text(), str(config))
     if unmet := kernel_config.unmet(wanted, got):
-        raise ConfigurationError(f"{fragment}: this kernel does not take {', '.join(unmet)}")
+        names = ", ".join(map(str, fragments))
+        raise ConfigurationError(f"{names}: this kernel does not take {', '.join(unmet)}")
 
 
 def _compile(source: Path, log: Path, progress: Progress) -> None:
