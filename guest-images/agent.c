@@ -32,6 +32,11 @@ enum { POWER_OFF, RESTART, REPORT };
 
 static const char magic[8] = "vmmagent";
 static int signals, is_first;
+static long own_process;
+static struct new_utsname names;
+
+/* Kept open, as a restored guest needs it at once; negative when it could not be opened yet. */
+static long random_file = -1;
 
 /* The folder of the first process in /proc, when that is another one. */
 static long init_folder = -1;
@@ -63,11 +68,11 @@ static void open_signals(void)
 
 static void take_signals(void)
 {
-    unsigned char information[128];
+    static unsigned char information[8][128]; /* for more kinds than there are in the mask */
     int status;
-    long process;
-    while (CALL(read, signals, information, sizeof information, 0, 0) > 0) {
-        unsigned signal = get_u32(information);
+    long process, size = CALL(read, signals, information, sizeof information, 0, 0);
+    for (long at = 0; at < size / (long)sizeof information[0]; at++) {
+        unsigned signal = get_u32(information[at]);
         if (signal == SIGUSR1 || signal == SIGUSR2)
             end(POWER_OFF, 0);
         if (signal == SIGTERM || signal == SIGINT)
@@ -81,14 +86,12 @@ static void take_signals(void)
 
 static void say_ready(unsigned id)
 {
-    struct new_utsname name = {0};
     unsigned char *at = next_data();
-    CALL(uname, &name, 0, 0, 0, 0);
     copy(at, magic, sizeof magic);
     put_u32(at + 8, VERSION);
-    put_u32(at + 12, CALL(getpid, 0, 0, 0, 0, 0));
-    copy(at + 16, name.release, length(name.release));
-    add_frame(id, READY, 16 + length(name.release));
+    put_u32(at + 12, own_process);
+    copy(at + 16, names.release, length(names.release));
+    add_frame(id, READY, 16 + length(names.release));
 }
 
 /* What follows a switch of the root by the init beside us: its root becomes ours. */
@@ -132,16 +135,14 @@ static long refresh(struct frame *frame)
         return error;
     if (size > SEED_BYTES)
         return -EMSGSIZE;
-    long file = open_random();
-    if (file < 0)
-        return file;
+    if (random_file < 0 && (random_file = open_random()) < 0)
+        return random_file;
     entropy.bits = size * 8;
     entropy.size = size;
     copy(entropy.seed, frame->data + sizeof time, size);
-    error = CALL(ioctl, file, RNDADDENTROPY, &entropy, 0, 0);
+    error = CALL(ioctl, random_file, RNDADDENTROPY, &entropy, 0, 0);
     if (!error)
-        error = CALL(ioctl, file, RNDRESEEDCRNG, 0, 0, 0);
-    CALL(close, file, 0, 0, 0, 0);
+        error = CALL(ioctl, random_file, RNDRESEEDCRNG, 0, 0, 0);
     return error;
 }
 
@@ -227,7 +228,10 @@ static void serve(void)
     int at_once = 0;
     reset_frames();
     say_ready(0);
-    while (flush() == 0 && wait_for_work(at_once) == 0) {
+    while (flush() == 0) {
+        close_later_ones();
+        if (wait_for_work(at_once) < 0)
+            return;
         if (has_unsent())
             continue;
         if (polls[1].revents & POLLIN && receive() < 0)
@@ -239,16 +243,21 @@ static void serve(void)
     }
 }
 
+static int host_is_there(void)
+{
+    polls[0] = (struct pollfd){port, 0, 0};
+    CALL(poll, polls, 1, 0, 0, 0);
+    return !(polls[0].revents & POLLHUP);
+}
+
 /* The port says by a signal that the host has opened it; one that does not is asked every second. */
 static void wait_for_host(void)
 {
-    CALL(fcntl, port, F_SETOWN, CALL(getpid, 0, 0, 0, 0, 0), 0, 0);
+    if (host_is_there())
+        return;
+    CALL(fcntl, port, F_SETOWN, own_process, 0, 0);
     CALL(fcntl, port, F_SETFL, O_RDWR | O_NONBLOCK | FASYNC, 0, 0);
-    for (;;) {
-        polls[0] = (struct pollfd){port, 0, 0};
-        CALL(poll, polls, 1, 0, 0, 0);
-        if (!(polls[0].revents & POLLHUP))
-            break;
+    while (!host_is_there()) {
         polls[0] = (struct pollfd){signals, POLLIN, 0};
         CALL(poll, polls, 1, HANGUP_STEP_MS, 0, 0);
         take_signals();
@@ -287,12 +296,16 @@ static void be_agent(void)
     add_path();
     first_umask = CALL(umask, 0, 0, 0, 0, 0);
     open_signals();
+    random_file = open_random();
+    own_process = CALL(getpid, 0, 0, 0, 0, 0);
+    CALL(uname, &names, 0, 0, 0, 0);
     while (open_port() == 0) {
         wait_for_host();
         serve();
         for (struct job *job = jobs; job < jobs + JOBS; job++)
             if (job->id)
                 drop_job(job);
+        close_later_ones();
         CALL(close, port, 0, 0, 0, 0);
     }
     say("vmm-agent: there is no port vmm.agent\n");

@@ -6,7 +6,10 @@
  * but on a stack of its own, so that it cannot disturb its parent's.
  */
 
+#include <linux/fcntl.h>
+
 enum { MERGE_ERRORS = 1, WITH_INPUT = 2, REPLACE_ENVIRONMENT = 4 };
+enum { X_OK = 1 };
 enum { WORDS = 8192, CHILD_STACK_BYTES = 16 << 10, PATH_BYTES = 4096 };
 
 /* What a command's request begins with; cwd, arguments and environment follow, each with its zero. */
@@ -65,6 +68,13 @@ static char *candidate(char **path, const char *name)
     return text;
 }
 
+/* Whether it may be executed. AT_EACCESS spares the kernel a set of credentials for the question. */
+static int is_executable(const char *file)
+{
+    long error = CALL(faccessat2, AT_FDCWD, file, X_OK, AT_EACCESS, 0);
+    return (error == -ENOSYS ? CALL(access, file, X_OK, 0, 0, 0) : error) == 0;
+}
+
 /*
  * Executes a program, by its path or searched for in PATH; returns only with the error. What is
  * not found is left to BusyBox if there is one, which is all of its applets without links to them.
@@ -79,7 +89,7 @@ static long execute(char **arguments, char **environment)
         return -ENOENT;
     while (path && *path) {
         char *file = candidate(&path, arguments[0]);
-        if (CALL(access, file, 1, 0, 0, 0) == 0)
+        if (is_executable(file))
             return CALL(execve, file, arguments, environment, 0, 0);
     }
     return CALL(execve, "/bin/busybox", arguments, environment, 0, 0);
@@ -203,6 +213,7 @@ static void run(struct frame *frame)
     struct job *job = new_job(frame->id, head.credit);
     if (!job)
         return;
+    close_later_ones(); /* a file that is open for writing cannot be executed */
     if (!(head.flags & REPLACE_ENVIRONMENT))
         add_own_environment(head.environment_count);
     job->is_command = 1;

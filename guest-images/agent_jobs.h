@@ -50,10 +50,22 @@ static long now_ms(void)
     return now.seconds * 1000 + now.nanoseconds / 1000000;
 }
 
+/* Descriptors to close when the host has its answers: it does not wait for that. */
+static int later_ones[JOBS * STREAMS];
+static unsigned later_count;
+
+static void close_later_ones(void)
+{
+    while (later_count)
+        CALL(close, later_ones[--later_count], 0, 0, 0, 0);
+}
+
 static void close_stream(struct stream *stream)
 {
+    if (later_count == JOBS * STREAMS)
+        close_later_ones();
     if (stream->fd >= 0)
-        CALL(close, stream->fd, 0, 0, 0, 0);
+        later_ones[later_count++] = stream->fd;
     stream->fd = -1;
     stream->slot = 0;
 }
@@ -145,7 +157,7 @@ static unsigned write_some(struct job *job, const unsigned char *data, unsigned 
     if (count >= 0)
         return count;
     close_stream(stream);
-    if (!job->is_command) {
+    if (!job->is_command && job->how != FAILED) { /* the first reason, where more data comes */
         job->how = FAILED;
         job->value = -count;
     }

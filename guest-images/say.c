@@ -10,10 +10,13 @@
 int main(int count, char **arguments, char **environment)
 {
     (void)environment;
+    /* The arguments stand one behind the other in memory, each with its zero. */
+    char *begin = count > 1 ? arguments[1] : 0, *end = begin;
     for (int i = 1; i < count; i++) {
-        say(arguments[i]);
-        say("\n");
+        end += length(end);
+        *end++ = '\n';
     }
+    CALL(write, 1, begin, end - begin, 0, 0);
     CALL(exit_group, 0, 0, 0, 0, 0);
     __builtin_unreachable();
 }

@@ -34,7 +34,7 @@ class Attendant:
 
     @property
     def agent(self) -> Agent:
-        """The agent; of a restored guest, as soon as that is up to date."""
+        """The agent; of a restored guest, as soon as what is asked of it finds it up to date."""
         self._current.wait()
         return self._agent
 
@@ -64,7 +64,9 @@ class Attendant:
     def _refresh(self) -> None:
         try:
             self._agent.reset()
-            self._agent.refresh(os.urandom(SEED_BYTES), time.time_ns())
+            wait = self._agent.begin_refresh(os.urandom(SEED_BYTES), time.time_ns())
+            self._current.set()  # what others ask for comes behind it
+            wait()
         except Error as error:
             if not self._ended.is_set():
                 logger.warning("the guest has its old clock and random numbers: %s", error)

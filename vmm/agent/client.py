@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from virtio.errors import ConfigurationError, Error
@@ -165,12 +165,25 @@ class Agent:
 
         For a guest that was restored: its copies would give the same random numbers.
         """
+        self.begin_refresh(seed, unix_time_ns, timeout)()
+
+    def begin_refresh(
+        self, seed: bytes, unix_time_ns: int | None = None, timeout: float = ANSWER_SECONDS
+    ) -> Callable[[], None]:
+        """Ask for a refresh: whatever is asked of the guest later, it does after that.
+
+        Returns a function that waits for the answer, and raises as :meth:`refresh` does.
+        """
         deadline = _in(timeout)
         request = protocol.refreshment(seed, unix_time_ns or 0)
         job = self._link.begin(Request.REFRESH, request, deadline, counted=False)
-        status = job.wait(deadline)
-        if status.how == How.FAILED:
-            raise guest_error(status.value, "refresh", "clock and random generator")
+
+        def wait() -> None:
+            status = job.wait(deadline)
+            if status.how == How.FAILED:
+                raise guest_error(status.value, "refresh", "clock and random generator")
+
+        return wait
 
     def reset(self, timeout: float = READY_SECONDS) -> Ready:
         """Close and reopen the host's end: the agent kills all commands and begins anew.
