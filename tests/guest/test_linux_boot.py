@@ -9,7 +9,9 @@ from tests.guest.shell import BOOT_DEADLINE
 from vmm.config import BootProtocol, MachineConfig
 from vmm.ending import End, Ending
 from vmm.image import default_initramfs, default_kernel
+from vmm.kvm.vcpu import KVM_EXIT_INTERNAL_ERROR
 from vmm.machine import Machine
+from vmm.x86.platform import is_emulated_host
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -51,6 +53,21 @@ def test_exit_status_of_the_guests_command_is_ours() -> None:
     assert (ending.end, ending.status) == (End.REPORTED, 7)
 
 
+@pytest.mark.skipif(not is_emulated_host(), reason="hardware leaves no instruction to us")
+def test_hardly_an_instruction_is_completed_by_python() -> None:
+    pytest.importorskip("vmm.x86._run", reason="the run loop in C was not built")
+    with Machine(MachineConfig(init_arguments=("true",))) as machine:
+        machine.boot()
+        ending = machine.wait(BOOT_DEADLINE)
+        completions = machine.statistics.completions
+        by_python = machine.threads[0]._exits[KVM_EXIT_INTERNAL_ERROR]
+
+    assert ending.status == 0
+    assert completions["syscall"] > 20
+    assert by_python < sum(completions.values()) / 20
+
+
+@pytest.mark.timeout(2700)  # it builds the kernel for several processors where there is none yet
 def test_second_processor_comes_up_and_memory_beyond_the_hole_is_there() -> None:
     command = "echo processors: $(nproc); grep -m1 MemTotal /proc/meminfo"
     config = MachineConfig(cpus=2, memory_bytes=192 << 20, init_arguments=("sh", "-c", command))

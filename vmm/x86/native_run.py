@@ -4,7 +4,9 @@ Importing it raises ``ImportError`` where the C part was not built.
 """
 
 from functools import partial
+from typing import Any
 
+from virtio.memory import GuestMemory
 from vmm.kvm.vcpu import Vcpu
 from vmm.x86._run import ffi, lib
 
@@ -12,14 +14,30 @@ from vmm.x86._run import ffi, lib
 class NativeRun:
     """Lets C enter the guest for ``vcpu``, and counts the instructions that it completed."""
 
-    def __init__(self, vcpu: Vcpu) -> None:
+    def __init__(self, vcpu: Vcpu, memory: GuestMemory) -> None:
         self._completed = ffi.new("struct completed *")
+        self._ram = _ram_of(memory)
         with ffi.from_buffer("uint8_t[]", vcpu.run_area) as area:
-            # The vCPU keeps its area where it is for as long as it can be entered.
-            vcpu.enter = partial(lib.run_vcpu, vcpu.fd, ffi.cast("void *", area), self._completed)
+            # The vCPU keeps its area where it is for as long as it can be entered, as the machine
+            # does with guest memory.
+            run_area = ffi.cast("void *", area)
+        vcpu.enter = partial(lib.run_vcpu, vcpu.fd, run_area, self._ram, self._completed)
 
     @property
     def counts(self) -> dict[str, int]:
         """How many instructions were completed, by mnemonic; without those that did not occur."""
-        counts = {"clac": self._completed.clac, "stac": self._completed.stac}
+        done = self._completed
+        counts = {"clac": done.clac, "stac": done.stac, "syscall": done.syscall}
         return {name: count for name, count in counts.items() if count}
+
+
+def _ram_of(memory: GuestMemory) -> Any:
+    ram = ffi.new("struct ram *")
+    regions = memory.regions[: lib.MAX_REGIONS]
+    ram.regions = len(regions)
+    for place, (start, length) in zip(ram.region, regions, strict=False):
+        view = memory.view(start, length)
+        with ffi.from_buffer("uint8_t[]", view) as host:
+            place.start, place.end, place.host = start, start + length, host
+        view.release()
+    return ram

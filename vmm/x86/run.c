@@ -1,29 +1,59 @@
 /*
  * Running a vCPU up to the first exit that needs Python. KVM api.rst "KVM_RUN".
  *
- * Where a guest's kernel is emulated, nearly nine of ten exits are its CLAC and STAC, which KVM's
- * emulator cannot execute; completing them takes a few lines, and here neither the interpreter nor
- * its lock. The twin in Python is vmm/x86/completion; what is not certainly the plain case is left
- * to it: user code, single-stepping, and a CLAC that may belong to a half-done SYSCALL, at which CR2
- * is MSR_LSTAR (see completion/syscall.py).
+ * Where a guest's kernel is emulated, nearly all exits are its CLAC and STAC, which KVM's emulator
+ * cannot execute, and system calls, which stop at a CLAC; completing them takes a few lines, and
+ * here neither the interpreter nor its lock. The twin in Python is vmm/x86/completion, where
+ * syscall.py tells what a half-done SYSCALL is; what is not certainly the plain case is left to it:
+ * user code, single-stepping, and page faults at the kernel's entry that may be no SYSCALL.
  */
 
 #include <errno.h>
 #include <linux/kvm.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 enum { CLAC = 0xca, STAC = 0xcb, LENGTH = 3 };
+enum { PAGE_BYTES = 4096, MAX_REGIONS = 8 };
+enum { PAGE_FAULT = 14, GATE_BYTES = 16, ENDBR64_BYTES = 4 };
+enum { FETCH_BY_USER_OF_PRESENT_PAGE = 0x15 };
 
+#define MSR_STAR 0xc0000081u
 #define MSR_LSTAR 0xc0000082u
+#define MSR_SFMASK 0xc0000084u
 #define EFER_LMA (1ull << 10)
+#define RFLAGS_RESERVED (1ull << 1)
 #define RFLAGS_TF (1ull << 8)
+#define RFLAGS_IF (1ull << 9)
 #define RFLAGS_RF (1ull << 16)
 #define RFLAGS_AC (1ull << 18)
 
+/* The guest's RAM where the host has it. */
+struct ram {
+    unsigned regions;
+    struct region {
+        uint64_t start, end;
+        uint8_t *host;
+    } region[MAX_REGIONS];
+};
+
 /* How many of each were completed here. */
 struct completed {
-    uint64_t clac, stac;
+    uint64_t clac, stac, syscall;
+};
+
+/* What a page fault pushed, from RSP upwards. */
+struct frame {
+    uint64_t error_code, rip, cs, rflags, rsp, ss;
+};
+
+/* What tells a half-done SYSCALL from another page fault at the kernel's entry. */
+struct entry {
+    uint64_t star, lstar, sfmask;
+    struct frame frame;
+    uint8_t gate[GATE_BYTES];         /* of the page fault in the IDT */
+    uint8_t prologue[ENDBR64_BYTES];  /* what the handler begins with */
 };
 
 /* Returns the last byte of the CLAC or STAC that stopped the vCPU, or 0 for anything else. */
@@ -38,45 +68,121 @@ static uint8_t stopped_at(const struct kvm_run *run)
     return instruction[3] == CLAC || instruction[3] == STAC ? instruction[3] : 0;
 }
 
-/* Returns whether CR2 rules out that a CLAC is the first instruction after a half-done SYSCALL. */
-static int is_no_syscall(int fd, uint64_t cr2)
+/* Copies from guest memory by virtual address; returns whether all of it is mapped to RAM. */
+static int read_virtual(int fd, const struct ram *ram, uint64_t address, void *to, uint64_t length)
+{
+    while (length) {
+        uint64_t count = PAGE_BYTES - address % PAGE_BYTES;
+        struct kvm_translation page = {.linear_address = address};
+        const struct region *region = ram->region, *last = region + ram->regions;
+        count = count < length ? count : length;
+        if (ioctl(fd, KVM_TRANSLATE, &page) || !page.valid)
+            return 0;
+        uint64_t start = page.physical_address;
+        while (region < last && !(start >= region->start && start < region->end))
+            region++;
+        if (region == last || count > region->end - start)
+            return 0;
+        memcpy(to, region->host + (start - region->start), count);
+        to = (uint8_t *)to + count;
+        address += count;
+        length -= count;
+    }
+    return 1;
+}
+
+static int read_msrs(int fd, struct entry *entry)
 {
     struct {
         struct kvm_msrs head;
-        struct kvm_msr_entry entry;
-    } msrs = {.head.nmsrs = 1, .entry.index = MSR_LSTAR};
-    return ioctl(fd, KVM_GET_MSRS, &msrs) == 1 && msrs.entry.data != cr2;
+        struct kvm_msr_entry entry[3];
+    } msrs = {.head.nmsrs = 3, .entry = {{.index = MSR_STAR}, {.index = MSR_LSTAR},
+                                         {.index = MSR_SFMASK}}};
+    if (ioctl(fd, KVM_GET_MSRS, &msrs) != 3)
+        return 0;
+    entry->star = msrs.entry[0].data;
+    entry->lstar = msrs.entry[1].data;
+    entry->sfmask = msrs.entry[2].data;
+    return 1;
 }
 
-static int complete(int fd, const struct kvm_run *run, struct completed *completed)
+static uint64_t handler_of(const uint8_t *gate)
+{
+    uint64_t low, high;
+    memcpy(&low, gate, sizeof low);
+    memcpy(&high, gate + sizeof low, sizeof high);
+    return (low & 0xffff) | (low >> 48) << 16 | high << 32;
+}
+
+/* Turns the page fault of a half-done SYSCALL into the system call; returns whether it was one. */
+static int finish_syscall(void *registers, const void *system, const struct entry *entry)
+{
+    static const uint8_t endbr64[ENDBR64_BYTES] = {0xf3, 0x0f, 0x1e, 0xfa};
+    struct kvm_regs *regs = registers;
+    const struct kvm_sregs *sregs = system;
+    uint64_t rflags = ((regs->r11 & ~entry->sfmask) | RFLAGS_RESERVED) & ~RFLAGS_RF;
+    uint64_t clac = handler_of(entry->gate);
+    if (!memcmp(entry->prologue, endbr64, sizeof endbr64))
+        clac += sizeof endbr64;
+    if (entry->frame.rip != entry->lstar || sregs->cr2 != entry->lstar || regs->rip != clac ||
+        entry->frame.error_code != FETCH_BY_USER_OF_PRESENT_PAGE || (entry->frame.cs & 3) != 3 ||
+        (entry->frame.ss & 3) != 3 || !(entry->sfmask & RFLAGS_IF) ||
+        (entry->frame.rflags & ~RFLAGS_RF) != rflags ||
+        sregs->cs.selector != (entry->star >> 32 & 0xfffc))
+        return 0;
+    regs->rip = entry->lstar;
+    regs->rsp = entry->frame.rsp;
+    regs->rflags = rflags;
+    regs->r11 |= RFLAGS_RF;
+    return 1;
+}
+
+static int complete(int fd, const struct kvm_run *run, const struct ram *ram,
+                    struct completed *completed)
 {
     uint8_t which = stopped_at(run);
     struct kvm_regs regs;
     struct kvm_sregs sregs;
+    struct entry entry;
+    uint64_t *count = which == CLAC ? &completed->clac : &completed->stac;
     if (!which || ioctl(fd, KVM_GET_REGS, &regs) || ioctl(fd, KVM_GET_SREGS, &sregs))
         return 0;
     int is_64_bit = sregs.efer & EFER_LMA && sregs.cs.l;
     if (sregs.ss.dpl != 0 || regs.rflags & RFLAGS_TF)
         return 0;
-    if (which == CLAC && is_64_bit && !is_no_syscall(fd, sregs.cr2))
+    int may_be_syscall = which == CLAC && is_64_bit;
+    if (may_be_syscall && !read_msrs(fd, &entry))
         return 0;
-    regs.rip += LENGTH;
-    regs.rflags &= ~(RFLAGS_RF | RFLAGS_AC);
-    if (which == STAC)
-        regs.rflags |= RFLAGS_AC;
+    may_be_syscall = may_be_syscall && sregs.cr2 == entry.lstar;
+    if (may_be_syscall && !read_virtual(fd, ram, regs.rsp, &entry.frame, sizeof entry.frame))
+        return 0;
+    if (may_be_syscall && entry.frame.rip == entry.lstar) {
+        uint64_t gate = sregs.idt.base + PAGE_FAULT * GATE_BYTES;
+        if (!read_virtual(fd, ram, gate, entry.gate, sizeof entry.gate) ||
+            !read_virtual(fd, ram, handler_of(entry.gate), entry.prologue, sizeof entry.prologue) ||
+            !finish_syscall(&regs, &sregs, &entry))
+            return 0;
+        count = &completed->syscall;
+    } else {
+        regs.rip += LENGTH;
+        regs.rflags &= ~(RFLAGS_RF | RFLAGS_AC);
+        if (which == STAC)
+            regs.rflags |= RFLAGS_AC;
+    }
     if (ioctl(fd, KVM_SET_REGS, &regs))
         return 0;
-    *(which == CLAC ? &completed->clac : &completed->stac) += 1;
+    *count += 1;
     return 1;
 }
 
 /* Returns 0 after an exit for Python, which `run` describes, or minus the errno of KVM_RUN. */
-static int run_vcpu(int fd, const void *run_area, struct completed *completed)
+static int run_vcpu(int fd, const void *run_area, const struct ram *ram,
+                    struct completed *completed)
 {
     const struct kvm_run *run = run_area;
     do {
         if (ioctl(fd, KVM_RUN, 0) < 0)
             return -errno;
-    } while (complete(fd, run, completed));
+    } while (complete(fd, run, ram, completed));
     return 0;
 }

@@ -7,8 +7,20 @@ from cffi import FFI
 ffi = FFI()
 ffi.cdef(
     """
-    struct completed { uint64_t clac, stac; };
-    int run_vcpu(int fd, const void *run_area, struct completed *completed);
+    #define MAX_REGIONS ...
+    struct region { uint64_t start, end; uint8_t *host; };
+    struct ram { unsigned regions; struct region region[...]; };
+    struct completed { uint64_t clac, stac, syscall; };
+    int run_vcpu(int fd, const void *run_area, const struct ram *ram, struct completed *completed);
+
+    // For tests, which show both twins the same page faults:
+    struct frame { uint64_t error_code, rip, cs, rflags, rsp, ss; };
+    struct entry {
+        uint64_t star, lstar, sfmask;
+        struct frame frame;
+        uint8_t gate[16], prologue[4];
+    };
+    int finish_syscall(void *registers, const void *system, const struct entry *entry);
     """
 )
 ffi.set_source(

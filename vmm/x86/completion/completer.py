@@ -6,7 +6,7 @@ KVM_INTERNAL_ERROR_EMULATION). With hardware virtualization none of this runs.
 
 A boot completes a few thousand CLAC and STAC, a few hundred SYSCALLs and little else, so those are
 recognised by their bytes; the decoder is imported at the first instruction that needs it. Where C
-could be compiled, most of the CLAC and STAC do not even come here: see ``run.c`` one folder up.
+could be compiled, hardly any of them come here: see ``run.c`` one folder up.
 
 RF and TF are treated as by a processor: an instruction that completes clears RF, and with TF set it
 ends in a single-step #DB. A fault sets RF in the flags it pushes.
@@ -53,7 +53,7 @@ class Completer:
             from vmm.x86.native_run import NativeRun
         except ImportError:
             return
-        self._native = NativeRun(vcpu)
+        self._native = NativeRun(vcpu, self._memory)
 
     @property
     def counts(self) -> Counter[str]:
