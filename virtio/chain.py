@@ -120,7 +120,7 @@ class DescriptorChain:
 
         The answer is shorter when the driver supplied less.
         """
-        views = self.readable
+        views = (self._views or self._make_views())[0]
         if views and offset + length <= len(views[0]):
             return bytes(views[0][offset : offset + length])
         parts: list[memoryview] = []
@@ -158,13 +158,14 @@ class DescriptorChain:
         Returns None when there is no writable byte. The lengths given to :meth:`complete` still
         count it.
         """
-        views = self.writable
+        views = (self._views or self._make_views())[1]
         if not views:
             return None
-        last = views.pop()
-        if len(last) > 1:
-            views.append(last[:-1])
         self.writable_length -= 1
+        last = views.pop()
+        if len(last) == 1:
+            return last
+        views.append(last[:-1])
         return last[-1:]
 
     def complete(self, length: int) -> None:

@@ -31,6 +31,7 @@ _DESCRIPTOR: Final = Struct("<QIH10x")  # the same without head and id
 _TAKEN: Final = Struct("<QQIIII")
 assert _PLAIN.size == _DESCRIPTOR.size == ffi.sizeof("struct plain")
 assert _TAKEN.size == ffi.sizeof("struct taken")
+_unpack_taken, _unpack_descriptor = _TAKEN.unpack_from, _DESCRIPTOR.unpack_from
 assert (lib.IDLE, lib.LEFT, lib.TELL, lib.MORE) == (IDLE, LEFT, TELL, MORE)
 assert array("I").itemsize == ffi.sizeof("uint32_t")
 
@@ -126,7 +127,7 @@ class NativeQueue:
     The positions stay the queue's: they are copied in before a call and out after it.
     """
 
-    __slots__ = ("_copies", "_log", "_owner", "_regions", "_served", "_struct", "_taken")
+    __slots__ = ("_copies", "_log", "_owner", "_regions", "_rows", "_served", "_struct", "_taken")
 
     def __init__(
         self,
@@ -143,7 +144,9 @@ class NativeQueue:
         self._served = ffi.new("struct served *")
         self._regions: list[memoryview] = []  # which keep the memory where it is
         self._log = TokenBucket(1, 10)
-        self._taken = self._copies = None
+        self._taken: Any = None  # made when it is needed first, as are the next two
+        self._copies: Any = None
+        self._rows: Any = None
         struct.descriptors, struct.driver, struct.device = map(_address_of, areas)
         struct.size, struct.packed = owner.size, packed
         struct.indirect, struct.event_idx, struct.in_order = indirect, event_idx, in_order
@@ -176,16 +179,18 @@ class NativeQueue:
         if self._taken is None:
             self._taken = ffi.new("struct taken[]", CHAINS)
             self._copies = ffi.new("struct plain[]", COPIES)
-        taken, limit = self._taken, min(limit, CHAINS)
+            self._rows = ffi.buffer(self._taken), ffi.buffer(self._copies)
         struct.next_avail, struct.next_used = owner._next_avail, owner._next_used
-        count = lib.take_chains(struct, taken, limit, self._copies, COPIES)
+        count = lib.take_chains(struct, self._taken, min(limit, CHAINS), self._copies, COPIES)
         owner._next_avail = struct.next_avail
-        chains, at = [], 0
-        for *what, descriptors in _TAKEN.iter_unpack(ffi.buffer(taken, count * _TAKEN.size)):
-            chains.append((what, at, at + descriptors))
-            at += descriptors
-        copies = list(_DESCRIPTOR.iter_unpack(ffi.buffer(self._copies, at * _DESCRIPTOR.size)))
-        return [checked_chain(owner, copies[start:end], *what) for what, start, end in chains]
+        chains, start, (taken, copies) = [], 0, self._rows
+        for row in range(0, count * _TAKEN.size, _TAKEN.size):
+            readable, writable, head, buffer_id, slots, descriptors = _unpack_taken(taken, row)
+            end = start + descriptors * _DESCRIPTOR.size
+            found = [_unpack_descriptor(copies, at) for at in range(start, end, _DESCRIPTOR.size)]
+            chains.append(checked_chain(owner, found, readable, writable, head, buffer_id, slots))
+            start = end
+        return chains
 
     def publish(self, plain: Any, lengths: Any, count: int) -> bool:
         """Give a batch back; returns whether the lengths fitted, for otherwise nothing is done."""

@@ -167,12 +167,16 @@ class Queue(QueueMemory):
         if self._stopped:
             self._refuse()
             return []
-        self._spell_out()
-        chains, self._replay = self._replay[:limit], self._replay[limit:]
-        chains += self._plain_batch(limit - len(chains))
+        if self._lean is not None:
+            self._spell_out()
+        chains: list[DescriptorChain] = []
+        if self._replay:
+            chains, self._replay = self._replay[:limit], self._replay[limit:]
         outstanding = self._outstanding
         native = self._native_side()
-        if native is not None and len(chains) < limit:
+        if native is None:
+            chains += self._plain_batch(limit - len(chains))
+        elif len(chains) < limit:
             ordinary = native.take_chains(limit - len(chains))
             outstanding.update(dict.fromkeys(ordinary))
             chains += ordinary

@@ -16,7 +16,7 @@ from typing import Final, Self
 from virtio.block import SECTOR_BYTES
 from virtio.errors import ConfigurationError
 from vmm.fallocate import punch_hole, zero_range
-from vmm.files import Mover, copy_data, move_all
+from vmm.files import IOV_MAX, Mover, copy_data, move_all
 from vmm.overlay import OverlayDisk
 from vmm.resource import Resource
 
@@ -153,8 +153,10 @@ class RawDisk(Resource):
         self._move(os.pwritev, views, offset)
 
     def _move(self, mover: Mover, views: Sequence[memoryview], offset: int) -> None:
-        self._check_range(offset, sum(map(len, views)))
-        move_all(mover, self._fd, views, offset)
+        length = sum(map(len, views))
+        self._check_range(offset, length)
+        if len(views) > IOV_MAX or mover(self._fd, views, offset) != length:
+            move_all(mover, self._fd, views, offset)  # from the start: it was no more than begun
 
     def flush(self) -> None:
         """Return when everything written is on stable storage."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from virtio import engine
 from virtio.block.backend import SECTOR_BYTES, BlockBackend
@@ -26,9 +26,9 @@ from virtio.block.request import (
     VIRTIO_BLK_T_OUT,
     VIRTIO_BLK_T_SECURE_ERASE,
     VIRTIO_BLK_T_WRITE_ZEROES,
+    Move,
     Refused,
     Request,
-    Transfer,
     io_error,
     unsupported,
 )
@@ -48,8 +48,6 @@ SERIAL_BYTES: Final = 20
 PAGE_BYTES: Final = 4096
 BLOCK_SIZES: Final = (512, 1024, 2048, 4096)
 MAX_QUEUES: Final = 64
-
-Work = TypeVar("Work", Request, Transfer)
 
 CHANGING_TYPES: Final = frozenset(
     (
@@ -124,7 +122,7 @@ class Block(Device):
         self.min_io_size = PAGE_BYTES // block_size
         self.num_queues = _queue_count(queues)
         self.write_zeroes_may_unmap = int(backend.can_unmap)
-        self._transfers: deque[Transfer] = deque()
+        self._transfers: deque[Request] = deque()
         self._timer: TimerHandle | None = None
         self._sync_failed = False
         self._log = TokenBucket(1, 10)
@@ -149,14 +147,12 @@ class Block(Device):
         request = Request.parse(chain, number)
         if isinstance(request, int):
             return request
-        return self._answer(request, self._start, request)
+        return self._answer(request, self._start)
 
-    def _answer(
-        self, request: Request, work: Callable[[Work], int | None], argument: Work
-    ) -> int | None:
+    def _answer(self, request: Request, work: Callable[[Request], int | None]) -> int | None:
         """Do the work, or a step of it; returns the used length once there is a status."""
         try:
-            written = work(argument)
+            written = work(request)
         except Refused as refusal:
             logger.debug("block %s: %s", self.serial, str(refusal))
             return request.finish(refusal.status, 0)
@@ -188,30 +184,32 @@ class Block(Device):
         return path
 
     def _read(self, request: Request) -> int | None:
-        views, length = request.chain.writable, request.data_in_bytes
-        return self._begin(Transfer(request, views, length, request.offset, self.backend.readv))
+        chain = request.chain
+        return self._begin(request, self.backend.readv, chain.writable, chain.writable_length)
 
     def _write(self, request: Request) -> int | None:
-        views, length = request.data_out, request.data_out_bytes
-        return self._begin(Transfer(request, views, length, request.offset, self.backend.writev))
+        views = request.data_out
+        return self._begin(request, self.backend.writev, views, request.data_out_bytes)
 
-    def _begin(self, transfer: Transfer) -> int | None:
-        if transfer.left % SECTOR_BYTES:
-            raise io_error(f"{transfer.request}: {transfer.left} bytes are no whole sectors")
-        written = self._advance(transfer)
+    def _begin(
+        self, request: Request, move: Move, views: Sequence[memoryview], length: int
+    ) -> int | None:
+        if length % SECTOR_BYTES:
+            raise io_error(f"{request}: {length} bytes are no whole sectors")
+        request.move, request.views, request.left = move, views, length
+        written = self._advance(request)
         if written is None:
-            self._transfers.append(transfer)
+            self._transfers.append(request)
             self._go_on_soon()
         return written
 
-    def _advance(self, transfer: Transfer) -> int | None:
+    def _advance(self, request: Request) -> int | None:
         """Move a step within the capacity of this moment (``BLK-38``)."""
-        request = transfer.request
-        self._check_range(request, transfer.offset // SECTOR_BYTES, transfer.left // SECTOR_BYTES)
-        if not transfer.step():
+        self._check_range(request, request.offset // SECTOR_BYTES, request.left // SECTOR_BYTES)
+        if not request.step():
             return None
         if request.type == VIRTIO_BLK_T_IN:
-            return request.data_in_bytes
+            return request.chain.writable_length
         self._stabilize()
         return 0
 
@@ -229,12 +227,12 @@ class Block(Device):
         self._timer = None
         if not self._transfers:
             return
-        transfer = self._transfers.popleft()
-        length = self._answer(transfer.request, self._advance, transfer)
+        request = self._transfers.popleft()
+        length = self._answer(request, self._advance)
         if length is None:
-            self._transfers.append(transfer)
+            self._transfers.append(request)
         else:
-            transfer.request.chain.complete(length)
+            request.chain.complete(length)
         self._go_on_soon()
 
     # Cache
@@ -320,7 +318,7 @@ class Block(Device):
 
     def disable_queue(self, index: int) -> None:
         """Let go of the transfers of one queue."""
-        kept = (one for one in self._transfers if one.request.queue != index)
+        kept = (one for one in self._transfers if one.queue != index)
         self._transfers = deque(kept)
         super().disable_queue(index)
 

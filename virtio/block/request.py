@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from virtio.block.backend import SECTOR_BYTES
@@ -29,6 +28,9 @@ assert HEADER.size == 16
 
 STEP_BYTES: Final = 8 << 20
 
+Move = Callable[[Sequence[memoryview], int], None]
+"""``readv`` or ``writev`` of a backend: the views, and where on the medium in bytes."""
+
 
 class Refused(Exception):
     """A request is answered with an error status and nothing else (``REQ-ERR``)."""
@@ -48,43 +50,50 @@ def unsupported(reason: str) -> Refused:
     return Refused(VIRTIO_BLK_S_UNSUPP, reason)
 
 
-@dataclass(slots=True)
 class Request:
     """A request whose header was copied out once: ``struct virtio_blk_req``.
 
     .. code:: c
 
         struct virtio_blk_req { le32 type; le32 reserved; le64 sector; u8 data[]; u8 status; };
+
+    The data of a read or write is moved in steps of at most ``STEP_BYTES`` (8 MiB): ``move`` is the
+    backend's method, ``views`` and ``left`` (bytes) are what is still to be moved, to or from
+    ``offset`` (bytes) of the medium.
     """
 
-    chain: DescriptorChain
-    status: memoryview
-    queue: int
-    type: int
-    sector: int
+    __slots__ = ("chain", "left", "move", "offset", "queue", "sector", "status", "type", "views")
+
+    def __init__(
+        self, chain: DescriptorChain, status: memoryview, queue: int, kind: int, sector: int
+    ) -> None:
+        self.chain = chain
+        self.status = status
+        self.queue = queue
+        self.type = kind
+        self.sector = sector
+        self.offset = sector * SECTOR_BYTES
+        self.views: Sequence[memoryview] = ()
+        self.left = 0
+        self.move: Move | None = None
 
     @classmethod
     def parse(cls, chain: DescriptorChain, queue: int) -> Request | int:
         """Return the request, or the used length of a chain that is none (``BLK-04``)."""
-        header = chain.read(HEADER.size)
         status = chain.split_status()
         if status is None:
             return 0
+        header = chain.read(HEADER.size)
         if len(header) < HEADER.size:
-            request = cls(chain, status, queue, type=0, sector=0)
-            return request.finish(VIRTIO_BLK_S_IOERR, 0)
+            return cls(chain, status, queue, 0, 0).finish(VIRTIO_BLK_S_IOERR, 0)
         kind, _, sector = HEADER.unpack(header)
         return cls(chain, status, queue, kind, sector)
 
     @property
-    def offset(self) -> int:
-        """Where it begins on the medium, in bytes; may lie far outside."""
-        return self.sector * SECTOR_BYTES
-
-    @property
     def data_out(self) -> Sequence[memoryview]:
         """What the driver sent after the header."""
-        return split(self.chain.readable, HEADER.size)[1]
+        views = self.chain.readable
+        return views[1:] if len(views[0]) == HEADER.size else split(views, HEADER.size)[1]
 
     @property
     def data_out_bytes(self) -> int:
@@ -99,41 +108,26 @@ class Request:
     def __str__(self) -> str:
         return f"type {self.type} at sector {self.sector} in queue {self.queue}"
 
+    def step(self) -> bool:
+        """Move the next part of the data; returns whether it was the last."""
+        assert self.move is not None
+        if self.left <= STEP_BYTES:  # nearly all requests
+            if self.left:
+                self.move(self.views, self.offset)
+            self.views, self.left = (), 0
+            return True
+        part, rest = split(self.views, STEP_BYTES)
+        self.move(part, self.offset)
+        self.views, self.left, self.offset = rest, self.left - STEP_BYTES, self.offset + STEP_BYTES
+        return False
+
     def finish(self, status: int, written: int) -> int:
         """Store the status; returns the used length: what is written from the first byte on.
 
         The status, being the last byte, counts only when the data before it is full (``SPL-34``).
         """
-        full = written == self.data_in_bytes
         self.status[0] = status
-        return written + 1 if full else written
-
-
-@dataclass(slots=True)
-class Transfer:
-    """The data of a read or write, moved in steps of at most ``STEP_BYTES`` (8 MiB).
-
-    ``views`` and ``left`` (bytes) are what is still to be moved, to or from ``offset`` (bytes).
-    """
-
-    request: Request
-    views: Sequence[memoryview]
-    left: int
-    offset: int
-    move: Callable[[Sequence[memoryview], int], None]
-
-    def step(self) -> bool:
-        """Move the next part; returns whether it was the last."""
-        if 0 < self.left <= STEP_BYTES:  # nearly all requests
-            self.move(self.views, self.offset)
-            self.views, self.left = (), 0
-            return True
-        part, rest = split(self.views, STEP_BYTES)
-        length = min(self.left, STEP_BYTES)
-        if length:
-            self.move(part, self.offset)
-        self.views, self.left, self.offset = rest, self.left - length, self.offset + length
-        return not self.left
+        return written + 1 if written == self.chain.writable_length else written
 
 
 def split(
