@@ -3,8 +3,9 @@
 CPython lets a thread run for 5 ms before another one may interrupt it (``sys.setswitchinterval``).
 A vCPU whose exit needs Python would stand still for so long whenever some other thread computes:
 in a test that works on results while its guest runs, say. So the interval is the shortest as long
-as there is a machine in the process; two threads that both compute get a sixth less done then. The thread that waits measures it by a timer of the kernel, which
-may be late by 50 us, prctl(2) "PR_SET_TIMERSLACK": threads of a machine ask for exact ones.
+as there is a machine in the process; two threads that both compute get a sixth less done then.
+The thread that waits measures it by a timer of the kernel, which may be late by 50 us, prctl(2)
+"PR_SET_TIMERSLACK": threads of a machine ask for exact ones.
 ``python -m tests.perf.exits`` measures what comes of it.
 """
 

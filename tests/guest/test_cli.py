@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit statuses, one-line errors, nothing left behind."""
 
+import importlib.metadata
 import os
 import pty
 import re
@@ -222,6 +223,13 @@ def test_doctor_says_that_this_host_can_run_guests() -> None:
     assert done.returncode == 0
     assert done.stdout.endswith(b"this host can run guests\n")
     assert re.search(rb"^rings: +served by the (native|python) engine$", done.stdout, re.MULTILINE)
+
+
+def test_version_is_that_of_the_package() -> None:
+    done = vmm("--version")
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == f"vmm {importlib.metadata.version('pyvmm')}\n".encode()
 
 
 def test_output_that_nobody_reads_ends_a_command_quietly() -> None:

@@ -73,6 +73,7 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
         formatter_class=_HelpFormatter,
         description="Boot Linux guests under KVM, with virtio devices written in Python.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in _SUBCOMMANDS.items():
         command = commands.add_parser(
@@ -83,6 +84,16 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
             module.add_arguments(command)
             command.set_defaults(execute=module.execute)
     return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: what does so takes long to import."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"vmm {version('pyvmm')}")
+        parser.exit()
 
 
 class _HelpFormatter(argparse.HelpFormatter):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from virtio.errors import ConfigurationError
+from vmm.digest import sha256
 
 _LOCKS = ".locks"
 _UNFINISHED = ".unfinished-"
@@ -44,9 +45,7 @@ def root() -> Path:
 
 def digest(*inputs: str | bytes) -> str:
     """Return 16 hexadecimal digits that stand for ``inputs``, their order and their borders."""
-    import hashlib
-
-    state = hashlib.sha256()
+    state = sha256()
     for item in inputs:
         data = item.encode() if isinstance(item, str) else item
         state.update(b"%d:" % len(data))

@@ -6,13 +6,13 @@
 So ``head -1`` tells the version, and ``tail -n +2 | python3 -m json.tool`` shows a saved machine.
 """
 
-import hashlib
 import json
 import re
 from pathlib import Path
 from typing import Any, Final
 
 from virtio.errors import ConfigurationError
+from vmm.digest import sha256
 
 VERSION: Final = 1
 """Raised whenever a part of the state changes its form or its meaning."""
@@ -24,7 +24,7 @@ _HEAD_BYTES: Final = 128
 def write_state(path: Path, content: dict[str, Any]) -> None:
     """Write a state file."""
     body = json.dumps(content, separators=(",", ":")).encode()
-    head = f"pyvmm-snapshot {VERSION} sha256={hashlib.sha256(body).hexdigest()}\n"
+    head = f"pyvmm-snapshot {VERSION} sha256={sha256(body).hexdigest()}\n"
     path.write_bytes(head.encode() + body)
 
 
@@ -46,7 +46,7 @@ def read_state(path: Path) -> dict[str, Any]:
             " take it again"
         )
     body = data[head.end() :]
-    if hashlib.sha256(body).hexdigest().encode() != head[2]:
+    if sha256(body).hexdigest().encode() != head[2]:
         raise ConfigurationError(f"snapshot {path}: damaged: its checksum is wrong")
     content: dict[str, Any] = json.loads(body)
     return content
