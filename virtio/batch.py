@@ -6,15 +6,13 @@ VIRTIO 1.4 "Supplying Buffers to The Device", seen from the device.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from operator import itemgetter
+from operator import le
 from typing import TYPE_CHECKING, cast, overload
 
-from virtio.chain import VIRTQ_DESC_F_WRITE, Descriptor, DescriptorChain, plain_chain
+from virtio.chain import VIRTQ_DESC_F_WRITE, DescriptorChain, plain_chain
 
 if TYPE_CHECKING:
     from virtio.virtqueue import Queue
-
-_length = itemgetter(1)
 
 
 class ChainBatch(Sequence[DescriptorChain]):
@@ -26,23 +24,54 @@ class ChainBatch(Sequence[DescriptorChain]):
     back on its own or with the batch, exactly once.
     """
 
-    __slots__ = ("_chains", "_queue", "_rooms", "buffer_ids", "descriptors", "heads")
+    __slots__ = (
+        "_chains",
+        "_queue",
+        "_rooms",
+        "addresses",
+        "buffer_ids",
+        "flags",
+        "heads",
+        "lengths",
+    )
 
     def __init__(self, queue: Queue, chains: list[DescriptorChain] | None = None) -> None:
         self._queue = queue
         self._chains = chains
         self._rooms: list[int] | None = None
-        # Of chains that are not made yet, each a single plain descriptor:
-        self.heads: list[int] = []
-        self.buffer_ids: list[int] = []
-        self.descriptors: list[Descriptor] = []
+        # Of chains that are not made yet, each a single plain descriptor, in columns:
+        self.heads: Sequence[int] = ()
+        self.buffer_ids: Sequence[int] = ()
+        self.addresses: Sequence[int] = ()
+        self.lengths: Sequence[int] = ()
+        self.flags: Sequence[int] = ()
+
+    def add(
+        self,
+        count: int,
+        heads: Sequence[int],
+        buffer_ids: Sequence[int],
+        addresses: Sequence[int],
+        lengths: Sequence[int],
+        flags: Sequence[int],
+    ) -> None:
+        """Add the first ``count`` of some chains, column by column; the columns are given away."""
+        if count < len(flags):
+            heads, buffer_ids, flags = heads[:count], buffer_ids[:count], flags[:count]
+            addresses, lengths = addresses[:count], lengths[:count]
+        if self.heads:
+            heads, buffer_ids = (*self.heads, *heads), (*self.buffer_ids, *buffer_ids)
+            addresses, lengths = (*self.addresses, *addresses), (*self.lengths, *lengths)
+            flags = (*self.flags, *flags)
+        self.heads, self.buffer_ids, self.flags = heads, buffer_ids, flags
+        self.addresses, self.lengths = addresses, lengths
 
     @property
     def readable_lengths(self) -> list[int]:
         """How many bytes of each chain the device may read."""
         if self._chains is not None:
             return [chain.readable_length for chain in self._chains]
-        return [0 if flags & VIRTQ_DESC_F_WRITE else n for _, n, flags in self.descriptors]
+        return self._lengths_where(0)
 
     @property
     def writable_lengths(self) -> list[int]:
@@ -50,9 +79,7 @@ class ChainBatch(Sequence[DescriptorChain]):
         if self._chains is not None:
             return [chain.writable_length for chain in self._chains]
         if self._rooms is None:
-            self._rooms = [
-                n if flags & VIRTQ_DESC_F_WRITE else 0 for _, n, flags in self.descriptors
-            ]
+            self._rooms = self._lengths_where(VIRTQ_DESC_F_WRITE)
         return self._rooms
 
     @property
@@ -60,8 +87,15 @@ class ChainBatch(Sequence[DescriptorChain]):
         """How many bytes the device may read, in all chains together."""
         if self._chains is not None:
             return sum(self.readable_lengths)
-        readable: int = sum(map(_length, self.descriptors)) - sum(self.writable_lengths)
-        return readable
+        return sum(self.lengths) - sum(self.writable_lengths)
+
+    def _lengths_where(self, direction: int) -> list[int]:
+        """Return the lengths of the descriptors of one direction, 0 for the others."""
+        directions = {flags & VIRTQ_DESC_F_WRITE for flags in set(self.flags)}
+        if directions == {direction}:
+            return list(self.lengths)
+        pairs = zip(self.lengths, self.flags, strict=True)
+        return [n if flags & VIRTQ_DESC_F_WRITE == direction else 0 for n, flags in pairs]
 
     def complete(self, lengths: Sequence[int | None]) -> None:
         """Give the chains back, each with its number of bytes written, and notify if asked to.
@@ -79,16 +113,23 @@ class ChainBatch(Sequence[DescriptorChain]):
         Returns False, and does nothing, when one is left out or its length is wrong. Raises
         ``ValueError`` unless there is one length for each chain.
         """
-        for length, room in zip(lengths, self.writable_lengths, strict=True):
-            if length is None or not 0 <= length <= room:
-                return False
-        self._queue._publish_batch(self, cast(Sequence[int], lengths))
-        return True
+        rooms = self.writable_lengths
+        if len(lengths) != len(rooms):
+            raise ValueError(f"{len(lengths)} lengths for a batch of {len(rooms)} chains")
+        done = cast(Sequence[int], lengths)
+        try:
+            fits = done == rooms or (all(map(le, done, rooms)) and min(done) >= 0)
+        except TypeError:  # None
+            return False
+        if fits:
+            self._queue._publish_batch(self, done)
+        return fits
 
     def make_chains(self) -> list[DescriptorChain]:
         """Return the chains; they are made now, unless they exist."""
         if self._chains is None:
-            parts = zip(self.descriptors, self.heads, self.buffer_ids, strict=True)
+            descriptors = zip(self.addresses, self.lengths, self.flags, strict=True)
+            parts = zip(descriptors, self.heads, self.buffer_ids, strict=True)
             queue = self._queue
             self._chains = [plain_chain(queue, one, head, number) for one, head, number in parts]
             if queue._lean is self:

@@ -88,12 +88,10 @@ class NativeBatch(ChainBatch):
         return self._count
 
     def _unpack(self) -> None:
-        if self._chains is None and not self.heads:
+        if self._chains is None and self._count and not self.heads:
             rows = _PLAIN.iter_unpack(ffi.buffer(self._plain, self._count * _PLAIN.size))
-            for address, length, flags, head, buffer_id in rows:
-                self.descriptors.append((address, length, flags))
-                self.heads.append(head)
-                self.buffer_ids.append(buffer_id)
+            addresses, lengths, flags, heads, buffer_ids = zip(*rows, strict=True)
+            self.add(self._count, heads, buffer_ids, addresses, lengths, flags)
 
 
 class DataPath:

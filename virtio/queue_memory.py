@@ -59,8 +59,8 @@ class QueueMemory:
         self._areas.append(view)
         return view
 
-    def _words(self, part: memoryview, code: Literal["H", "I"]) -> memoryview:
-        """Return ``part`` as 16-bit or 32-bit words, each of which is loaded and stored at once.
+    def _words(self, part: memoryview, code: Literal["H", "I", "Q"]) -> memoryview:
+        """Return ``part`` as words of 16 to 64 bits, each of which is loaded and stored at once.
 
         ``struct.pack_into`` would not do: it zeroes its target first, and a driver polling an index
         or a flag would see that zero (SPL-33).
@@ -68,6 +68,14 @@ class QueueMemory:
         words = part.cast(code)
         self._mapped.append(words)
         return words
+
+    def _column(
+        self, part: memoryview, code: Literal["H", "I", "Q"], first: int, step: int
+    ) -> memoryview:
+        """Return every ``step``-th of such words from ``first`` on: a field of many structures."""
+        column = self._words(part, code)[first::step]
+        self._mapped.append(column)
+        return column
 
     def _indirect_table(
         self, item: str, address: int, length: int, head: int

@@ -11,7 +11,9 @@ VIRTIO 1.4 "Split Virtqueues". All fields are little-endian::
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from operator import itemgetter
 from struct import Struct
 from typing import Final
 
@@ -45,7 +47,7 @@ _CONTINUES: Final = VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT
 class SplitQueue(Queue):
     """A split virtqueue. Its positions are the free-running 16-bit indices of its two rings."""
 
-    __slots__ = ("_avail", "_elements", "_table", "_used")
+    __slots__ = ("_avail", "_columns", "_elements", "_table", "_used")
 
     def _map_rings(self) -> None:
         size, layout = self.size, self.layout
@@ -58,6 +60,12 @@ class SplitQueue(Queue):
         used = self._part("used ring", layout.device_area, elements_end + event, 4)
         self._avail = self._words(avail, "H")
         self._used = self._words(used, "H")
+        # The addresses, lengths and flags of all descriptors.
+        self._columns = (
+            self._column(self._table, "Q", 0, 2),
+            self._column(self._table, "I", 2, 4),
+            self._column(self._table, "H", 6, 8),
+        )
         # As 32-bit words, element i is at 1 + 2 * i: its id, then its length.
         self._elements = self._words(used[:elements_end], "I")
 
@@ -99,21 +107,25 @@ class SplitQueue(Queue):
         start = position % size
         count = min(available, limit, size - start)
         heads: list[int] = self._avail[_AVAIL_RING + start : _AVAIL_RING + start + count].tolist()
-        low, high = self._window_start, self._window_end
-        descriptors: list[Descriptor] = []
-        for head in heads:
-            if head >= size:
-                break
-            descriptor = address, length, flags = _copy_plain(table, head * DESCRIPTOR_BYTES)
-            if flags & _CONTINUES or address < low or address + length > high:
-                break
-            descriptors.append(descriptor)
-        del heads[len(descriptors) :]
-        batch.heads += heads
-        batch.buffer_ids += heads
-        batch.descriptors += descriptors
-        self._next_avail = (position + len(heads)) & 0xFFFF
-        return bool(heads)
+        if max(heads) >= size:
+            heads = list(takewhile(size.__gt__, heads))
+            if not heads:
+                return False
+        columns: Iterable[Sequence[int]]
+        if len(heads) > 1 and size <= 2 * len(heads):  # most of the table: sooner copied whole
+            pick = itemgetter(*heads)
+            columns = [pick(column.tolist()) for column in self._columns]
+        else:
+            first = _copy_plain(table, heads[0] * DESCRIPTOR_BYTES)
+            if first[2] & _CONTINUES:  # as others of this device will be
+                return False
+            others = [_copy_plain(table, head * DESCRIPTOR_BYTES) for head in heads[1:]]
+            columns = zip(first, *others, strict=True)
+        addresses, lengths, flags = columns
+        count = self._count_plain(addresses, lengths, flags, _CONTINUES, 0)
+        batch.add(count, heads, heads, addresses, lengths, flags)
+        self._next_avail = (position + count) & 0xFFFF
+        return count > 0
 
     def _has_available(self) -> bool:
         return self._avail[_IDX] != self._next_avail
@@ -174,7 +186,10 @@ class SplitQueue(Queue):
                 elements[element + 1] = lengths[number]
         else:
             before_the_end = min(count, size - start)
-            for first, begin, end in ((start, 0, before_the_end), (0, before_the_end, count)):
+            runs = [(start, 0, before_the_end)]
+            if before_the_end < count:
+                runs.append((0, before_the_end, count))
+            for first, begin, end in runs:
                 last = 1 + 2 * (first + end - begin)
                 elements[1 + 2 * first : last : 2] = array("I", ids[begin:end])
                 elements[2 + 2 * first : last : 2] = array("I", lengths[begin:end])

@@ -283,7 +283,7 @@ def test_a_batch_needs_one_length_for_each_chain(form: int, lengths: list[int]) 
     driver, queue = make(form)
     for _ in range(2):
         driver.add([], [4])
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match=f"{len(lengths)} lengths for a batch of 2 chains"):
         queue.pop_batch(8).complete(lengths)
     assert driver.collect() == []
 
