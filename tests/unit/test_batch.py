@@ -142,6 +142,19 @@ def test_a_batch_may_hold_buffers_in_and_across_other_regions(form: int) -> None
 
 
 @every_form
+@pytest.mark.spec("SPL-15")
+def test_a_batch_ends_before_a_buffer_below_all_memory(form: int) -> None:
+    memory = flat_memory((0x100000, 1 << 20))
+    driver = (PackedDriver if form else SplitDriver)(memory, 8, base=0x101000)
+    queue = Queue(memory, QueueLayout(*driver.layout), form)
+    driver.add([], [4])
+    driver.add_segments([Segment(0x10, 4, True)])
+    assert len(queue.pop_batch(8)) == 1
+    with pytest.raises(DriverError, match="SPL-15"):
+        queue.pop_batch(8)
+
+
+@every_form
 @pytest.mark.spec("SPL-16")
 def test_an_empty_buffer_has_no_views_wherever_it_is(form: int) -> None:
     driver, queue = make(form)
