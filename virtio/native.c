@@ -19,6 +19,7 @@
 #define _GNU_SOURCE
 #endif
 #define _FILE_OFFSET_BITS 64
+#include <dlfcn.h>
 #include <errno.h>
 #include <linux/io_uring.h>
 #include <stdint.h>
@@ -52,6 +53,7 @@ struct queue {
     uint32_t next_avail, next_used;
     struct region region[MAX_REGIONS];
     struct uring *uring; /* opened at the first read that has to wait for the disk */
+    struct generator *generator; /* opened at the first random bytes */
 };
 
 /* A chain of one descriptor; or one descriptor of a chain, without head and id. */
@@ -504,6 +506,7 @@ struct device {
     int kind;
     int fd;
     uint8_t writable; /* whether a write is done with the writing alone */
+    uint8_t in_process; /* whether random bytes may come without a system call */
     uint64_t sectors;
 };
 
@@ -625,11 +628,60 @@ static struct uring *open_uring(void)
     return uring;
 }
 
+/*
+ * Where random bytes come from: the system call, or since Linux 6.11 what the kernel gives each
+ * process to execute for it, which takes half the time. Linux drivers/char/random.c "vgetrandom".
+ */
+struct generator {
+    ssize_t (*function)(void *buffer, size_t bytes, unsigned flags, void *state, size_t size);
+    void *state; /* for one thread at a time, as is a queue */
+    size_t size;
+};
+
+static struct generator *open_generator(int in_process)
+{
+    struct { uint32_t size, protection, flags, reserved[13]; } wanted;
+    struct generator *generator = calloc(1, sizeof *generator);
+    void *vdso = in_process ? dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_NOLOAD) : NULL;
+    if (generator && vdso)
+        *(void **)&generator->function = dlsym(vdso, "__vdso_getrandom");
+    if (generator && generator->function) {
+        ssize_t error = generator->function(NULL, 0, 0, &wanted, ~(size_t)0);
+        generator->state = error ? MAP_FAILED
+                                 : mmap(NULL, wanted.size, wanted.protection, wanted.flags, -1, 0);
+        generator->size = wanted.size;
+        if (generator->state == MAP_FAILED)
+            generator->function = NULL;
+    }
+    if (vdso)
+        dlclose(vdso);
+    return generator;
+}
+
+static void close_generator(struct generator *generator)
+{
+    if (generator->function)
+        munmap(generator->state, generator->size);
+    free(generator);
+}
+
+/* Returns how many bytes were given, or minus the errno. */
+static ssize_t random_bytes(const struct generator *generator, void *to, size_t bytes)
+{
+    if (generator && generator->function)
+        return generator->function(to, bytes, 0, generator->state, generator->size);
+    ssize_t given = getrandom(to, bytes, 0);
+    return given < 0 ? -errno : given;
+}
+
 static void close_queue(struct queue *queue)
 {
     if (queue->uring)
         close_uring(queue->uring);
+    if (queue->generator)
+        close_generator(queue->generator);
     queue->uring = NULL;
+    queue->generator = NULL;
 }
 
 static void finish(struct queue *queue, struct pending *pending, struct served *served, int good)
@@ -749,13 +801,16 @@ static int64_t serve_block(const struct device *device, struct chain *chain,
 }
 
 /* VIRTIO 1.4 "Entropy Device": as many random bytes as there is room for, 64 KiB at most. */
-static int64_t serve_entropy(const struct chain *chain)
+static int64_t serve_entropy(struct queue *queue, const struct device *device,
+                             const struct chain *chain)
 {
+    if (!queue->generator)
+        queue->generator = open_generator(device->in_process);
     size_t done = 0, left = chain->writable < 65536 ? chain->writable : 65536;
     for (uint32_t i = chain->reads; left > 0; i++) {
         size_t length = chain->vector[i].iov_len < left ? chain->vector[i].iov_len : left;
-        ssize_t given = getrandom(chain->vector[i].iov_base, length, 0);
-        if (given < 0 && errno == EINTR)
+        ssize_t given = random_bytes(queue->generator, chain->vector[i].iov_base, length);
+        if (given == -EINTR)
             given = 0;
         if (given < 0)
             return TO_PYTHON;
@@ -806,7 +861,7 @@ static int serve(struct queue *queue, const struct device *device, uint32_t limi
         bytes += chain.readable + chain.writable;
         int64_t length = found < 0               ? TO_PYTHON
                          : device->kind == BLOCK ? serve_block(device, &chain, later)
-                                                 : serve_entropy(&chain);
+                                                 : serve_entropy(queue, device, &chain);
         if (length == TO_PYTHON) {
             end = LEFT;
             break;

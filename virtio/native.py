@@ -114,9 +114,14 @@ def block_path(fd: int, *, sectors: int, writable: bool) -> DataPath:
     return path
 
 
-def entropy_path() -> DataPath:
-    """Return what fills buffers from the kernel's random generator, as :class:`Entropy` does."""
-    return DataPath(lib.ENTROPY)
+def entropy_path(*, in_process: bool = True) -> DataPath:
+    """Return what fills buffers from the kernel's random generator, as :class:`Entropy` does.
+
+    With ``in_process`` it does without system calls, where the kernel offers that.
+    """
+    path = DataPath(lib.ENTROPY)
+    path.device.in_process = in_process
+    return path
 
 
 class NativeQueue:

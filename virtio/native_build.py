@@ -8,6 +8,7 @@ ffi = FFI()
 ffi.cdef(
     """
     struct uring;
+    struct generator;
     struct region { uint64_t start, end; uint8_t *host; };
     struct queue {
         uint8_t *descriptors, *driver, *device;
@@ -16,6 +17,7 @@ ffi.cdef(
         uint32_t next_avail, next_used;
         struct region region[4];
         struct uring *uring;
+        struct generator *generator;
     };
     struct plain { uint64_t address; uint32_t length; uint16_t flags, head, id; };
     struct taken { uint64_t readable, writable; uint32_t head, id, slots, descriptors; };
@@ -23,7 +25,7 @@ ffi.cdef(
         uint64_t chains, bytes_read, bytes_written;
         uint32_t entries, failed;
     };
-    struct device { int kind; int fd; uint8_t writable; uint64_t sectors; };
+    struct device { int kind, fd; uint8_t writable, in_process; uint64_t sectors; };
 
     static const int BLOCK, ENTROPY, MAX_REGIONS;
     static const int IDLE, LEFT, TELL, MORE;
@@ -44,4 +46,5 @@ ffi.set_source(
     "virtio._native",
     Path(__file__).with_name("native.c").read_text(),
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-fno-strict-aliasing"],
+    libraries=["dl"],
 )

@@ -5,6 +5,7 @@ That it does the same as Python, to the byte, is what ``tests/fuzz/targets/engin
 
 import gc
 import os
+import re
 import struct
 import threading
 from collections.abc import Iterator
@@ -192,6 +193,48 @@ def test_an_indirect_table_that_was_not_negotiated_is_left_to_python(form: int) 
     assert queue.serve_natively(native.entropy_path(), 8) == (0, engine.LEFT)
     with pytest.raises(DriverError, match=r"SPL-24|PKD-14"):
         queue.pop_many(8)
+
+
+# Random bytes
+
+
+@pytest.mark.parametrize("in_process", [True, False])
+def test_random_bytes_fill_the_buffers_and_are_never_the_same(in_process: bool) -> None:
+    found: list[bytes] = []
+    for _ in range(2):
+        driver, queue = make(0)
+        path = native.entropy_path(in_process=in_process)
+        for _ in range(4):
+            driver.add([], [1000, 24])
+            assert queue.serve_natively(path, 8) == (1, engine.IDLE)
+        found += [used.data for used in driver.collect()]
+    assert [len(data) for data in found] == [1024] * 8
+    blocks = {data[at : at + 16] for data in found for at in range(0, 1024, 16)}
+    assert len(blocks) == 8 * 64
+
+
+def droppable_kib() -> int:
+    """Memory of the kind that Linux wants for the state of its generator: smaps(5) "dp"."""
+    mappings = re.split(r"^VmFlags:(.*)$", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    sizes = (re.search(r"^Size: +(\d+) kB$", text, re.MULTILINE) for text in mappings[::2])
+    pairs = zip(sizes, mappings[1::2], strict=False)
+    return sum(int(size[1]) for size, flags in pairs if size and "dp" in flags.split())
+
+
+def test_state_of_a_generator_ends_with_its_queue() -> None:
+    before = droppable_kib()
+    queues = []
+    for _ in range(8):
+        driver, queue = make(0)
+        driver.add([], [16])
+        assert queue.serve_natively(native.entropy_path(), 8) == (1, engine.IDLE)
+        queues.append(queue)
+    if droppable_kib() == before:
+        pytest.skip("the kernel has no generator for processes: Linux 6.11 does")
+    for queue in queues:
+        queue.reset()
+
+    assert droppable_kib() == before
 
 
 # Waiting
