@@ -4,7 +4,9 @@ VIRTIO 1.4. Nothing here knows of KVM, of transports, or of files on disk. The n
 imported when they are first used: who needs one device does not load the others.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
     from virtio.batch import ChainBatch
@@ -48,26 +50,20 @@ __all__ = [
     "queue",
 ]
 
-_HOMES = {
-    "batch": ("ChainBatch",),
-    "block": ("Block", "BlockBackend"),
-    "chain": ("DescriptorChain",),
-    "configuration": ("feature", "field"),
-    "console": ("Console", "ConsolePort"),
-    "declarative": ("Device",),
-    "device": ("Activation", "EventLoop", "VirtioDevice"),
-    "entropy": ("Entropy",),
-    "errors": ("ConfigurationError", "DriverError", "Error", "HostError", "InternalError"),
-    "memory": ("FlatMemory", "GuestMemory", "MemoryAccessError"),
-    "queue_kind": ("queue",),
-    "virtqueue": ("Queue", "QueueLayout", "QueueState"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"virtio.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "batch": ("ChainBatch",),
+        "block": ("Block", "BlockBackend"),
+        "chain": ("DescriptorChain",),
+        "configuration": ("feature", "field"),
+        "console": ("Console", "ConsolePort"),
+        "declarative": ("Device",),
+        "device": ("Activation", "EventLoop", "VirtioDevice"),
+        "entropy": ("Entropy",),
+        "errors": ("ConfigurationError", "DriverError", "Error", "HostError", "InternalError"),
+        "memory": ("FlatMemory", "GuestMemory", "MemoryAccessError"),
+        "queue_kind": ("queue",),
+        "virtqueue": ("Queue", "QueueLayout", "QueueState"),
+    },
+)

@@ -3,7 +3,9 @@
 The names below are imported when they are first used, so that the command line starts fast.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vmm.config import MachineConfig
@@ -14,19 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["DiskConfig", "End", "Ending", "Machine", "MachineConfig", "Snapshot"]
 
-_HOMES = {
-    "DiskConfig": "vmm.disk",
-    "End": "vmm.ending",
-    "Ending": "vmm.ending",
-    "Machine": "vmm.machine",
-    "MachineConfig": "vmm.config",
-    "Snapshot": "vmm.snapshot",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        from importlib import import_module
-
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "config": ("MachineConfig",),
+        "disk": ("DiskConfig",),
+        "ending": ("End", "Ending"),
+        "machine": ("Machine",),
+        "snapshot": ("Snapshot",),
+    },
+)

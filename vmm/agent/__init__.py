@@ -3,7 +3,9 @@
 The names below are imported when they are first used: most machines have no agent.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vmm.agent.client import Agent
@@ -44,29 +46,23 @@ __all__ = [
 PORT_NAME: Final = "vmm.agent"
 """The name of the virtio console port between the agent and the host."""
 
-_HOMES = {
-    "client": ("Agent",),
-    "errors": (
-        "AgentLostError",
-        "AgentTimeoutError",
-        "CommandFailed",
-        "CommandTimeoutError",
-        "GuestFileNotFoundError",
-        "GuestOSError",
-        "GuestPermissionError",
-        "OutputLimitError",
-    ),
-    "job": ("Output",),
-    "link": ("Channel",),
-    "process": ("Process", "Result"),
-    "protocol": ("ProtocolError", "Ready"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"vmm.agent.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "client": ("Agent",),
+        "errors": (
+            "AgentLostError",
+            "AgentTimeoutError",
+            "CommandFailed",
+            "CommandTimeoutError",
+            "GuestFileNotFoundError",
+            "GuestOSError",
+            "GuestPermissionError",
+            "OutputLimitError",
+        ),
+        "job": ("Output",),
+        "link": ("Channel",),
+        "process": ("Process", "Result"),
+        "protocol": ("ProtocolError", "Ready"),
+    },
+)

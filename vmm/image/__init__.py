@@ -3,7 +3,9 @@
 Nothing is imported that a guest from the cache does not need; a name is loaded when it is used.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vmm.image.cache import Entry, entries, remove
@@ -29,20 +31,14 @@ __all__ = [
     "remove",
 ]
 
-_HOMES = {
-    "cache": ("Entry", "entries", "remove"),
-    "disk": ("demo_disk", "make_disk"),
-    "initramfs": ("Initramfs", "build_initramfs", "default_initramfs"),
-    "kernel": ("KernelImage", "default_kernel"),
-    "options": ("initramfs_from_options",),
-    "progress": ("Progress", "ProgressLine"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"vmm.image.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "cache": ("Entry", "entries", "remove"),
+        "disk": ("demo_disk", "make_disk"),
+        "initramfs": ("Initramfs", "build_initramfs", "default_initramfs"),
+        "kernel": ("KernelImage", "default_kernel"),
+        "options": ("initramfs_from_options",),
+        "progress": ("Progress", "ProgressLine"),
+    },
+)

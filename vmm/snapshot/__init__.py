@@ -3,7 +3,9 @@
 The names below are imported when they are first used: most machines are never saved.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vmm.snapshot.snapshot import Snapshot
@@ -11,12 +13,4 @@ if TYPE_CHECKING:
 
 __all__ = ["MachineState", "Snapshot"]
 
-_HOMES = {"MachineState": "state", "Snapshot": "snapshot"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        from importlib import import_module
-
-        return getattr(import_module(f"vmm.snapshot.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, {"snapshot": ("Snapshot",), "state": ("MachineState",)})

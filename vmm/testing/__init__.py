@@ -4,7 +4,9 @@ The plugin comes with the package: a test that asks for the fixture ``guest`` ge
 within milliseconds, restored from a snapshot that is made once.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vmm.testing.config import GuestConfig
@@ -13,17 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FaultyDisk", "Guest", "GuestConfig", "GuestEndedError"]
 
-_HOMES = {
-    "FaultyDisk": "faults",
-    "Guest": "guest",
-    "GuestConfig": "config",
-    "GuestEndedError": "guest",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        from importlib import import_module
-
-        return getattr(import_module(f"vmm.testing.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {"config": ("GuestConfig",), "faults": ("FaultyDisk",), "guest": ("Guest", "GuestEndedError")},
+)
