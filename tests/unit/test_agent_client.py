@@ -270,6 +270,25 @@ def test_power_off_is_not_over_when_the_port_closes(agent: Agent, guest: FakeGue
     assert ended.is_set()
 
 
+def test_power_off_that_the_guest_confirms_before_the_host_sees_it_is_not_over_yet(
+    agent: Agent, guest: FakeGuest
+) -> None:
+    ended = threading.Event()
+
+    def end() -> None:
+        ended.set()
+        agent.fail(Error("the machine ended"))
+
+    def reply(job: int, kind: int, body: bytes) -> None:
+        guest.frame(job, STATUS, b"\x00\0\0\0\0")
+        threading.Timer(0.05, end).start()
+
+    guest.reply = reply
+    agent.report(0, 60)
+
+    assert ended.is_set()
+
+
 def test_power_off_of_a_machine_that_goes_on_is_an_error(agent: Agent, guest: FakeGuest) -> None:
     guest.reply = lambda job, kind, body: guest.guest_closes()
 

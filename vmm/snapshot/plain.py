@@ -8,11 +8,14 @@ everything else that JSON lacks is told by the type that is read.
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Value = TypeVar("Value")
 
 _BYTES: Final = "bytes"
+
+_hints = cache(get_type_hints)
 
 
 def to_plain(value: Any) -> Any:
@@ -64,7 +67,7 @@ def _names(kind: Any) -> tuple[str, ...]:
 def _read_record(kind: Any, names: tuple[str, ...], value: Any) -> Any:
     if not isinstance(value, dict) or value.keys() - set(names):
         raise ValueError(f"{value!r:.60} is not a {kind.__name__}")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     try:
         return kind(**{name: _read(hints[name], item) for name, item in value.items()})
     except TypeError as error:
