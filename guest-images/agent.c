@@ -32,6 +32,9 @@ enum { POWER_OFF, RESTART, REPORT };
 
 static const char magic[8] = "vmmagent";
 static int signals, is_first;
+
+/* Whether another process may have ended: asked when the host has been told of the last one. */
+static int more_have_ended;
 static long own_process;
 static struct new_utsname names;
 
@@ -78,7 +81,9 @@ static void take_signals(void)
         if (signal == SIGTERM || signal == SIGINT)
             end(RESTART, 0);
     }
-    while ((process = CALL(wait4, -1, &status, WNOHANG, 0, 0)) > 0)
+    process = CALL(wait4, -1, &status, WNOHANG, 0, 0);
+    more_have_ended = process > 0;
+    if (process > 0)
         note_end(process, status);
 }
 
@@ -216,8 +221,9 @@ static long wait_for_work(int at_once)
             watch_job(job);
             at_once |= is_finished(job) || (job->is_command && !job->process && job->credit);
         }
+    at_once |= more_have_ended;
     CALL(poll, polls, poll_count, at_once && !has_unsent() ? 0 : timeout, 0, 0);
-    if (polls[0].revents)
+    if (polls[0].revents || more_have_ended)
         take_signals();
     return polls[1].revents & (POLLHUP | POLLERR | POLLNVAL) ? -EIO : 0;
 }
@@ -260,7 +266,9 @@ static void wait_for_host(void)
     while (!host_is_there()) {
         polls[0] = (struct pollfd){signals, POLLIN, 0};
         CALL(poll, polls, 1, HANGUP_STEP_MS, 0, 0);
-        take_signals();
+        do
+            take_signals();
+        while (more_have_ended);
     }
     CALL(fcntl, port, F_SETFL, O_RDWR | O_NONBLOCK, 0, 0);
 }
