@@ -64,7 +64,7 @@ _LEFT_PACKED = (
 )
 
 _STAGE = "building the guest kernel (once)"
-_USUAL_STEPS = 1450  # lines that make prints for this configuration, for the display alone
+_USUAL_STEPS = 1300  # lines that make prints for this configuration, for the display alone
 # A make that is told to end takes its compilers along, and what they have not finished.
 _ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 _KEPT_VARIABLES = ("HOME", "PATH", "TMPDIR")
