@@ -46,6 +46,31 @@ class ChainBatch(Sequence[DescriptorChain]):
         self.lengths: Sequence[int] = ()
         self.flags: Sequence[int] = ()
 
+    def count_plain(
+        self,
+        addresses: Sequence[int],
+        lengths: Sequence[int],
+        flags: Sequence[int],
+        mask: int,
+        wanted: int,
+    ) -> int:
+        """Return how many descriptors come before the first that is not plain.
+
+        A plain one has flags of which those of ``mask`` are as ``wanted``, and lies in the window.
+        """
+        low, high = self._queue._window_start, self._queue._window_end
+        if (
+            (low == 0 or min(addresses) >= low)
+            and max(addresses) + max(lengths) <= high  # which is more than is needed
+            and all_flags_are(flags, mask, wanted)
+        ):
+            return len(flags)
+        columns = enumerate(zip(addresses, lengths, flags, strict=True))
+        for at, (address, length, one) in columns:
+            if one & mask != wanted or address < low or address + length > high:
+                return at
+        return len(flags)
+
     def add(
         self,
         count: int,
@@ -91,8 +116,7 @@ class ChainBatch(Sequence[DescriptorChain]):
 
     def _lengths_where(self, direction: int) -> list[int]:
         """Return the lengths of the descriptors of one direction, 0 for the others."""
-        directions = {flags & VIRTQ_DESC_F_WRITE for flags in set(self.flags)}
-        if directions == {direction}:
+        if self.flags and all_flags_are(self.flags, VIRTQ_DESC_F_WRITE, direction):
             return list(self.lengths)
         pairs = zip(self.lengths, self.flags, strict=True)
         return [n if flags & VIRTQ_DESC_F_WRITE == direction else 0 for n, flags in pairs]
@@ -153,3 +177,9 @@ class ChainBatch(Sequence[DescriptorChain]):
 
     def __getitem__(self, index: int | slice) -> DescriptorChain | list[DescriptorChain]:
         return self.make_chains()[index]
+
+
+def all_flags_are(flags: Sequence[int], mask: int, wanted: int) -> bool:
+    """Whether all flags, of which those of ``mask`` count, are as ``wanted``; they mostly agree."""
+    kinds = flags[:1] if flags.count(flags[0]) == len(flags) else set(flags)
+    return all(one & mask == wanted for one in kinds)

@@ -745,8 +745,10 @@ static uint32_t serve_together(struct queue *queue, struct pending *pending, uin
             refused = 1;
         done += reap(queue, pending, served);
     }
-    if (taken < count)
-        close_queue(queue);
+    if (taken < count) {
+        close_uring(queue->uring);
+        queue->uring = NULL;
+    }
     return taken;
 }
 

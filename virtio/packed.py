@@ -17,7 +17,7 @@ from itertools import takewhile
 from struct import Struct, pack
 from typing import Final
 
-from virtio.batch import ChainBatch
+from virtio.batch import ChainBatch, all_flags_are
 from virtio.chain import (
     MAX_CHAIN_DESCRIPTORS,
     VIRTQ_DESC_F_INDIRECT,
@@ -27,7 +27,7 @@ from virtio.chain import (
     DescriptorChain,
     plain_chain,
 )
-from virtio.virtqueue import BULK, DESCRIPTOR_BYTES, MAX_QUEUE_SIZE, Queue, all_flags_are
+from virtio.virtqueue import BULK, DESCRIPTOR_BYTES, MAX_QUEUE_SIZE, Queue
 
 VRING_PACKED_DESC_F_AVAIL: Final = 1 << 7
 VRING_PACKED_DESC_F_USED: Final = 1 << 15
@@ -113,7 +113,7 @@ class PackedQueue(Queue):
         end = start + len(flags)
         addresses: list[int] = self._words64[2 * start : 2 * end : 2].tolist()
         lengths: list[int] = self._words32[4 * start + _LEN_32 : 4 * end : 4].tolist()
-        count = self._count_plain(addresses, lengths, flags, _NOT_PLAIN, available)
+        count = batch.count_plain(addresses, lengths, flags, _NOT_PLAIN, available)
         buffer_ids: list[int] = self._words16[8 * start + _ID_16 : 8 * end : 8].tolist()
         batch.add(count, range(start, end), buffer_ids, addresses, lengths, flags)
         self._next_avail = (position + count) % (2 * size)

@@ -122,7 +122,7 @@ class SplitQueue(Queue):
             others = [_copy_plain(table, head * DESCRIPTOR_BYTES) for head in heads[1:]]
             columns = zip(first, *others, strict=True)
         addresses, lengths, flags = columns
-        count = self._count_plain(addresses, lengths, flags, _CONTINUES, 0)
+        count = batch.count_plain(addresses, lengths, flags, _CONTINUES, 0)
         batch.add(count, heads, heads, addresses, lengths, flags)
         self._next_avail = (position + count) & 0xFFFF
         return count > 0

@@ -477,31 +477,6 @@ class Queue(QueueMemory):
         self._lean = None
         self._outstanding.update(dict.fromkeys(chains))
 
-    def _count_plain(
-        self,
-        addresses: Sequence[int],
-        lengths: Sequence[int],
-        flags: Sequence[int],
-        mask: int,
-        wanted: int,
-    ) -> int:
-        """Return how many descriptors come before the first that is not plain.
-
-        A plain one has flags of which those of ``mask`` are as ``wanted``, and lies in the window.
-        """
-        low, high = self._window_start, self._window_end
-        if (
-            (low == 0 or min(addresses) >= low)
-            and max(addresses) + max(lengths) <= high  # which is more than is needed
-            and all_flags_are(flags, mask, wanted)
-        ):
-            return len(flags)
-        columns = enumerate(zip(addresses, lengths, flags, strict=True))
-        for at, (address, length, one) in columns:
-            if one & mask != wanted or address < low or address + length > high:
-                return at
-        return len(flags)
-
     def _publish_batch(self, batch: ChainBatch, lengths: Sequence[int]) -> None:
         """Give a lean batch back whole, its lengths being checked."""
         self.completed += len(batch)
@@ -539,9 +514,3 @@ class Queue(QueueMemory):
             self._publish(
                 [chain.buffer_id for chain in chains], lengths, [chain.slots for chain in chains]
             )
-
-
-def all_flags_are(flags: Sequence[int], mask: int, wanted: int) -> bool:
-    """Whether all flags, of which those of ``mask`` count, are as ``wanted``; they mostly agree."""
-    kinds = flags[:1] if flags.count(flags[0]) == len(flags) else set(flags)
-    return all(one & mask == wanted for one in kinds)
