@@ -87,8 +87,7 @@ class MachineConfig:
             raise ConfigurationError(
                 f"memory of {self.memory_bytes} bytes: must be a multiple of {PAGE_BYTES}"
             )
-        if not 1 <= self.cpus <= MAX_CPUS:
-            raise ConfigurationError(f"{self.cpus} processors: allowed are 1 to {MAX_CPUS}")
+        check_cpus(self.cpus)
         for name, value, kind in (
             ("boot", self.boot, BootProtocol),
             ("console", self.console, ConsoleKind),
@@ -109,6 +108,12 @@ class MachineConfig:
 def spare_processor() -> bool:
     """Whether a thread may wait on a processor while a vCPU runs on another one."""
     return len(os.sched_getaffinity(0)) > 1
+
+
+def check_cpus(cpus: int) -> None:
+    """Raise :class:`ConfigurationError` for a number of processors that a machine cannot have."""
+    if not 1 <= cpus <= MAX_CPUS:
+        raise ConfigurationError(f"{cpus} processors: allowed are 1 to {MAX_CPUS}")
 
 
 def parse_size(text: str) -> int:

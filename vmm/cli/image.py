@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from virtio.errors import ConfigurationError
-from vmm.config import MAX_CPUS
+from vmm.config import check_cpus
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +54,7 @@ def _build(options: argparse.Namespace) -> None:
     from vmm.image import default_initramfs, default_kernel, demo_disk
     from vmm.image.progress import ProgressLine
 
-    if not 1 <= options.cpus <= MAX_CPUS:
-        raise ConfigurationError(f"{options.cpus} processors: allowed are 1 to {MAX_CPUS}")
+    check_cpus(options.cpus)
     progress = ProgressLine(sys.stderr)
     try:
         kernel = default_kernel(progress, cpus=options.cpus)
