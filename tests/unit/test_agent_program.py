@@ -238,6 +238,23 @@ def test_signals_reach_a_command(agent: Agent) -> None:
         assert process.returncode == -15
 
 
+def test_two_commands_that_end_at_once_are_both_told_of(rig: Rig) -> None:
+    agent, _, agent_process = rig
+    children = Path(f"/proc/{agent_process}/task/{agent_process}/children")
+    with agent.start(["sleep", "1000"]) as first, agent.start(["sleep", "1000"]) as second:
+        while len(children.read_text().split()) < 2:
+            agent.ping()
+        os.kill(agent_process, signal.SIGSTOP)  # so that one signal tells of both ends
+        try:
+            for child in map(int, children.read_text().split()):
+                os.kill(child, signal.SIGKILL)
+                wait_for_end_of(child)
+        finally:
+            os.kill(agent_process, signal.SIGCONT)
+
+        assert (first.wait(30), second.wait(30)) == (-9, -9)
+
+
 def test_more_threads_than_places_are_all_served(agent: Agent) -> None:
     def run(number: int) -> str | bytes:
         return agent.run(["sh", "-c", f"head -c 20000 /dev/zero; echo {number}"]).stdout

@@ -95,8 +95,11 @@ def test_later_fragment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     first.write_text("CONFIG_A=n\nCONFIG_B=y\n")
     second.write_text("CONFIG_A=y\n")
 
+    target = empty(tmp_path / "target")
+
     with pytest.raises(ConfigurationError, match=r"make failed.*vmlinux"):
-        kernel_build.build(tarball, [first, second], empty(tmp_path / "target"), silent)
+        kernel_build.build(tarball, [first, second], target, silent)
+    assert (target / "source" / ".config").read_text() == "CONFIG_A=y\nCONFIG_B=y\n"
 
 
 @pytest.mark.parametrize(
@@ -200,9 +203,11 @@ def test_option_that_the_kernel_drops_fails_the_build(
     )
     fragment = tmp_path / "fragment"
     fragment.write_text("CONFIG_A=y\nCONFIG_GONE=y\n")
+    later = tmp_path / "later"
+    later.write_text("CONFIG_A=y\n")
 
     with pytest.raises(ConfigurationError, match=r"does not take CONFIG_GONE=y \(got n\)"):
-        kernel_build.build(tarball, [fragment], empty(tmp_path / "target"), silent)
+        kernel_build.build(tarball, [fragment, later], empty(tmp_path / "target"), silent)
 
 
 def test_compiler_error_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
