@@ -1,5 +1,6 @@
 """Options and order of the test suite as a whole."""
 
+import gc
 import signal
 import time
 from functools import cache
@@ -37,6 +38,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="TIME",
         help="skip what might not end before TIME, in seconds of `date +%%s`, and say so",
     )
+
+
+@pytest.fixture
+def nothing_to_collect() -> None:
+    """Let go what other tests have left, for tests that count what the process holds."""
+    gc.collect()
 
 
 @pytest.fixture

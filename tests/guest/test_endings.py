@@ -116,6 +116,7 @@ def test_machine_that_never_booted_is_left_in_good_order(bare_metal: Configure) 
         assert machine.threads == []
 
 
+@pytest.mark.usefixtures("nothing_to_collect")
 def test_nothing_is_left_behind(bare_metal: Configure) -> None:
     config = bare_metal(bare.say("up\n") + bare.out8(0xF4, 0) + bare.SPIN)
     run(config)

@@ -73,6 +73,7 @@ def rebind(shell: Shell, driver: str, node: str, rounds: int) -> None:
     )
 
 
+@pytest.mark.usefixtures("nothing_to_collect")
 @pytest.mark.parametrize(("driver", "index"), [("virtio_blk", 0), ("virtio_rng", 1)])
 def test_driver_unbound_and_bound_a_hundred_times_leaks_nothing_and_works(
     shell: Shell, driver: str, index: int, monkeypatch: pytest.MonkeyPatch

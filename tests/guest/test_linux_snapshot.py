@@ -1,6 +1,5 @@
 """Snapshots of a Linux guest: what its clones share, and what each has for itself."""
 
-import gc
 import re
 import shutil
 import subprocess
@@ -95,11 +94,11 @@ def test_clones_write_to_files_of_their_own(snapshot: Snapshot) -> None:
         assert three.agent.run(["ls", "/tmp/own"]).returncode == 1
 
 
+@pytest.mark.usefixtures("nothing_to_collect")
 def test_many_clones_run_at_once_and_one_after_the_other(snapshot: Snapshot) -> None:
     def present() -> tuple[int, int]:
         return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
-    gc.collect()  # what other tests have left to it must not go meanwhile
     before = present()
     for _ in range(5):
         clones = [Machine.restore(snapshot) for _ in range(4)]

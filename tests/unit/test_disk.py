@@ -151,6 +151,7 @@ class TestOpening:
         with RawDisk.open(str(image)) as opened:
             assert opened.size_bytes == 65536
 
+    @pytest.mark.usefixtures("nothing_to_collect")
     def test_a_failure_leaves_no_descriptor_open(self, tmp_path: Path) -> None:
         path = tmp_path / "small"
         path.write_bytes(b"")

@@ -397,6 +397,7 @@ def test_calls_after_close_touch_no_descriptor(pipe: tuple[int, int]) -> None:
     loop.close()
 
 
+@pytest.mark.usefixtures("nothing_to_collect")
 def test_close_gives_every_descriptor_back() -> None:
     before = os.listdir("/proc/self/fd")
 

@@ -221,6 +221,7 @@ def droppable_kib() -> int:
     return sum(int(size[1]) for size, flags in pairs if size and "dp" in flags.split())
 
 
+@pytest.mark.usefixtures("nothing_to_collect")
 def test_state_of_a_generator_ends_with_its_queue() -> None:
     before = droppable_kib()
     queues = []

@@ -265,6 +265,7 @@ def test_payload_that_is_no_elf_file_is_refused(tmp_path: Path) -> None:
     assert "bzImage (unpacked): is not an ELF file" in message
 
 
+@pytest.mark.usefixtures("nothing_to_collect")
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
 
