@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain as concatenated
-from typing import TYPE_CHECKING, Final
+from struct import Struct
+from typing import TYPE_CHECKING, Any, Final
 
 from virtio.errors import DriverError
 from virtio.memory import MemoryAccessError
@@ -57,7 +58,10 @@ class DescriptorChain:
     __slots__ = (
         "_out",
         "_queue",
-        "_views",
+        "_readable",
+        "_reads",
+        "_status",
+        "_writable",
         "buffer_id",
         "descriptors",
         "head_index",
@@ -80,13 +84,16 @@ class DescriptorChain:
     ) -> None:
         self._queue = queue
         self._out = True
-        self._views: tuple[list[memoryview], list[memoryview]] | None = None
+        # The views, once they have been asked for.
+        self._readable: list[memoryview] | None = None
+        self._writable: list[memoryview] | None = None
+        self._status: memoryview | None = None
         self.descriptors = descriptors
         self.head_index = head_index
         self.buffer_id = buffer_id
         self.slots = slots
         low, high = queue._window_start, queue._window_end
-        readable_length = writable_length = 0
+        readable_length = writable_length = reads = 0
         writing = False
         for address, length, flags in descriptors:
             if flags & VIRTQ_DESC_F_WRITE:
@@ -96,31 +103,35 @@ class DescriptorChain:
                 raise self._error("SPL-17", "a readable descriptor follows a writable one")
             else:
                 readable_length += length
+                reads += 1
             # An empty segment is allowed, wherever it claims to be (SPL-16).
             if length and (address < low or address + length > high):
                 self._check(address, length)
         if readable_length + writable_length > MAX_CHAIN_BYTES:
             total = readable_length + writable_length
             raise self._error("SPL-14", f"{total} bytes in all, at most 2^32 are allowed")
+        self._reads = reads
         self.readable_length = readable_length
         self.writable_length = self.room = writable_length
 
     @property
     def readable(self) -> list[memoryview]:
         """Read-only views of what the driver sent, in order."""
-        return (self._views or self._make_views())[0]
+        views = self._readable
+        return self._make_readable() if views is None else views
 
     @property
     def writable(self) -> list[memoryview]:
         """Views of what the device may write, in order."""
-        return (self._views or self._make_views())[1]
+        views = self._writable
+        return self._make_writable() if views is None else views
 
     def read(self, length: int, offset: int = 0) -> bytes:
         """Copy up to ``length`` readable bytes out, from byte ``offset`` on, across segments.
 
         The answer is shorter when the driver supplied less.
         """
-        views = (self._views or self._make_views())[0]
+        views = self.readable
         if views and offset + length <= len(views[0]):
             return bytes(views[0][offset : offset + length])
         parts: list[memoryview] = []
@@ -132,6 +143,20 @@ class DescriptorChain:
             length -= len(part)
             parts.append(part)
         return b"".join(parts)
+
+    def unpack(self, layout: Struct) -> tuple[Any, ...] | None:
+        """Copy out the structure that the readable part begins with; None when it is shorter.
+
+        How the driver cut it into segments means nothing. Each byte is loaded once.
+        """
+        queue, size = self._queue, layout.size
+        address, length, flags = self.descriptors[0]
+        start = address - queue._window_start
+        whole = size <= length and start >= 0 and address + length <= queue._window_end
+        if whole and self._out and not flags & VIRTQ_DESC_F_WRITE:  # nearly always
+            return layout.unpack_from(queue._window, start)
+        data = self.read(size)
+        return layout.unpack(data) if len(data) == size else None
 
     def write(self, data: bytes | bytearray | memoryview, offset: int = 0) -> int:
         """Copy ``data`` into the writable part, from byte ``offset`` on, across segments.
@@ -158,15 +183,29 @@ class DescriptorChain:
         Returns None when there is no writable byte. The lengths given to :meth:`complete` still
         count it.
         """
-        views = (self._views or self._make_views())[1]
-        if not views:
-            return None
+        queue = self._queue
+        address, length, flags = self.descriptors[-1]
+        if (
+            self._writable is None
+            and self.writable_length == self.room
+            and self._out
+            and flags & VIRTQ_DESC_F_WRITE
+            and length
+            and address >= queue._window_start
+            and address + length <= queue._window_end
+        ):  # nearly always
+            end = address + length - queue._window_start
+            self._status = queue._window[end - 1 : end]
+        else:
+            views = self.writable
+            if not views:
+                return None
+            last = views.pop()
+            if len(last) > 1:
+                views.append(last[:-1])
+            self._status = last[-1:]
         self.writable_length -= 1
-        last = views.pop()
-        if len(last) == 1:
-            return last
-        views.append(last[:-1])
-        return last[-1:]
+        return self._status
 
     def complete(self, length: int) -> None:
         """Give the chain back with ``length`` bytes written, and notify the driver if it asks.
@@ -179,10 +218,12 @@ class DescriptorChain:
 
     def release_views(self) -> None:
         """Make the views unusable, also where a device kept one: the queue has been reset."""
-        for view in concatenated.from_iterable(self._views or ()):
+        status = () if self._status is None else (self._status,)
+        for view in concatenated(self._readable or (), self._writable or (), status):
             with suppress(BufferError):  # still exported, so its holder keeps it alive anyway
                 view.release()
-        self._out, self._views = False, None
+        self._out = False
+        self._readable = self._writable = self._status = None
 
     def __repr__(self) -> str:
         parts = ", ".join(
@@ -191,30 +232,37 @@ class DescriptorChain:
         )
         return f"<DescriptorChain {self.head_index} of queue {self._queue.index}: {parts}>"
 
-    def _make_views(self) -> tuple[list[memoryview], list[memoryview]]:
-        readable: list[memoryview] = []
-        writable: list[memoryview] = []
-        self._views = readable, writable
-        if not self._out:
-            return self._views
-        queue = self._queue
-        low, high = queue._window_start, queue._window_end
-        to_read, to_write = queue._window_to_read, queue._window
-        for address, length, flags in self.descriptors:
-            if not length:
-                continue
-            writing, start = flags & VIRTQ_DESC_F_WRITE, address - low
-            if start < 0 or address + length > high:
-                views = self._views_elsewhere(address, length)
-                if writing:
-                    writable += views
-                else:
-                    readable += [view.toreadonly() for view in views]
-            elif writing:
-                writable.append(to_write[start : start + length])
-            else:
-                readable.append(to_read[start : start + length])
-        return self._views
+    def _make_readable(self) -> list[memoryview]:
+        views: list[memoryview] = []
+        if self._out:
+            queue = self._queue
+            low, high, window = queue._window_start, queue._window_end, queue._window_to_read
+            for address, length, _ in self.descriptors[: self._reads]:
+                if length:
+                    if low <= address and address + length <= high:
+                        views.append(window[address - low : address - low + length])
+                    else:
+                        elsewhere = self._views_elsewhere(address, length)
+                        views += [view.toreadonly() for view in elsewhere]
+        self._readable = views
+        return views
+
+    def _make_writable(self) -> list[memoryview]:
+        views: list[memoryview] = []
+        if self._out:
+            queue, left = self._queue, self.writable_length  # without the status byte, perhaps
+            low, high, window = queue._window_start, queue._window_end, queue._window
+            for address, length, _ in self.descriptors[self._reads :]:
+                if length > left:
+                    length = left
+                if length:
+                    left -= length
+                    if low <= address and address + length <= high:
+                        views.append(window[address - low : address - low + length])
+                    else:
+                        views += self._views_elsewhere(address, length)
+        self._writable = views
+        return views
 
     def _views_elsewhere(self, address: int, length: int) -> list[memoryview]:
         """Return a segment outside the window as one view for each region that it touches."""
@@ -237,17 +285,22 @@ class DescriptorChain:
 def checked_chain(
     queue: Queue,
     descriptors: Sequence[Descriptor],
+    reads: int,
     readable_length: int,
     writable_length: int,
     head_index: int,
     buffer_id: int,
     slots: int,
 ) -> DescriptorChain:
-    """Return a chain whose descriptors were checked, and its lengths counted, by native code."""
+    """Return a chain whose descriptors were checked, and its lengths counted, by native code.
+
+    The first ``reads`` of them can be read.
+    """
     chain = _new(DescriptorChain)
+    chain._reads = reads
     chain._queue = queue
     chain._out = True
-    chain._views = None
+    chain._readable = chain._writable = chain._status = None
     chain.descriptors = descriptors
     chain.head_index = head_index
     chain.buffer_id = buffer_id
@@ -269,15 +322,16 @@ def plain_chain(
     _, length, flags = descriptor
     chain._queue = queue
     chain._out = True
-    chain._views = None
+    chain._readable = chain._writable = chain._status = None
     chain.descriptors = (descriptor,)
     chain.head_index = head_index
     chain.buffer_id = buffer_id
     chain.slots = 1
     if flags & VIRTQ_DESC_F_WRITE:
-        chain.readable_length = 0
+        chain._reads = chain.readable_length = 0
         chain.writable_length = chain.room = length
     else:
+        chain._reads = 1
         chain.readable_length = length
         chain.writable_length = chain.room = 0
     return chain

@@ -66,7 +66,12 @@ struct plain {
 /* A chain of any number of them. */
 struct taken {
     uint64_t readable, writable; /* bytes */
-    uint32_t head, id, slots, descriptors;
+    uint32_t head, id, slots, descriptors, reads; /* of the descriptors, the first are to be read */
+};
+
+/* A chain that is given back, with the bytes written. */
+struct used {
+    uint32_t id, length, slots;
 };
 
 struct segment {
@@ -331,6 +336,27 @@ static uint32_t advanced(const struct queue *queue, uint32_t position, uint32_t 
     return queue->packed ? (position + slots) % lap(queue) : (uint16_t)(position + slots);
 }
 
+/* Write a used entry, which the driver sees when show_used() is called; returns the next position. */
+static uint32_t add_unseen(const struct queue *queue, uint32_t position, uint32_t id,
+                           uint32_t slots, uint32_t length)
+{
+    write_used(queue, position, id, length);
+    if (queue->packed && position != queue->next_used)
+        flag_used(queue, position, length);
+    return advanced(queue, position, slots);
+}
+
+/* Let the driver see the entries up to a position with one last store, all of them at once. */
+static void show_used(struct queue *queue, uint32_t position, uint32_t first_length)
+{
+    uint32_t first = queue->next_used;
+    queue->next_used = position;
+    if (queue->packed)
+        flag_used(queue, first, first_length);
+    else
+        STORE_LAST(words(queue->device)[1], (uint16_t)position);
+}
+
 /* What is given back: a chain as the driver knows it, and the bytes on each of its sides. */
 struct done {
     uint32_t id, slots;
@@ -339,13 +365,7 @@ struct done {
 
 static void add_used(struct queue *queue, struct done done, uint32_t length, struct served *served)
 {
-    uint32_t position = queue->next_used;
-    write_used(queue, position, done.id, length);
-    queue->next_used = advanced(queue, position, done.slots);
-    if (queue->packed)
-        flag_used(queue, position, length);
-    else
-        STORE_LAST(words(queue->device)[1], (uint16_t)queue->next_used);
+    show_used(queue, add_unseen(queue, queue->next_used, done.id, done.slots, length), length);
     served->chains++;
     served->entries += done.slots;
     served->bytes_read += done.readable;
@@ -426,30 +446,6 @@ static uint32_t take_plain(struct queue *queue, struct plain *plain, uint32_t li
                          : take_plain_split(queue, plain, limit);
 }
 
-/*
- * Take up to `limit` ordinary chains, their descriptors one after the other in `copies`, which has
- * room for `room` of them. Returns how many; the next one is for Python, or there was no more room.
- */
-static uint32_t take_chains(struct queue *queue, struct taken *taken, uint32_t limit,
-                            struct plain *copies, uint32_t room)
-{
-    struct chain chain;
-    uint32_t count = 0;
-    for (; count < limit && room >= MAX_DESCRIPTORS; count++) {
-        uint32_t head = queue->packed ? queue->next_avail % queue->size : 0;
-        if (look(queue, &chain, copies) <= 0)
-            break;
-        uint32_t descriptors = chain.reads + chain.writes;
-        taken[count] = (struct taken){chain.readable, chain.writable,
-                                      queue->packed ? head : chain.id, chain.id, chain.slots,
-                                      descriptors};
-        queue->next_avail = advanced(queue, queue->next_avail, chain.slots);
-        copies += descriptors;
-        room -= descriptors;
-    }
-    return count;
-}
-
 static uint32_t room(const struct plain *plain)
 {
     return plain->flags & WRITE ? plain->length : 0;
@@ -476,26 +472,65 @@ static int publish_plain(struct queue *queue, const struct plain *plain, const u
         readable += plain[i].flags & WRITE ? 0 : plain[i].length;
         written += lengths[i];
     }
-    uint32_t first = queue->next_used, position = first;
-    for (uint32_t i = 0; i < count; i++) {
-        write_used(queue, position, plain[i].id, lengths[i]);
-        if (queue->packed) {
-            if (i)
-                flag_used(queue, position, lengths[i]);
-            position = (position + 1) % lap(queue);
-        } else
-            position = (uint16_t)(position + 1);
-    }
-    queue->next_used = position;
-    if (queue->packed)
-        flag_used(queue, first, lengths[0]);
-    else
-        STORE_LAST(words(queue->device)[1], (uint16_t)position);
+    uint32_t position = queue->next_used;
+    for (uint32_t i = 0; i < count; i++)
+        position = add_unseen(queue, position, plain[i].id, 1, lengths[i]);
+    show_used(queue, position, lengths[0]);
     served->chains += count;
     served->entries += count;
     served->bytes_read += readable;
     served->bytes_written += written;
     return 1;
+}
+
+/* Chains of any shape */
+
+/*
+ * Take up to `limit` ordinary chains, their descriptors one after the other in `copies`, which has
+ * room for `room` of them; tells how many in `count`. Returns IDLE, or LEFT when Python has to take
+ * the next one, or MORE.
+ */
+static int take_chains(struct queue *queue, struct taken *taken, uint32_t limit,
+                       struct plain *copies, uint32_t room, uint32_t *count)
+{
+    struct chain chain;
+    for (*count = 0; *count < limit; ++*count) {
+        uint32_t head = queue->packed ? queue->next_avail % queue->size : 0;
+        int found = room < MAX_DESCRIPTORS ? -1 : look(queue, &chain, copies);
+        if (found <= 0)
+            return found ? LEFT : IDLE;
+        uint32_t descriptors = chain.reads + chain.writes;
+        taken[*count] = (struct taken){chain.readable, chain.writable,
+                                       queue->packed ? head : chain.id, chain.id, chain.slots,
+                                       descriptors, chain.reads};
+        queue->next_avail = advanced(queue, queue->next_avail, chain.slots);
+        copies += descriptors;
+        room -= descriptors;
+    }
+    return MORE;
+}
+
+/*
+ * Give chains back, the driver seeing all of them at once, and take the next as take_chains() does,
+ * waiting for `wait_ns` if there are none. `entries` is how many of the ring have been given back
+ * with these since the driver's wish to be notified was looked at: if it has that wish, it returns
+ * TELL, and takes none.
+ */
+static int exchange(struct queue *queue, const struct used *used, uint32_t given, uint32_t entries,
+                    uint64_t wait_ns, struct taken *taken, uint32_t limit, struct plain *copies,
+                    uint32_t room, uint32_t *count)
+{
+    uint32_t position = queue->next_used;
+    for (uint32_t i = 0; i < given; i++)
+        position = add_unseen(queue, position, used[i].id, used[i].slots, used[i].length);
+    if (given)
+        show_used(queue, position, used[0].length);
+    *count = 0;
+    if (entries && wants_notification(queue, entries))
+        return TELL;
+    if (wait_ns && !wait_available(queue, wait_ns))
+        return IDLE;
+    return take_chains(queue, taken, limit, copies, room, count);
 }
 
 /* Devices: one function each, which serves one chain and returns the used length, or what else */

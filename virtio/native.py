@@ -28,10 +28,13 @@ COPIES: Final = 2048
 
 _PLAIN: Final = Struct("<QIHHH6x")
 _DESCRIPTOR: Final = Struct("<QIH10x")  # the same without head and id
-_TAKEN: Final = Struct("<QQIIII")
+_TAKEN: Final = Struct("<QQIIIII4x")
+_USED: Final = Struct("<III")
 assert _PLAIN.size == _DESCRIPTOR.size == ffi.sizeof("struct plain")
 assert _TAKEN.size == ffi.sizeof("struct taken")
-_unpack_taken, _unpack_descriptor = _TAKEN.unpack_from, _DESCRIPTOR.unpack_from
+assert _USED.size == ffi.sizeof("struct used")
+_unpack_taken, _unpack_descriptors = _TAKEN.unpack_from, _DESCRIPTOR.iter_unpack
+_pack_used = _USED.pack_into
 assert (lib.IDLE, lib.LEFT, lib.TELL, lib.MORE) == (IDLE, LEFT, TELL, MORE)
 assert array("I").itemsize == ffi.sizeof("uint32_t")
 
@@ -124,13 +127,28 @@ def entropy_path(*, in_process: bool = True) -> DataPath:
     return path
 
 
+class _Room:
+    """Where chains are on their way to C and back: arrays of structures, and the same as bytes."""
+
+    __slots__ = ("copies", "copies_bytes", "count", "taken", "taken_bytes", "used", "used_bytes")
+
+    def __init__(self, size: int) -> None:
+        self.used = ffi.new("struct used[]", size)
+        self.taken = ffi.new("struct taken[]", CHAINS)
+        self.copies = ffi.new("struct plain[]", COPIES)
+        self.count = ffi.new("uint32_t *")
+        self.used_bytes = memoryview(ffi.buffer(self.used))
+        self.taken_bytes = memoryview(ffi.buffer(self.taken))
+        self.copies_bytes = memoryview(ffi.buffer(self.copies))
+
+
 class NativeQueue:
     """The rings of one queue as C sees them, until :meth:`close`.
 
     The positions stay the queue's: they are copied in before a call and out after it.
     """
 
-    __slots__ = ("_copies", "_log", "_owner", "_regions", "_rows", "_served", "_struct", "_taken")
+    __slots__ = ("_log", "_owner", "_regions", "_room", "_served", "_struct")
 
     def __init__(
         self,
@@ -147,9 +165,7 @@ class NativeQueue:
         self._served = ffi.new("struct served *")
         self._regions: list[memoryview] = []  # which keep the memory where it is
         self._log = TokenBucket(1, 10)
-        self._taken: Any = None  # made when it is needed first, as are the next two
-        self._copies: Any = None
-        self._rows: Any = None
+        self._room: _Room | None = None  # made when it is needed first
         struct.descriptors, struct.driver, struct.device = map(_address_of, areas)
         struct.size, struct.packed = owner.size, packed
         struct.indirect, struct.event_idx, struct.in_order = indirect, event_idx, in_order
@@ -176,24 +192,46 @@ class NativeQueue:
         owner._next_avail = struct.next_avail
         return NativeBatch(owner, plain, count)
 
-    def take_chains(self, limit: int) -> list[DescriptorChain]:
-        """Take up to ``limit`` ordinary chains; fewer when many descriptors come at once."""
-        owner, struct = self._owner, self._struct
-        if self._taken is None:
-            self._taken = ffi.new("struct taken[]", CHAINS)
-            self._copies = ffi.new("struct plain[]", COPIES)
-            self._rows = ffi.buffer(self._taken), ffi.buffer(self._copies)
+    def exchange(
+        self, used: Sequence[tuple[int, int, int]], entries: int, limit: int, wait_ns: int
+    ) -> tuple[list[DescriptorChain], int]:
+        """Give chains back, and take up to ``limit`` ordinary ones, as :meth:`Queue.exchange` does.
+
+        ``used`` has for each the buffer id, the bytes written and the number of slots.
+        ``entries`` is how many slots were given back with these since the
+        driver's wish to be notified was looked at. Returns ``TELL`` without taking any if it has
+        that wish, and ``IDLE``, ``LEFT`` or ``MORE``.
+        """
+        owner, struct, room = self._owner, self._struct, self._room
+        if room is None:
+            room = self._room = _Room(owner.size)
+        given = 0
+        for buffer_id, length, slots in used:
+            _pack_used(room.used_bytes, given * _USED.size, buffer_id, length, slots)
+            given += 1
         struct.next_avail, struct.next_used = owner._next_avail, owner._next_used
-        count = lib.take_chains(struct, self._taken, min(limit, CHAINS), self._copies, COPIES)
+        end: int = lib.exchange(
+            *(struct, room.used, given, entries, wait_ns),
+            *(room.taken, min(limit, CHAINS), room.copies, COPIES, room.count),
+        )
+        chains: list[DescriptorChain] = []
+        if given:
+            owner._next_used = struct.next_used
+        if end == TELL:
+            return chains, end
         owner._next_avail = struct.next_avail
-        chains, start, (taken, copies) = [], 0, self._rows
-        for row in range(0, count * _TAKEN.size, _TAKEN.size):
-            readable, writable, head, buffer_id, slots, descriptors = _unpack_taken(taken, row)
-            end = start + descriptors * _DESCRIPTOR.size
-            found = [_unpack_descriptor(copies, at) for at in range(start, end, _DESCRIPTOR.size)]
-            chains.append(checked_chain(owner, found, readable, writable, head, buffer_id, slots))
-            start = end
-        return chains
+        start = 0
+        for row in range(0, room.count[0] * _TAKEN.size, _TAKEN.size):
+            readable, writable, head, buffer_id, slots, number, reads = _unpack_taken(
+                room.taken_bytes, row
+            )
+            stop = start + number * _DESCRIPTOR.size
+            found = list(_unpack_descriptors(room.copies_bytes[start:stop]))
+            chains.append(
+                checked_chain(owner, found, reads, readable, writable, head, buffer_id, slots)
+            )
+            start = stop
+        return chains, end
 
     def publish(self, plain: Any, lengths: Any, count: int) -> bool:
         """Give a batch back; returns whether the lengths fitted, for otherwise nothing is done."""

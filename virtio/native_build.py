@@ -20,7 +20,8 @@ ffi.cdef(
         struct generator *generator;
     };
     struct plain { uint64_t address; uint32_t length; uint16_t flags, head, id; };
-    struct taken { uint64_t readable, writable; uint32_t head, id, slots, descriptors; };
+    struct taken { uint64_t readable, writable; uint32_t head, id, slots, descriptors, reads; };
+    struct used { uint32_t id, length, slots; };
     struct served {
         uint64_t chains, bytes_read, bytes_written;
         uint32_t entries, failed;
@@ -33,8 +34,9 @@ ffi.cdef(
     void close_queue(struct queue *queue);
     int wait_available(const struct queue *queue, uint64_t wait_ns);
     uint32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit);
-    uint32_t take_chains(struct queue *queue, struct taken *taken, uint32_t limit,
-                         struct plain *copies, uint32_t room);
+    int exchange(struct queue *queue, const struct used *used, uint32_t given, uint32_t entries,
+                 uint64_t wait_ns, struct taken *taken, uint32_t limit, struct plain *copies,
+                 uint32_t room, uint32_t *count);
     void get_rooms(const struct plain *plain, uint32_t count, uint32_t *rooms);
     int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t *lengths,
                       uint32_t count, struct served *served);

@@ -117,13 +117,9 @@ class QueueSlot(NamedTuple):
             end = self._serve_natively(queue, path, patience)
             if end != engine.LEFT:
                 return end == engine.MORE or queue.enable_notification()
-        left = self.kind.burst
-        while left > 0:
-            taken = (self._serve_batch if self.kind.batch else self._serve_each)(queue, left)
-            left -= taken
-            if left and not (taken and queue.wait_available(patience)):
-                return queue.enable_notification()
-        return True
+        if self.kind.batch:
+            return self._serve_batches(queue, patience)
+        return self._serve_each(queue, patience)
 
     def _serve_natively(self, queue: Queue, path: DataPath, patience: int) -> int:
         """Have native code serve up to ``NATIVE_BURST`` chains; returns why that ended."""
@@ -134,35 +130,44 @@ class QueueSlot(NamedTuple):
             queue.notify()
         return engine.MORE if end == engine.TELL else end
 
-    def _serve_batch(self, queue: Queue, limit: int) -> int:
-        batch = queue.pop_batch(limit)
-        if batch:
-            try:
-                batch.complete(self._answers(batch))
-            except Exception as error:
-                error.add_note(f"in {self.kind.name}, at {batch[0]!r}")
-                raise
-        return len(batch)
+    def _serve_batches(self, queue: Queue, patience: int) -> bool:
+        left = self.kind.burst
+        while left > 0:
+            batch = queue.pop_batch(left)
+            left -= len(batch)
+            if batch:
+                self._serve_batch(batch)
+            if left and not (batch and queue.wait_available(patience)):
+                return queue.enable_notification()
+        return True
 
-    def _answers(self, batch: ChainBatch) -> Sequence[int | None]:
-        answers: Sequence[int | None] = self.handler(batch)
-        if len(answers) != len(batch):
-            raise InternalError(f"{len(batch)} chains were handed over, {len(answers)} answered")
-        return answers
-
-    def _serve_each(self, queue: Queue, limit: int) -> int:
-        """Call the handler; what it completed is used even when it fails on a later chain."""
-        chains = queue.pop_many(limit)
-        done: list[tuple[DescriptorChain, int]] = []
+    def _serve_batch(self, batch: ChainBatch) -> None:
         try:
-            for chain in chains:
-                length = self.handler(chain)
-                if length is not None:
-                    done.append((chain, length))
+            answers: Sequence[int | None] = self.handler(batch)
+            if len(answers) != len(batch):
+                message = f"{len(batch)} chains were handed over, {len(answers)} answered"
+                raise InternalError(message)
+            batch.complete(answers)
         except Exception as error:
-            error.add_note(f"in {self.kind.name}, at {chain!r}")
+            error.add_note(f"in {self.kind.name}, at {batch[0]!r}")
             raise
-        finally:
-            queue.add_used_many(done)
-            queue.notify()
-        return len(chains)
+
+    def _serve_each(self, queue: Queue, patience: int) -> bool:
+        """Call the handler; what it completed is used even when it fails on a later chain."""
+        handler, left, wait_ns = self.handler, self.kind.burst, 0
+        done: list[tuple[DescriptorChain, int]] = []
+        while chains := queue.exchange(done, left, wait_ns):
+            done = []
+            try:
+                for chain in chains:
+                    length = handler(chain)
+                    if length is not None:
+                        done.append((chain, length))
+            except Exception as error:
+                error.add_note(f"in {self.kind.name}, at {chain!r}")
+                queue.add_used_many(done)
+                queue.notify()
+                raise
+            left -= len(chains)
+            wait_ns = patience if left else 0
+        return left <= 0 or queue.enable_notification()

@@ -169,25 +169,65 @@ class Queue(QueueMemory):
             return []
         if self._lean is not None:
             self._spell_out()
-        chains: list[DescriptorChain] = []
-        if self._replay:
-            chains, self._replay = self._replay[:limit], self._replay[limit:]
-        outstanding = self._outstanding
-        native = self._native_side()
+        chains, self._replay = self._replay[:limit], self._replay[limit:]
+        native, end = self._native_side(), engine.LEFT
         if native is None:
             chains += self._plain_batch(limit - len(chains))
         elif len(chains) < limit:
-            ordinary = native.take_chains(limit - len(chains))
-            outstanding.update(dict.fromkeys(ordinary))
+            ordinary, end = native.exchange((), 0, limit - len(chains), 0)
+            self._outstanding.update(dict.fromkeys(ordinary))
             chains += ordinary
+        if end == engine.LEFT:
+            self._take_others(chains, limit)
+        return chains
+
+    def _take_others(self, chains: list[DescriptorChain], limit: int) -> None:
+        """Add chains of any kind up to the limit; good ones come before the error of a bad one."""
         try:
             while len(chains) < limit and (chain := self._take()) is not None:
-                outstanding[chain] = None
+                self._outstanding[chain] = None
                 chains.append(chain)
         except DriverError:
             if not chains:
                 self._stopped = True
                 raise
+
+    def exchange(
+        self, done: Sequence[tuple[DescriptorChain, int]], limit: int, wait_ns: int = 0
+    ) -> list[DescriptorChain]:
+        """Give chains back, notify the driver if it asks, and take up to ``limit`` others.
+
+        That is :meth:`add_used_many`, :meth:`notify` and :meth:`pop_many`, which it may well do in
+        one call of native code. If there are no others it waits for them as
+        :meth:`wait_available` does.
+        """
+        native = self._native_side()
+        ordinary = not (self._stopped or self._replay or self._in_order or self._lean is not None)
+        if native is None or not ordinary:
+            self.add_used_many(done)
+            self.notify()
+            if self._stopped or self.has_available() or self.wait_available(wait_ns):
+                return self.pop_many(limit)
+            return []
+        outstanding, settle = self._outstanding, self._settle
+        used: list[tuple[int, int, int]] = []
+        entries, self._unsignalled = self._unsignalled, 0
+        for chain, length in done:
+            settle(chain, length)
+            del outstanding[chain]
+            slots = chain.slots
+            used.append((chain.buffer_id, min(length, MAX_USED_LENGTH), slots))
+            entries += slots
+        if entries:
+            self.note_activity()
+        chains, end = native.exchange(used, entries, limit, wait_ns)
+        if end == engine.TELL:
+            if self.interrupt is not None:
+                self.interrupt()
+            chains, end = native.exchange((), 0, limit, wait_ns)
+        outstanding.update(dict.fromkeys(chains))
+        if end == engine.LEFT:
+            self._take_others(chains, limit)
         return chains
 
     def pop_batch(self, limit: int) -> ChainBatch:
@@ -493,7 +533,7 @@ class Queue(QueueMemory):
         if not 0 <= length <= chain.room:
             raise InternalError(f"{chain!r}: {length} bytes written, room for {chain.room}")
         chain._out = False
-        chain._views = None
+        chain._readable = chain._writable = chain._status = None
         self.completed += 1
         self.bytes_read += chain.readable_length
         self.bytes_written += length

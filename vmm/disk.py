@@ -154,7 +154,8 @@ class RawDisk(Resource):
 
     def _move(self, mover: Mover, views: Sequence[memoryview], offset: int) -> None:
         length = sum(map(len, views))
-        self._check_range(offset, length)
+        if not 0 <= offset <= self.size_bytes - length:
+            raise self._outside(offset, length)
         if len(views) > IOV_MAX or mover(self._fd, views, offset) != length:
             move_all(mover, self._fd, views, offset)  # from the start: it was no more than begun
 
@@ -186,7 +187,10 @@ class RawDisk(Resource):
 
     def _check_range(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size_bytes:
-            raise OSError(errno.EINVAL, f"{self.name}: {length} bytes at {offset} are outside")
+            raise self._outside(offset, length)
+
+    def _outside(self, offset: int, length: int) -> OSError:
+        return OSError(errno.EINVAL, f"{self.name}: {length} bytes at {offset} are outside")
 
     def frozen(self) -> RawDisk:
         """Return a read-only copy of this moment, while nobody writes; the caller closes it.

@@ -4,26 +4,40 @@ A PC without ACPI powers off by halting with interrupts off, and with the interr
 kernel KVM then keeps the vCPU and tells nobody. So this looks, a few times a second, whether every
 vCPU's thread has used no processor time since the last look; only then, as it has to make them
 leave the guest for it, at what they are doing.
+
+It waits in C where that was built. A thread that comes for the interpreter's lock five times a
+second, only to see that the guest is busy, costs an I/O thread that serves queues in Python up to a
+third of its time: each of its system calls then hands the lock over, to a thread not yet awake.
 """
 
+import os
+import select
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from virtio.errors import HostError
 from vmm.kvm.vcpu import KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, Vcpu
+from vmm.resource import Resource
 from vmm.vcpu import VcpuThread
 
-INTERVAL_SECONDS: Final = 0.2
+INTERVAL_MS: Final = 200
 _RFLAGS_IF: Final = 1 << 9
 
 
 class Loop(Protocol):
     """The part of an event loop that is needed here."""
 
-    def call_later(self, seconds: float, callback: Callable[[], object], /) -> object: ...
+    def call_soon_threadsafe(self, callback: Callable[[], object], /) -> object: ...
 
 
-class HaltWatch:
-    """Calls ``on_halted`` once when no vCPU of ``threads`` can ever run again."""
+class HaltWatch(Resource):
+    """Has ``loop`` call ``on_halted`` once when no vCPU of ``threads`` can ever run again.
+
+    It looks from :meth:`start` on, on a thread of its own, until :meth:`stop`. Raises
+    :class:`HostError` when there is no descriptor left.
+    """
 
     def __init__(
         self, loop: Loop, threads: Sequence[VcpuThread], on_halted: Callable[[], object]
@@ -31,19 +45,34 @@ class HaltWatch:
         self._loop = loop
         self._threads = threads
         self._on_halted = on_halted
-        self._used: list[float] = []
+        try:
+            self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        except OSError as error:
+            raise HostError("eventfd", error.errno or 0, "the watch on the guest") from error
+        self._thread = threading.Thread(target=self._main, name="halt-watch", daemon=True)
 
     def start(self) -> None:
-        """Look from now on."""
-        self._loop.call_later(INTERVAL_SECONDS, self._look)
+        """Look from now on; the vCPUs' threads have been started."""
+        self._thread.start()
 
-    def _look(self) -> None:
-        used = [thread.cpu_seconds() for thread in self._threads]
-        idle, self._used = used == self._used, used
-        if idle and all(thread.call(is_halted_for_ever) for thread in self._threads):
-            self._on_halted()
-        else:
-            self.start()
+    def stop(self) -> None:
+        """Look no more; harmless the second time."""
+        os.eventfd_write(self._stop_fd, 1)
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def close(self) -> None:
+        """Stop, and give the descriptor back."""
+        self.stop()
+        os.close(self._stop_fd)
+
+    def _main(self) -> None:
+        wait_idle = _native_wait() or wait_idle_plainly
+        clocks = [thread.cpu_clock for thread in self._threads]
+        while wait_idle(clocks, INTERVAL_MS, self._stop_fd):
+            if all(thread.call(is_halted_for_ever) for thread in self._threads):
+                self._loop.call_soon_threadsafe(self._on_halted)
+                return
 
 
 def is_halted_for_ever(vcpu: Vcpu) -> bool:
@@ -52,3 +81,38 @@ def is_halted_for_ever(vcpu: Vcpu) -> bool:
     if state == KVM_MP_STATE_RUNNABLE:
         return False
     return state != KVM_MP_STATE_HALTED or not vcpu.regs().rflags & _RFLAGS_IF
+
+
+def wait_idle_plainly(clocks: Sequence[int], interval_ms: int, stop_fd: int) -> bool:
+    """Wait until none of the clocks has moved for an interval; False if ``stop_fd`` wants an end.
+
+    The clocks are those of clock_gettime(2). One of a thread that is gone stands still.
+    """
+    stop = select.poll()
+    stop.register(stop_fd, select.POLLIN)
+    before = _used(clocks)
+    while not stop.poll(interval_ms):
+        now = _used(clocks)
+        if now == before:
+            return True
+        before = now
+    return False
+
+
+def _used(clocks: Sequence[int]) -> list[int]:
+    used = []
+    for clock in clocks:
+        try:
+            used.append(time.clock_gettime_ns(clock))
+        except OSError:
+            used.append(0)
+    return used
+
+
+def _native_wait() -> Callable[[Sequence[int], int, int], bool] | None:
+    """Return ``wait_idle`` of :mod:`vmm.x86.native_run`, the same in C, where it was built."""
+    try:
+        from vmm.x86.native_run import wait_idle
+    except ImportError:
+        return None
+    return wait_idle

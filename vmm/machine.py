@@ -90,6 +90,8 @@ class Machine:
             resources.enter_context(prompt_switching())
             self._main = resources.enter_context(IoThread("event-loop", self._loop_failed))
             self.loop = self._main.loop
+            watch = HaltWatch(self.loop, self.threads, self._guest_halted)
+            self._halt_watch = resources.enter_context(watch)
             self._verdict = Verdict(self.loop.call_later)
             self.hardware = self._open_hardware(resources)
             if self._origin is not None:
@@ -142,7 +144,7 @@ class Machine:
                 thread.start()
             self._main.start()
             self.hardware.start_io()
-            HaltWatch(self.loop, self.threads, self._guest_halted).start()
+            self._halt_watch.start()
             if self._attendant is not None:
                 self._attendant.start(restored=self._origin is not None)
         for thread in self.threads:
@@ -328,6 +330,7 @@ class Machine:
         return ending
 
     def _stop_threads(self) -> None:
+        self._halt_watch.stop()
         for thread in self.threads:
             thread.stop()
         self._main.stop()

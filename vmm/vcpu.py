@@ -60,6 +60,8 @@ class InstructionCompleter(Protocol):
 class VcpuThread:
     """One vCPU and the thread that runs it.
 
+    ``cpu_clock`` is the clock of clock_gettime(2) for the processor time of the thread once it is
+    started: it stands still while the vCPU is halted.
     ``on_end(end, message, report)`` is called, on this thread, when the vCPU cannot go on: for the
     guest's doing, KVM's, or a bug. The thread then waits for :meth:`stop`.
     """
@@ -92,6 +94,7 @@ class VcpuThread:
         self._holding: threading.Event | None = None  # set when the vCPU is out of the guest
         self._released = threading.Event()
         self._ready = threading.Event()
+        self.cpu_clock = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._main, name=f"vcpu-{vcpu.index}", daemon=True)
 
@@ -159,13 +162,6 @@ class VcpuThread:
             call.perform(self.vcpu)
         return call.outcome()
 
-    def cpu_seconds(self) -> float:
-        """Return the processor time that the thread has used: it stands still in a halted vCPU."""
-        with self._lock:
-            if not self._running or self._thread.ident is None:
-                return 0.0
-            return time.clock_gettime(time.pthread_getcpuclockid(self._thread.ident))
-
     def _kick(self) -> None:
         with self._lock:
             if self._running and self._thread.ident is not None:
@@ -175,6 +171,7 @@ class VcpuThread:
         try:
             have_exact_timers()
             self.vcpu.accept_kicks()
+            self.cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
             self._running = True
             self._ready.set()
             self._run()

@@ -40,7 +40,7 @@ def test_who_has_a_thread_is_configured(
     with Machine(config) as machine:
         assert thread_names() == before
         machine.boot()
-        assert thread_names() - before == {"vcpu-0", "event-loop", *own}
+        assert thread_names() - before == {"vcpu-0", "event-loop", "halt-watch", *own}
         machine.stop()
         assert thread_names() == before
 

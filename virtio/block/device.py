@@ -17,6 +17,8 @@ from virtio.block.ranges import (
     parse_ranges,
 )
 from virtio.block.request import (
+    HEADER,
+    STEP_BYTES,
     VIRTIO_BLK_S_IOERR,
     VIRTIO_BLK_S_OK,
     VIRTIO_BLK_T_DISCARD,
@@ -29,6 +31,7 @@ from virtio.block.request import (
     Move,
     Refused,
     Request,
+    Transfer,
     io_error,
     unsupported,
 )
@@ -48,15 +51,6 @@ SERIAL_BYTES: Final = 20
 PAGE_BYTES: Final = 4096
 BLOCK_SIZES: Final = (512, 1024, 2048, 4096)
 MAX_QUEUES: Final = 64
-
-CHANGING_TYPES: Final = frozenset(
-    (
-        VIRTIO_BLK_T_OUT,
-        VIRTIO_BLK_T_DISCARD,
-        VIRTIO_BLK_T_WRITE_ZEROES,
-        VIRTIO_BLK_T_SECURE_ERASE,
-    )
-)
 
 
 def _writable(device: Block) -> bool:
@@ -144,10 +138,15 @@ class Block(Device):
     )
     def requestq(self, chain: DescriptorChain, number: int) -> int | None:
         """Serve one request; the data of a large one goes on in steps between other work."""
-        request = Request.parse(chain, number)
-        if isinstance(request, int):
-            return request
-        return self._answer(request, self._start)
+        status = chain.split_status()
+        if status is None:  # not even room to say so (BLK-04)
+            return 0
+        header = chain.unpack(HEADER)
+        if header is None:
+            return Request(chain, status, number, 0, 0).finish(VIRTIO_BLK_S_IOERR, 0)
+        kind, _, sector = header
+        request = Request(chain, status, number, kind, sector)
+        return self._answer(request, self._operations.get(kind, self._refuse))
 
     def _answer(self, request: Request, work: Callable[[Request], int | None]) -> int | None:
         """Do the work, or a step of it; returns the used length once there is a status."""
@@ -163,13 +162,14 @@ class Block(Device):
             return request.finish(VIRTIO_BLK_S_IOERR, 0)
         return None if written is None else request.finish(VIRTIO_BLK_S_OK, written)
 
-    def _start(self, request: Request) -> int | None:
-        if request.type in CHANGING_TYPES and self.backend.read_only:
+    def _refuse(self, request: Request) -> int | None:
+        if request.type == VIRTIO_BLK_T_SECURE_ERASE:
+            self._check_writable(request)
+        raise unsupported(f"{request}: there is no such type")
+
+    def _check_writable(self, request: Request) -> None:
+        if self.backend.read_only:
             raise io_error(f"{request}: the disk is read-only")
-        operation = self._operations.get(request.type)
-        if operation is None:
-            raise unsupported(f"{request}: there is no such type")
-        return operation(request)
 
     # Data
 
@@ -184,32 +184,44 @@ class Block(Device):
         return path
 
     def _read(self, request: Request) -> int | None:
-        chain = request.chain
-        return self._begin(request, self.backend.readv, chain.writable, chain.writable_length)
+        length, views = request.data_in_bytes, request.chain.writable
+        if not self._move(request, self.backend.readv, views, length):
+            return None
+        return length
 
     def _write(self, request: Request) -> int | None:
-        views = request.data_out
-        return self._begin(request, self.backend.writev, views, request.data_out_bytes)
+        self._check_writable(request)
+        views, length = request.data_out, request.data_out_bytes
+        if not self._move(request, self.backend.writev, views, length):
+            return None
+        self._stabilize()
+        return 0
 
-    def _begin(
-        self, request: Request, move: Move, views: Sequence[memoryview], length: int
-    ) -> int | None:
+    def _move(self, request: Request, move: Move, views: Sequence[memoryview], length: int) -> bool:
+        """Move the data, or a first step of it; returns whether that was all."""
+        sector = request.sector
         if length % SECTOR_BYTES:
             raise io_error(f"{request}: {length} bytes are no whole sectors")
-        request.move, request.views, request.left = move, views, length
-        written = self._advance(request)
-        if written is None:
-            self._transfers.append(request)
-            self._go_on_soon()
-        return written
+        self._check_range(request, sector, length // SECTOR_BYTES)
+        if length <= STEP_BYTES:  # nearly all requests
+            if length:
+                move(views, sector * SECTOR_BYTES)
+            return True
+        request.transfer = Transfer(move, views, length, sector)
+        request.transfer.step()
+        self._transfers.append(request)
+        self._go_on_soon()
+        return False
 
     def _advance(self, request: Request) -> int | None:
-        """Move a step within the capacity of this moment (``BLK-38``)."""
-        self._check_range(request, request.offset // SECTOR_BYTES, request.left // SECTOR_BYTES)
-        if not request.step():
+        """Move the next step of a large one, within the capacity of this moment (``BLK-38``)."""
+        transfer = request.transfer
+        assert transfer is not None
+        self._check_range(request, transfer.sector, transfer.left // SECTOR_BYTES)
+        if not transfer.step():
             return None
         if request.type == VIRTIO_BLK_T_IN:
-            return request.chain.writable_length
+            return request.data_in_bytes
         self._stabilize()
         return 0
 
@@ -273,6 +285,7 @@ class Block(Device):
     # Ranges
 
     def _discard(self, request: Request) -> int:
+        self._check_writable(request)
         if not self.VIRTIO_BLK_F_DISCARD:
             raise unsupported(f"{request}: DISCARD was not negotiated")
         limits = RangeLimits(self.max_discard_seg, self.max_discard_sectors, flags=0)
@@ -282,6 +295,7 @@ class Block(Device):
         return 0
 
     def _write_zeroes(self, request: Request) -> int:
+        self._check_writable(request)
         if not self.VIRTIO_BLK_F_WRITE_ZEROES:
             raise unsupported(f"{request}: WRITE_ZEROES was not negotiated")
         limits = RangeLimits(

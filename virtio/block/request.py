@@ -57,12 +57,11 @@ class Request:
 
         struct virtio_blk_req { le32 type; le32 reserved; le64 sector; u8 data[]; u8 status; };
 
-    The data of a read or write is moved in steps of at most ``STEP_BYTES`` (8 MiB): ``move`` is the
-    backend's method, ``views`` and ``left`` (bytes) are what is still to be moved, to or from
-    ``offset`` (bytes) of the medium.
+    ``status`` is a view of its last byte. The data of a large read or write is moved in steps: then
+    ``transfer`` is what is still to be moved.
     """
 
-    __slots__ = ("chain", "left", "move", "offset", "queue", "sector", "status", "type", "views")
+    __slots__ = ("chain", "queue", "sector", "status", "transfer", "type")
 
     def __init__(
         self, chain: DescriptorChain, status: memoryview, queue: int, kind: int, sector: int
@@ -72,22 +71,7 @@ class Request:
         self.queue = queue
         self.type = kind
         self.sector = sector
-        self.offset = sector * SECTOR_BYTES
-        self.views: Sequence[memoryview] = ()
-        self.left = 0
-        self.move: Move | None = None
-
-    @classmethod
-    def parse(cls, chain: DescriptorChain, queue: int) -> Request | int:
-        """Return the request, or the used length of a chain that is none (``BLK-04``)."""
-        status = chain.split_status()
-        if status is None:
-            return 0
-        header = chain.read(HEADER.size)
-        if len(header) < HEADER.size:
-            return cls(chain, status, queue, 0, 0).finish(VIRTIO_BLK_S_IOERR, 0)
-        kind, _, sector = HEADER.unpack(header)
-        return cls(chain, status, queue, kind, sector)
+        self.transfer: Transfer | None = None
 
     @property
     def data_out(self) -> Sequence[memoryview]:
@@ -108,19 +92,6 @@ class Request:
     def __str__(self) -> str:
         return f"type {self.type} at sector {self.sector} in queue {self.queue}"
 
-    def step(self) -> bool:
-        """Move the next part of the data; returns whether it was the last."""
-        assert self.move is not None
-        if self.left <= STEP_BYTES:  # nearly all requests
-            if self.left:
-                self.move(self.views, self.offset)
-            self.views, self.left = (), 0
-            return True
-        part, rest = split(self.views, STEP_BYTES)
-        self.move(part, self.offset)
-        self.views, self.left, self.offset = rest, self.left - STEP_BYTES, self.offset + STEP_BYTES
-        return False
-
     def finish(self, status: int, written: int) -> int:
         """Store the status; returns the used length: what is written from the first byte on.
 
@@ -128,6 +99,29 @@ class Request:
         """
         self.status[0] = status
         return written + 1 if written == self.chain.writable_length else written
+
+
+class Transfer:
+    """The data of a large request, on its way: ``left`` bytes still to be moved.
+
+    ``move`` is the backend's method, ``views`` the memory, ``sector`` where it goes on there.
+    """
+
+    __slots__ = ("_move", "_views", "left", "sector")
+
+    def __init__(self, move: Move, views: Sequence[memoryview], left: int, sector: int) -> None:
+        self._move = move
+        self._views = views
+        self.left = left
+        self.sector = sector
+
+    def step(self) -> bool:
+        """Move at most ``STEP_BYTES`` (8 MiB) of it; returns whether they were the last."""
+        part, self._views = split(self._views, STEP_BYTES)
+        self._move(part, self.sector * SECTOR_BYTES)
+        self.left -= min(self.left, STEP_BYTES)
+        self.sector += STEP_BYTES // SECTOR_BYTES
+        return not self.left
 
 
 def split(

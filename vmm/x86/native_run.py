@@ -1,8 +1,9 @@
-"""Running a vCPU by ``run.c``, which comes back for what needs Python only.
+"""Running and watching vCPUs by ``run.c``, which comes back for what needs Python only.
 
 Importing it raises ``ImportError`` where the C part was not built.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,11 @@ class NativeRun:
         done = self._completed
         counts = {"clac": done.clac, "stac": done.stac, "syscall": done.syscall}
         return {name: count for name, count in counts.items() if count}
+
+
+def wait_idle(clocks: Sequence[int], interval_ms: int, stop_fd: int) -> bool:
+    """Wait as :func:`vmm.halt_watch.wait_idle_plainly` does, without the interpreter's lock."""
+    return bool(lib.wait_idle(ffi.new("int32_t[]", clocks), len(clocks), interval_ms, stop_fd))
 
 
 def _ram_of(memory: GuestMemory) -> Any:

@@ -6,13 +6,17 @@
  * here neither the interpreter nor its lock. The twin in Python is vmm/x86/completion, where
  * syscall.py tells what a half-done SYSCALL is; what is not certainly the plain case is left to it:
  * user code, single-stepping, and page faults at the kernel's entry that may be no SYSCALL.
+ *
+ * Also waiting until the vCPUs use no processor time, which says why in vmm/halt_watch.py.
  */
 
 #include <errno.h>
 #include <linux/kvm.h>
+#include <poll.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 
 enum { CLAC = 0xca, STAC = 0xcb, LENGTH = 3 };
 enum { PAGE_BYTES = 4096, MAX_REGIONS = 8 };
@@ -185,4 +189,30 @@ static int run_vcpu(int fd, const void *run_area, const struct ram *ram,
             return -errno;
     } while (complete(fd, run, ram, completed));
     return 0;
+}
+
+/* The nanoseconds that all clocks show together; one of a thread that is gone shows none. */
+static uint64_t used(const int32_t *clocks, unsigned count)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < count; i++) {
+        struct timespec time;
+        if (clock_gettime(clocks[i], &time) == 0)
+            sum += time.tv_sec * 1000000000ull + time.tv_nsec;
+    }
+    return sum;
+}
+
+/* Wait until the clocks have stood still for an interval; 0 if `stop_fd` can be read before that. */
+static int wait_idle(const int32_t *clocks, unsigned count, int interval_ms, int stop_fd)
+{
+    struct pollfd stop = {stop_fd, POLLIN, 0};
+    uint64_t before, now = used(clocks, count);
+    int ready;
+    do {
+        before = now;
+        ready = poll(&stop, 1, interval_ms);
+        now = used(clocks, count);
+    } while (ready < 0 || (!ready && now != before));
+    return !ready;
 }

@@ -12,6 +12,7 @@ ffi.cdef(
     struct ram { unsigned regions; struct region region[...]; };
     struct completed { uint64_t clac, stac, syscall; };
     int run_vcpu(int fd, const void *run_area, const struct ram *ram, struct completed *completed);
+    int wait_idle(const int32_t *clocks, unsigned count, int interval_ms, int stop_fd);
 
     // For tests, which show both twins the same page faults:
     struct frame { uint64_t error_code, rip, cs, rflags, rsp, ss; };
