@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from operator import le
+from struct import Struct
 from typing import TYPE_CHECKING, cast, overload
 
 from virtio.chain import VIRTQ_DESC_F_WRITE, DescriptorChain, plain_chain
+from virtio.frame import Frame
 
 if TYPE_CHECKING:
     from virtio.virtqueue import Queue
@@ -149,19 +151,34 @@ class ChainBatch(Sequence[DescriptorChain]):
             self._queue._publish_batch(self, done)
         return fits
 
+    def frames(self, layout: Struct) -> list[Frame]:
+        """Return each chain as a :class:`~virtio.frame.Frame` whose header is of that layout."""
+        return [Frame.of(self, index, layout) for index in range(len(self))]
+
+    @property
+    def queue_index(self) -> int:
+        """The number of the queue in its device."""
+        return self._queue.index
+
     def make_chains(self) -> list[DescriptorChain]:
         """Return the chains; they are made now, unless they exist."""
         if self._chains is None:
             descriptors = zip(self.addresses, self.lengths, self.flags, strict=True)
             parts = zip(descriptors, self.heads, self.buffer_ids, strict=True)
             queue = self._queue
-            self._chains = [plain_chain(queue, one, head, number) for one, head, number in parts]
-            if queue._lean is self:
-                queue._take_apart(self._chains)
-            else:  # it was given back whole, or reset
-                for chain in self._chains:
-                    chain.release_views()
+            chains = [plain_chain(queue, one, head, number) for one, head, number in parts]
+            self._keep(chains)
+            return chains
         return self._chains
+
+    def _keep(self, chains: list[DescriptorChain]) -> None:
+        """Take chains that have been made now."""
+        self._chains = chains
+        if self._queue._lean is self:
+            self._queue._take_apart(chains)
+        else:  # it was given back whole, or reset
+            for chain in chains:
+                chain.release_views()
 
     def __len__(self) -> int:
         return len(self.heads if self._chains is None else self._chains)

@@ -17,9 +17,10 @@ Engine = Literal["native", "rings", "python"]
 ENGINES: Final[tuple[Engine, ...]] = get_args(Engine)
 VARIABLE: Final = "PYVMM_ENGINE"
 
-IDLE, LEFT, TELL, MORE = range(4)
+IDLE, LEFT, TELL, MORE, WRONG = range(5)
 """Why native code stopped serving a queue: there is nothing to do; the next chain is not ordinary,
-and is left to Python; the driver has to be told of what is done; or others shall have a turn."""
+and is left to Python; the driver has to be told of what is done; others shall have a turn; or what
+it was asked for is not possible."""
 
 _chosen: Engine | None = None
 

@@ -37,6 +37,8 @@ enum { NO_INTERRUPT = 1, EVENT_DISABLE = 1, EVENT_DESCRIPTOR = 2 };
 enum { MAX_DESCRIPTORS = 1024, MAX_REGIONS = 4, SECTOR = 512, STEP_BYTES = 8 << 20 };
 enum { BLOCK, ENTROPY };
 enum { OK = 0, IOERR = 1 };               /* VIRTIO_BLK_S_ */
+enum { CHAINS = 256, COPIES = 2048, MAX_HEADER_BYTES = 64 };
+enum { DATA_OUT = 1, DATA_IN = 2 };
 enum { PENDING = 32, PENDING_PARTS = 64 }; /* reads that io_uring does together, and their parts */
 
 #define MAX_BYTES (1ull << 32) /* of one chain */
@@ -52,6 +54,7 @@ struct queue {
     uint8_t packed, event_idx, indirect, in_order;
     uint32_t next_avail, next_used;
     struct region region[MAX_REGIONS];
+    uint64_t window_start, window_end; /* guest-physical: the region that Python has a view of */
     struct uring *uring; /* opened at the first read that has to wait for the disk */
     struct generator *generator; /* opened at the first random bytes */
 };
@@ -69,9 +72,25 @@ struct taken {
     uint32_t head, id, slots, descriptors, reads; /* of the descriptors, the first are to be read */
 };
 
-/* A chain that is given back, with the bytes written. */
-struct used {
-    uint32_t id, length, slots;
+/* A chain as a header to read, data either way and a status byte to write, all in the window; where
+ * the data and the status are in it. `kind` is 0 for a chain that is cut in another way. */
+struct frame {
+    uint64_t data, status;
+    uint32_t length, kind;
+};
+
+/* What turn() is told, and what it tells. */
+struct turn {
+    uint32_t next_avail, next_used;                /* both ways */
+    uint32_t given, entries, limit, header_bytes;  /* in */
+    uint64_t wait_ns;                              /* in */
+    uint32_t count, descriptors;                   /* out */
+    uint64_t bytes_read, bytes_written;            /* out */
+    uint32_t lengths[CHAINS];                      /* in: the bytes written to each that is given */
+    struct taken taken[CHAINS];                    /* both: which are given, which have been taken */
+    struct plain copies[COPIES];                   /* out: their descriptors, one after the other */
+    struct frame frames[CHAINS];                   /* out */
+    uint8_t headers[CHAINS * MAX_HEADER_BYTES];    /* out: header_bytes for each */
 };
 
 struct segment {
@@ -95,8 +114,8 @@ struct served {
 };
 
 /* Why serve() stopped: there is nothing to do, the next chain is for Python, the driver has to be
- * told of what is done, or others shall have their turn. */
-enum end { IDLE, LEFT, TELL, MORE };
+ * told of what is done, or others shall have their turn. WRONG is turn()'s own. */
+enum end { IDLE, LEFT, TELL, MORE, WRONG };
 
 #define LOAD(place) __atomic_load_n(&(place), __ATOMIC_RELAXED)
 #define LOAD_FIRST(place) __atomic_load_n(&(place), __ATOMIC_ACQUIRE)
@@ -485,52 +504,101 @@ static int publish_plain(struct queue *queue, const struct plain *plain, const u
 
 /* Chains of any shape */
 
-/*
- * Take up to `limit` ordinary chains, their descriptors one after the other in `copies`, which has
- * room for `room` of them; tells how many in `count`. Returns IDLE, or LEFT when Python has to take
- * the next one, or MORE.
- */
-static int take_chains(struct queue *queue, struct taken *taken, uint32_t limit,
-                       struct plain *copies, uint32_t room, uint32_t *count)
+/* Take ordinary chains; returns LEFT when Python has to take the next one. */
+static int take_chains(struct queue *queue, struct turn *turn)
 {
     struct chain chain;
-    for (*count = 0; *count < limit; ++*count) {
+    for (; turn->count < turn->limit; turn->count++) {
         uint32_t head = queue->packed ? queue->next_avail % queue->size : 0;
-        int found = room < MAX_DESCRIPTORS ? -1 : look(queue, &chain, copies);
+        int has_room = turn->descriptors + MAX_DESCRIPTORS <= COPIES;
+        int found = has_room ? look(queue, &chain, turn->copies + turn->descriptors) : -1;
         if (found <= 0)
             return found ? LEFT : IDLE;
         uint32_t descriptors = chain.reads + chain.writes;
-        taken[*count] = (struct taken){chain.readable, chain.writable,
-                                       queue->packed ? head : chain.id, chain.id, chain.slots,
-                                       descriptors, chain.reads};
+        turn->taken[turn->count] = (struct taken){
+            chain.readable, chain.writable, queue->packed ? head : chain.id, chain.id,
+            chain.slots, descriptors, chain.reads};
+        turn->descriptors += descriptors;
         queue->next_avail = advanced(queue, queue->next_avail, chain.slots);
-        copies += descriptors;
-        room -= descriptors;
     }
     return MORE;
 }
 
-/*
- * Give chains back, the driver seeing all of them at once, and take the next as take_chains() does,
- * waiting for `wait_ns` if there are none. `entries` is how many of the ring have been given back
- * with these since the driver's wish to be notified was looked at: if it has that wish, it returns
- * TELL, and takes none.
- */
-static int exchange(struct queue *queue, const struct used *used, uint32_t given, uint32_t entries,
-                    uint64_t wait_ns, struct taken *taken, uint32_t limit, struct plain *copies,
-                    uint32_t room, uint32_t *count)
+/* Give back all that were taken; returns 0, and has done nothing, for a length without room. */
+static int give_back(struct queue *queue, struct turn *turn)
 {
+    const struct taken *taken = turn->taken;
+    for (uint32_t i = 0; i < turn->given; i++)
+        if (turn->lengths[i] > taken[i].writable)
+            return 0;
     uint32_t position = queue->next_used;
-    for (uint32_t i = 0; i < given; i++)
-        position = add_unseen(queue, position, used[i].id, used[i].slots, used[i].length);
-    if (given)
-        show_used(queue, position, used[0].length);
-    *count = 0;
-    if (entries && wants_notification(queue, entries))
+    for (uint32_t i = 0; i < turn->given; i++) {
+        position = add_unseen(queue, position, taken[i].id, taken[i].slots, turn->lengths[i]);
+        turn->entries += taken[i].slots;
+        turn->bytes_read += taken[i].readable;
+        turn->bytes_written += turn->lengths[i];
+    }
+    if (turn->given)
+        show_used(queue, position, turn->lengths[0]);
+    return 1;
+}
+
+static int is_in_window(const struct queue *queue, const struct plain *part)
+{
+    return part->address >= queue->window_start &&
+           part->address + part->length <= queue->window_end;
+}
+
+/* Find the frames of the chains that have been taken, and copy their headers out. */
+static void find_frames(const struct queue *queue, struct turn *turn)
+{
+    const struct plain *copies = turn->copies;
+    for (uint32_t i = 0; i < turn->count; i++) {
+        uint32_t parts = turn->taken[i].descriptors;
+        const struct plain *header = copies, *data = copies + 1, *status = copies + parts - 1;
+        struct frame *frame = &turn->frames[i];
+        uint64_t start = queue->window_start;
+        copies += parts;
+        *frame = (struct frame){0, 0, 0, 0};
+        if (parts < 2 || parts > 3 || header->flags & WRITE || !(status->flags & WRITE) ||
+            header->length != turn->header_bytes || status->length != 1 ||
+            !is_in_window(queue, header) || !is_in_window(queue, data) ||
+            !is_in_window(queue, status))
+            continue;
+        memcpy(turn->headers + i * turn->header_bytes,
+               host_address(queue, header->address, header->length), turn->header_bytes);
+        *frame = (struct frame){data->address - start, status->address - start, 0, DATA_OUT};
+        if (parts == 3) {
+            frame->length = data->length;
+            frame->kind = data->flags & WRITE ? DATA_IN : DATA_OUT;
+        }
+    }
+}
+
+/*
+ * Give back the chains of the last turn, the driver seeing all of them at once, and take the next,
+ * waiting for `wait_ns` if there are none. If the driver wants to hear of those that were given
+ * back, now or as the last `entries` before, it returns TELL, and takes none. It returns IDLE, or
+ * LEFT when Python has to take the next chain, or MORE, or WRONG without having done anything.
+ */
+static int turn(struct queue *queue, struct turn *turn)
+{
+    queue->next_avail = turn->next_avail;
+    queue->next_used = turn->next_used;
+    turn->count = turn->descriptors = 0;
+    turn->bytes_read = turn->bytes_written = 0;
+    if (!give_back(queue, turn))
+        return WRONG;
+    turn->next_used = queue->next_used;
+    if (turn->entries && wants_notification(queue, turn->entries))
         return TELL;
-    if (wait_ns && !wait_available(queue, wait_ns))
+    if (turn->wait_ns && !wait_available(queue, turn->wait_ns))
         return IDLE;
-    return take_chains(queue, taken, limit, copies, room, count);
+    int end = take_chains(queue, turn);
+    turn->next_avail = queue->next_avail;
+    if (turn->header_bytes)
+        find_frames(queue, turn);
+    return end;
 }
 
 /* Devices: one function each, which serves one chain and returns the used length, or what else */

@@ -8,13 +8,16 @@ from __future__ import annotations
 import logging
 from array import array
 from collections.abc import Sequence
+from functools import cache
 from struct import Struct
+from struct import error as StructError
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from virtio._native import ffi, lib
 from virtio.batch import ChainBatch
 from virtio.chain import DescriptorChain, checked_chain
-from virtio.engine import IDLE, LEFT, MORE, TELL
+from virtio.engine import IDLE, LEFT, MORE, TELL, WRONG
+from virtio.frame import Frame
 from virtio.rate import TokenBucket
 
 if TYPE_CHECKING:
@@ -22,21 +25,33 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHAINS: Final = 256
-COPIES: Final = 2048
-"""Room for the descriptors of one call: a chain has up to 1024, and most have a few."""
+CHAINS: Final = int(lib.CHAINS)
+"""How many are taken in one call at most."""
 
 _PLAIN: Final = Struct("<QIHHH6x")
 _DESCRIPTOR: Final = Struct("<QIH10x")  # the same without head and id
 _TAKEN: Final = Struct("<QQIIIII4x")
-_USED: Final = Struct("<III")
+_FRAME: Final = Struct("<QQII")
+_TOLD: Final = Struct("<IIIIIIQ")
+_TELLS: Final = Struct("<II24xIIQQ")
+_LENGTHS_AT, _TAKEN_AT, _COPIES_AT, _FRAMES_AT, _HEADERS_AT = (
+    ffi.offsetof("struct turn", name)
+    for name in ("lengths", "taken", "copies", "frames", "headers")
+)
 assert _PLAIN.size == _DESCRIPTOR.size == ffi.sizeof("struct plain")
 assert _TAKEN.size == ffi.sizeof("struct taken")
-assert _USED.size == ffi.sizeof("struct used")
-_unpack_taken, _unpack_descriptors = _TAKEN.unpack_from, _DESCRIPTOR.iter_unpack
-_pack_used = _USED.pack_into
-assert (lib.IDLE, lib.LEFT, lib.TELL, lib.MORE) == (IDLE, LEFT, TELL, MORE)
+assert _FRAME.size == ffi.sizeof("struct frame")
+assert _TOLD.size == ffi.offsetof("struct turn", "count")
+assert _TELLS.size == _LENGTHS_AT
+MAX_HEADER_BYTES: Final = int(lib.MAX_HEADER_BYTES)
+DATA_IN: Final = int(lib.DATA_IN)
+assert (lib.IDLE, lib.LEFT, lib.TELL, lib.MORE, lib.WRONG) == (IDLE, LEFT, TELL, MORE, WRONG)
 assert array("I").itemsize == ffi.sizeof("uint32_t")
+
+
+@cache
+def _words(count: int) -> Struct:
+    return Struct(f"<{count}I")
 
 
 class NativeBatch(ChainBatch):
@@ -97,6 +112,88 @@ class NativeBatch(ChainBatch):
             self.add(self._count, heads, buffer_ids, addresses, lengths, flags)
 
 
+class NativeChains(ChainBatch):
+    """A batch of ``size`` chains of any shape; ``rows`` and ``copies`` are what C says of them."""
+
+    __slots__ = ("_copies", "_header_bytes", "_rows", "size")
+
+    def __init__(
+        self, queue: Queue, size: int, rows: bytes, copies: bytes, header_bytes: int
+    ) -> None:
+        # No columns: the few steps of this are taken for each request at depth 1.
+        self._queue = queue
+        self._chains = None
+        self.size = size
+        self._header_bytes = header_bytes
+        self._rows = rows
+        self._copies = copies
+
+    @property
+    def readable_lengths(self) -> list[int]:
+        """How many bytes of each chain the device may read."""
+        if self._chains is None:
+            return [row[0] for row in _TAKEN.iter_unpack(self._rows)]
+        return super().readable_lengths
+
+    @property
+    def writable_lengths(self) -> list[int]:
+        """How many bytes of each chain the device may write."""
+        if self._chains is None:
+            return [row[1] for row in _TAKEN.iter_unpack(self._rows)]
+        return super().writable_lengths
+
+    @property
+    def readable_bytes(self) -> int:
+        """How many bytes the device may read, in all chains together."""
+        return sum(self.readable_lengths)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each chain is one descriptor."""
+        return len(self._copies) == self.size * _DESCRIPTOR.size
+
+    def frames(self, layout: Struct) -> list[Frame]:
+        """Return each chain as a frame, most of them without having to make the chain."""
+        native = self._queue._native
+        looked_for = self._header_bytes == layout.size
+        if looked_for and native is not None and native.last is self and self._queue._lean is self:
+            return native.frames(self, layout)
+        return super().frames(layout)
+
+    def make_chains(self) -> list[DescriptorChain]:
+        """Return the chains; they are made now, unless they exist."""
+        if self._chains is None:
+            chains = _chains_of(self._queue, self._rows, self._copies)
+            self._keep(chains)
+            return chains
+        return self._chains
+
+    def give_back(self, lengths: Sequence[int | None]) -> bool:
+        """Leave it to the chains; :meth:`Queue.exchange` is what gives them back at once."""
+        return False
+
+    def __len__(self) -> int:
+        return self.size
+
+
+def _chains_of(
+    queue: Queue, rows: bytes | memoryview, copies: bytes | memoryview
+) -> list[DescriptorChain]:
+    """Make the chains of ``struct taken`` and their descriptors."""
+    found = list(_DESCRIPTOR.iter_unpack(copies))
+    chains: list[DescriptorChain] = []
+    start = 0
+    for readable, writable, head, buffer_id, slots, number, reads in _TAKEN.iter_unpack(rows):
+        end = start + number
+        chains.append(
+            checked_chain(
+                queue, found[start:end], reads, readable, writable, head, buffer_id, slots
+            )
+        )
+        start = end
+    return chains
+
+
 class DataPath:
     """What serves ordinary chains of a device without Python: one of the kinds of ``native.c``."""
 
@@ -127,28 +224,19 @@ def entropy_path(*, in_process: bool = True) -> DataPath:
     return path
 
 
-class _Room:
-    """Where chains are on their way to C and back: arrays of structures, and the same as bytes."""
-
-    __slots__ = ("copies", "copies_bytes", "count", "taken", "taken_bytes", "used", "used_bytes")
-
-    def __init__(self, size: int) -> None:
-        self.used = ffi.new("struct used[]", size)
-        self.taken = ffi.new("struct taken[]", CHAINS)
-        self.copies = ffi.new("struct plain[]", COPIES)
-        self.count = ffi.new("uint32_t *")
-        self.used_bytes = memoryview(ffi.buffer(self.used))
-        self.taken_bytes = memoryview(ffi.buffer(self.taken))
-        self.copies_bytes = memoryview(ffi.buffer(self.copies))
-
-
 class NativeQueue:
     """The rings of one queue as C sees them, until :meth:`close`.
 
     The positions stay the queue's: they are copied in before a call and out after it.
     """
 
-    __slots__ = ("_log", "_owner", "_regions", "_room", "_served", "_struct")
+    __slots__ = (
+        *("_bytes", "_log", "_owner", "_plain_first", "_regions", "_served", "_struct", "_turn"),
+        "last",
+    )
+
+    last: NativeChains | None
+    """What the last turn took, of which C still has the rows."""
 
     def __init__(
         self,
@@ -165,9 +253,13 @@ class NativeQueue:
         self._served = ffi.new("struct served *")
         self._regions: list[memoryview] = []  # which keep the memory where it is
         self._log = TokenBucket(1, 10)
-        self._room: _Room | None = None  # made when it is needed first
+        self._plain_first = True
+        self._turn: Any = None  # made when it is needed first, and seen through _bytes
+        self._bytes = memoryview(b"")
+        self.last = None
         struct.descriptors, struct.driver, struct.device = map(_address_of, areas)
         struct.size, struct.packed = owner.size, packed
+        struct.window_start, struct.window_end = owner._window_start, owner._window_end
         struct.indirect, struct.event_idx, struct.in_order = indirect, event_idx, in_order
         regions = owner.memory.regions[: lib.MAX_REGIONS]
         struct.regions = len(regions)
@@ -192,46 +284,89 @@ class NativeQueue:
         owner._next_avail = struct.next_avail
         return NativeBatch(owner, plain, count)
 
-    def exchange(
-        self, used: Sequence[tuple[int, int, int]], entries: int, limit: int, wait_ns: int
-    ) -> tuple[list[DescriptorChain], int]:
-        """Give chains back, and take up to ``limit`` ordinary ones, as :meth:`Queue.exchange` does.
+    def take_batch(self, limit: int) -> ChainBatch:
+        """Take up to ``limit`` ordinary chains, as :meth:`Queue.pop_batch` does.
 
-        ``used`` has for each the buffer id, the bytes written and the number of slots.
-        ``entries`` is how many slots were given back with these since the
-        driver's wish to be notified was looked at. Returns ``TELL`` without taking any if it has
-        that wish, and ``IDLE``, ``LEFT`` or ``MORE``.
+        What the last batch was tells which kind to look for first.
         """
-        owner, struct, room = self._owner, self._struct, self._room
-        if room is None:
-            room = self._room = _Room(owner.size)
-        given = 0
-        for buffer_id, length, slots in used:
-            _pack_used(room.used_bytes, given * _USED.size, buffer_id, length, slots)
-            given += 1
-        struct.next_avail, struct.next_used = owner._next_avail, owner._next_used
-        end: int = lib.exchange(
-            *(struct, room.used, given, entries, wait_ns),
-            *(room.taken, min(limit, CHAINS), room.copies, COPIES, room.count),
-        )
-        chains: list[DescriptorChain] = []
-        if given:
-            owner._next_used = struct.next_used
-        if end == TELL:
-            return chains, end
-        owner._next_avail = struct.next_avail
-        start = 0
-        for row in range(0, room.count[0] * _TAKEN.size, _TAKEN.size):
-            readable, writable, head, buffer_id, slots, number, reads = _unpack_taken(
-                room.taken_bytes, row
-            )
-            stop = start + number * _DESCRIPTOR.size
-            found = list(_unpack_descriptors(room.copies_bytes[start:stop]))
-            chains.append(
-                checked_chain(owner, found, reads, readable, writable, head, buffer_id, slots)
-            )
-            start = stop
-        return chains, end
+        if self._plain_first and (plain := self.take_plain(limit)):
+            return plain
+        batch, _ = self.turn(0, 0, limit)
+        if batch:
+            self._plain_first = batch.is_plain
+        return batch
+
+    def accepts(self, batch: ChainBatch, lengths: Sequence[int | None]) -> bool:
+        """Prepare :meth:`turn` to give a batch back; False if it cannot do that."""
+        given = len(lengths)
+        if not given:
+            return not batch
+        if self.last is not batch or given != len(batch):
+            return False
+        try:
+            _words(given).pack_into(self._bytes, _LENGTHS_AT, *lengths)
+        except StructError:  # None, or a length of 2^32
+            return False
+        return True
+
+    def turn(
+        self,
+        given: int,
+        entries: int,
+        limit: int,
+        wait_ns: int = 0,
+        header_bytes: int = 0,
+        *,
+        count: bool = False,
+    ) -> tuple[NativeChains, int]:
+        """Give back the last turn's batch, and take the next, as :meth:`Queue.exchange` does.
+
+        ``given`` is 0, or the size of the batch that has just been accepted; ``count`` says whether
+        to add to the queue's counters. ``entries`` are those given back before since the driver's
+        wish to be notified was looked at. Returns ``TELL`` and none if it has that wish, ``IDLE``,
+        ``LEFT`` or ``MORE``; or ``WRONG``, having done nothing, if a length has no room.
+        """
+        owner, view = self._owner, self._bytes or self._open_turn()
+        avail, used, most = owner._next_avail, owner._next_used, limit if limit < CHAINS else CHAINS
+        _TOLD.pack_into(view, 0, avail, used, given, entries, most, header_bytes, wait_ns)
+        end: int = lib.turn(self._struct, self._turn)
+        avail, used, taken, number, bytes_read, bytes_written = _TELLS.unpack_from(view)
+        owner._next_avail, owner._next_used = avail, used
+        if count:
+            owner.completed += given
+            owner.bytes_read += bytes_read
+            owner.bytes_written += bytes_written
+        rows = bytes(view[_TAKEN_AT : _TAKEN_AT + taken * _TAKEN.size])
+        copies = bytes(view[_COPIES_AT : _COPIES_AT + number * _DESCRIPTOR.size])
+        batch = NativeChains(owner, taken, rows, copies, header_bytes)
+        if end != WRONG:
+            self.last = batch
+        return batch, end
+
+    def _open_turn(self) -> memoryview:
+        self._turn = ffi.new("struct turn *")
+        self._bytes = view = memoryview(ffi.buffer(self._turn))
+        return view
+
+    def frames(self, batch: NativeChains, layout: Struct) -> list[Frame]:
+        """Return the frames of the last turn's batch, whose headers have the size of ``layout``."""
+        view, window, count = self._bytes, self._owner._window, batch.size
+        headers = view[_HEADERS_AT : _HEADERS_AT + count * layout.size]
+        places = view[_FRAMES_AT : _FRAMES_AT + count * _FRAME.size]
+        frames: list[Frame] = []
+        nothing: list[memoryview] = []
+        rows = zip(layout.iter_unpack(headers), _FRAME.iter_unpack(places), strict=True)
+        for index, (header, (data, status, length, kind)) in enumerate(rows):
+            if not kind:
+                frame = Frame.of(batch, index, layout)
+            elif kind == DATA_IN:
+                views = [window[data : data + length]]
+                frame = Frame(batch, index, header, nothing, 0, views, length, window, status)
+            else:
+                views = [window[data : data + length]] if length else nothing
+                frame = Frame(batch, index, header, views, length, nothing, 0, window, status)
+            frames.append(frame)
+        return frames
 
     def publish(self, plain: Any, lengths: Any, count: int) -> bool:
         """Give a batch back; returns whether the lengths fitted, for otherwise nothing is done."""

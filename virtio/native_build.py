@@ -16,27 +16,39 @@ ffi.cdef(
         uint8_t packed, event_idx, indirect, in_order;
         uint32_t next_avail, next_used;
         struct region region[4];
+        uint64_t window_start, window_end;
         struct uring *uring;
         struct generator *generator;
     };
     struct plain { uint64_t address; uint32_t length; uint16_t flags, head, id; };
     struct taken { uint64_t readable, writable; uint32_t head, id, slots, descriptors, reads; };
-    struct used { uint32_t id, length, slots; };
+    struct frame { uint64_t data, status; uint32_t length, kind; };
+    struct turn {
+        uint32_t next_avail, next_used;
+        uint32_t given, entries, limit, header_bytes;
+        uint64_t wait_ns;
+        uint32_t count, descriptors;
+        uint64_t bytes_read, bytes_written;
+        uint32_t lengths[256];
+        struct taken taken[256];
+        struct plain copies[2048];
+        struct frame frames[256];
+        uint8_t headers[16384];
+    };
     struct served {
         uint64_t chains, bytes_read, bytes_written;
         uint32_t entries, failed;
     };
     struct device { int kind, fd; uint8_t writable, in_process; uint64_t sectors; };
 
+    static const int CHAINS, MAX_HEADER_BYTES, DATA_OUT, DATA_IN;
     static const int BLOCK, ENTROPY, MAX_REGIONS;
-    static const int IDLE, LEFT, TELL, MORE;
+    static const int IDLE, LEFT, TELL, MORE, WRONG;
 
     void close_queue(struct queue *queue);
     int wait_available(const struct queue *queue, uint64_t wait_ns);
     uint32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit);
-    int exchange(struct queue *queue, const struct used *used, uint32_t given, uint32_t entries,
-                 uint64_t wait_ns, struct taken *taken, uint32_t limit, struct plain *copies,
-                 uint32_t room, uint32_t *count);
+    int turn(struct queue *queue, struct turn *turn);
     void get_rooms(const struct plain *plain, uint32_t count, uint32_t *rooms);
     int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t *lengths,
                       uint32_t count, struct served *served);

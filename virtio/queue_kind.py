@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from virtio import engine
+from virtio.batch import ChainBatch
 from virtio.configuration import Feature
 from virtio.errors import InternalError
 
 if TYPE_CHECKING:
-    from virtio.batch import ChainBatch
-    from virtio.chain import DescriptorChain
     from virtio.declarative import Device
     from virtio.native import DataPath
     from virtio.virtqueue import Queue
@@ -37,6 +37,7 @@ class QueueKind:
     batch: bool
     manual: bool
     burst: int
+    header: Struct | None = None
     native: str | None = None
 
     def number_under(self, device: Device, features: int) -> int:
@@ -59,6 +60,7 @@ def queue(
     batch: bool = False,
     manual: bool = False,
     burst: int = 64,
+    header: Struct | None = None,
     native: str | None = None,
 ) -> Callable[[Method], Method]:
     """Declare that a method serves a queue of at most ``size`` descriptors, a power of two.
@@ -67,8 +69,9 @@ def queue(
     call ``chain.complete`` later. With ``batch`` it takes a :class:`~virtio.batch.ChainBatch`, a
     sequence of up to ``burst`` chains, and returns one of those answers for each, in order; that
     pays where one call to the host can do for many chains, and where the lengths of the chains are
-    all it needs. With ``manual`` it takes the queue itself, pops, completes and re-arms
-    notifications, and returns whether more is left to do at once.
+    all it needs. With ``header`` it takes a :class:`~virtio.frame.Frame` whose header is of that
+    layout, and answers as for a chain. With ``manual`` it takes the queue itself, pops, completes
+    and re-arms notifications, and returns whether more is left to do at once.
 
     ``count``, a number or the name of the attribute that holds it, makes several queues of the
     kind; the method then gets the number among them, from 0, as second argument. They exist only
@@ -81,7 +84,8 @@ def queue(
 
     def declare(method: Method) -> Method:
         kind = QueueKind(
-            method.__name__, size, count, feature, multiqueue, batch, manual, burst, native
+            *(method.__name__, size, count, feature, multiqueue),
+            *(batch, manual, burst, header, native),
         )
         method.virtqueue = kind  # type: ignore[attr-defined]
         return method
@@ -154,20 +158,21 @@ class QueueSlot(NamedTuple):
 
     def _serve_each(self, queue: Queue, patience: int) -> bool:
         """Call the handler; what it completed is used even when it fails on a later chain."""
-        handler, left, wait_ns = self.handler, self.kind.burst, 0
-        done: list[tuple[DescriptorChain, int]] = []
-        while chains := queue.exchange(done, left, wait_ns):
-            done = []
+        handler, layout = self.handler, self.kind.header
+        header_bytes = 0 if layout is None else layout.size
+        left, wait_ns = self.kind.burst, 0
+        batch, lengths = ChainBatch(queue), list[int | None]()
+        while batch := queue.exchange(
+            batch, lengths, left, wait_ns=wait_ns, header_bytes=header_bytes
+        ):
+            lengths = []
             try:
-                for chain in chains:
-                    length = handler(chain)
-                    if length is not None:
-                        done.append((chain, length))
+                for one in batch if layout is None else batch.frames(layout):
+                    lengths.append(handler(one))
             except Exception as error:
-                error.add_note(f"in {self.kind.name}, at {chain!r}")
-                queue.add_used_many(done)
-                queue.notify()
+                error.add_note(f"in {self.kind.name}, at {batch[len(lengths)]!r}")
+                batch.complete(lengths + [None] * (len(batch) - len(lengths)))
                 raise
-            left -= len(chains)
-            wait_ns = patience if left else 0
+            left -= len(batch)
+            wait_ns = patience if left > 0 else 0
         return left <= 0 or queue.enable_notification()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from virtio import engine
 from virtio.batch import ChainBatch
@@ -172,11 +172,11 @@ class Queue(QueueMemory):
         chains, self._replay = self._replay[:limit], self._replay[limit:]
         native, end = self._native_side(), engine.LEFT
         if native is None:
-            chains += self._plain_batch(limit - len(chains))
+            chains += self._lean_batch(limit - len(chains))
         elif len(chains) < limit:
-            ordinary, end = native.exchange((), 0, limit - len(chains), 0)
-            self._outstanding.update(dict.fromkeys(ordinary))
-            chains += ordinary
+            batch, end = native.turn(0, 0, limit - len(chains))
+            self._lean = batch
+            chains += batch.make_chains()
         if end == engine.LEFT:
             self._take_others(chains, limit)
         return chains
@@ -193,42 +193,70 @@ class Queue(QueueMemory):
                 raise
 
     def exchange(
-        self, done: Sequence[tuple[DescriptorChain, int]], limit: int, wait_ns: int = 0
-    ) -> list[DescriptorChain]:
-        """Give chains back, notify the driver if it asks, and take up to ``limit`` others.
+        self,
+        batch: ChainBatch,
+        lengths: Sequence[int | None],
+        limit: int,
+        *,
+        wait_ns: int = 0,
+        header_bytes: int = 0,
+    ) -> ChainBatch:
+        """Give a batch back, notify the driver if it asks, and take up to ``limit`` others.
 
-        That is :meth:`add_used_many`, :meth:`notify` and :meth:`pop_many`, which it may well do in
-        one call of native code. If there are no others it waits for them as
-        :meth:`wait_available` does.
+        That is :meth:`ChainBatch.complete` and :meth:`pop_batch`, mostly in one call of native
+        code. If there are no others it waits for them as :meth:`wait_available` does. With
+        ``header_bytes`` native code looks for frames with headers of that size, too.
         """
-        native = self._native_side()
-        ordinary = not (self._stopped or self._replay or self._in_order or self._lean is not None)
-        if native is None or not ordinary:
-            self.add_used_many(done)
-            self.notify()
-            if self._stopped or self.has_available() or self.wait_available(wait_ns):
-                return self.pop_many(limit)
-            return []
-        outstanding, settle = self._outstanding, self._settle
-        used: list[tuple[int, int, int]] = []
-        entries, self._unsignalled = self._unsignalled, 0
-        for chain, length in done:
-            settle(chain, length)
-            del outstanding[chain]
-            slots = chain.slots
-            used.append((chain.buffer_id, min(length, MAX_USED_LENGTH), slots))
-            entries += slots
-        if entries:
+        native = self._native or self._native_side()
+        if native is not None:
+            others = self._turn(native, batch, lengths, limit, wait_ns, header_bytes)
+            if others is not None:
+                return others
+        batch.complete(lengths)
+        if self._stopped or self.has_available() or self.wait_available(wait_ns):
+            return self.pop_batch(limit)
+        return ChainBatch(self)
+
+    def _turn(
+        self,
+        native: NativeQueue,
+        batch: ChainBatch,
+        lengths: Sequence[int | None],
+        limit: int,
+        wait_ns: int,
+        header_bytes: int,
+    ) -> ChainBatch | None:
+        """Do an exchange in native code; None, with nothing done, where it is not ordinary."""
+        whole = self._lean is batch
+        if self._stopped or self._replay or not (whole or self._lean is None):
+            return None
+        if self._in_order and (self._outstanding or not whole):
+            return None
+        if not native.accepts(batch, lengths):
+            return None
+        if not whole:  # its chains have been made
+            for chain, length in zip(batch, cast(Sequence[int], lengths), strict=True):
+                self._settle(chain, length)
+                del self._outstanding[chain]
+        given, entries = len(lengths), self._unsignalled
+        others, end = native.turn(given, entries, limit, wait_ns, header_bytes, count=whole)
+        if end == engine.WRONG:
+            return None
+        self._lean = None
+        self._unsignalled = 0
+        if given and self.poll_ns:
             self.note_activity()
-        chains, end = native.exchange(used, entries, limit, wait_ns)
         if end == engine.TELL:
             if self.interrupt is not None:
                 self.interrupt()
-            chains, end = native.exchange((), 0, limit, wait_ns)
-        outstanding.update(dict.fromkeys(chains))
-        if end == engine.LEFT:
+            others, end = native.turn(0, 0, limit, wait_ns, header_bytes)
+        if others.size:
+            self._lean = others
+        elif end == engine.LEFT:
+            chains: list[DescriptorChain] = []
             self._take_others(chains, limit)
-        return chains
+            return ChainBatch(self, chains)
+        return others
 
     def pop_batch(self, limit: int) -> ChainBatch:
         """Take up to ``limit`` available chains as a batch: the same, for a fraction of the cost.
@@ -243,9 +271,13 @@ class Queue(QueueMemory):
         self._spell_out()
         if not self.has_available():
             return ChainBatch(self)
-        if not self._replay and (batch := self._plain_batch(limit)):
+        if self._replay:
+            return ChainBatch(self, self.pop_many(limit))
+        if batch := self._lean_batch(limit):
             return batch
-        return ChainBatch(self, self.pop_many(limit))
+        chains: list[DescriptorChain] = []
+        self._take_others(chains, limit)
+        return ChainBatch(self, chains)
 
     def iter(self) -> Iterator[DescriptorChain]:
         """Take chains until none is available, those that become available meanwhile included.
@@ -494,11 +526,14 @@ class Queue(QueueMemory):
             )
         return self._native
 
-    def _plain_batch(self, limit: int) -> ChainBatch:
-        """Take up to ``limit`` plain chains as a batch that is out as a whole."""
+    def _lean_batch(self, limit: int) -> ChainBatch:
+        """Take up to ``limit`` ordinary chains as a batch that is out as a whole.
+
+        In Python alone only plain ones are ordinary.
+        """
         native = self._native_side()
         if native is not None:
-            batch: ChainBatch = native.take_plain(limit)
+            batch: ChainBatch = native.take_batch(limit)
         else:
             batch = ChainBatch(self)
             while len(batch) < limit and self._take_plain(batch, limit - len(batch)):

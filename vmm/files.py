@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from virtio.block.request import split
+from virtio.frame import cut
 
 FICLONE: Final = 0x4004_9409
 IOV_MAX: Final = 1024
@@ -31,7 +31,7 @@ def move_all(mover: Mover, fd: int, views: Sequence[memoryview], offset: int) ->
         left -= moved
         if left:
             offset += moved
-            views = split(views, moved)[1]
+            views = cut(views, moved)[1]
 
 
 def extents(fd: int, size_bytes: int) -> Iterator[tuple[int, int]]:

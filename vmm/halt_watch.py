@@ -5,9 +5,10 @@ kernel KVM then keeps the vCPU and tells nobody. So this looks, a few times a se
 vCPU's thread has used no processor time since the last look; only then, as it has to make them
 leave the guest for it, at what they are doing.
 
-It waits in C where that was built. A thread that comes for the interpreter's lock five times a
-second, only to see that the guest is busy, costs an I/O thread that serves queues in Python up to a
-third of its time: each of its system calls then hands the lock over, to a thread not yet awake.
+It had better wait in C, as ``wait_idle`` of ``vmm/x86/run.c`` does. A thread that comes for the
+interpreter's lock five times a second, only to see that the guest is busy, costs an I/O thread that
+serves queues in Python up to a third of its time: at each of its system calls that one hands the
+lock over, to a thread that is not yet awake.
 """
 
 import os
@@ -26,6 +27,9 @@ INTERVAL_MS: Final = 200
 _RFLAGS_IF: Final = 1 << 9
 
 
+WaitIdle = Callable[[Sequence[int], int, int], bool]
+
+
 class Loop(Protocol):
     """The part of an event loop that is needed here."""
 
@@ -35,16 +39,22 @@ class Loop(Protocol):
 class HaltWatch(Resource):
     """Has ``loop`` call ``on_halted`` once when no vCPU of ``threads`` can ever run again.
 
-    It looks from :meth:`start` on, on a thread of its own, until :meth:`stop`. Raises
-    :class:`HostError` when there is no descriptor left.
+    It looks from :meth:`start` on, on a thread of its own, until :meth:`stop`; ``wait_idle`` is
+    :func:`wait_idle_plainly` or does the same. Raises :class:`HostError` when there is no
+    descriptor left.
     """
 
     def __init__(
-        self, loop: Loop, threads: Sequence[VcpuThread], on_halted: Callable[[], object]
+        self,
+        loop: Loop,
+        threads: Sequence[VcpuThread],
+        on_halted: Callable[[], object],
+        wait_idle: WaitIdle,
     ) -> None:
         self._loop = loop
         self._threads = threads
         self._on_halted = on_halted
+        self._wait_idle = wait_idle
         try:
             self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
         except OSError as error:
@@ -67,9 +77,8 @@ class HaltWatch(Resource):
         os.close(self._stop_fd)
 
     def _main(self) -> None:
-        wait_idle = _native_wait() or wait_idle_plainly
         clocks = [thread.cpu_clock for thread in self._threads]
-        while wait_idle(clocks, INTERVAL_MS, self._stop_fd):
+        while self._wait_idle(clocks, INTERVAL_MS, self._stop_fd):
             if all(thread.call(is_halted_for_ever) for thread in self._threads):
                 self._loop.call_soon_threadsafe(self._on_halted)
                 return
@@ -107,12 +116,3 @@ def _used(clocks: Sequence[int]) -> list[int]:
         except OSError:
             used.append(0)
     return used
-
-
-def _native_wait() -> Callable[[Sequence[int], int, int], bool] | None:
-    """Return ``wait_idle`` of :mod:`vmm.x86.native_run`, the same in C, where it was built."""
-    try:
-        from vmm.x86.native_run import wait_idle
-    except ImportError:
-        return None
-    return wait_idle

@@ -22,7 +22,7 @@ from vmm.config import MachineConfig
 from vmm.ending import End, Ending
 from vmm.guest import boot_source
 from vmm.guest_console import GuestConsole
-from vmm.halt_watch import HaltWatch
+from vmm.halt_watch import HaltWatch, WaitIdle, wait_idle_plainly
 from vmm.hardware import HVC, Hardware
 from vmm.io_thread import IoThread
 from vmm.kvm.vcpu import Vcpu
@@ -90,7 +90,7 @@ class Machine:
             resources.enter_context(prompt_switching())
             self._main = resources.enter_context(IoThread("event-loop", self._loop_failed))
             self.loop = self._main.loop
-            watch = HaltWatch(self.loop, self.threads, self._guest_halted)
+            watch = HaltWatch(self.loop, self.threads, self._guest_halted, _wait_idle())
             self._halt_watch = resources.enter_context(watch)
             self._verdict = Verdict(self.loop.call_later)
             self.hardware = self._open_hardware(resources)
@@ -352,3 +352,12 @@ class Machine:
         for transport in self.hardware.transports:
             lines += transport.describe()
         return lines
+
+
+def _wait_idle() -> WaitIdle:
+    """Return the wait that needs no Python, where the C part was built."""
+    try:
+        from vmm.x86.native_run import wait_idle
+    except ImportError:
+        return wait_idle_plainly
+    return wait_idle

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol, Self
 
 from virtio.block import BlockBackend
-from virtio.block.request import split
+from virtio.frame import cut
 from vmm.fallocate import punch_hole
 from vmm.files import copy_data, copy_range, move_all
 from vmm.resource import Resource
@@ -71,7 +71,7 @@ class OverlayDisk(Resource):
         end = self._checked_end(offset, sum(map(len, views)))
         while offset < end:
             own, stop = self._same_place(offset, end)
-            part, views = split(views, stop - offset)
+            part, views = cut(views, stop - offset)
             if own:
                 move_all(os.preadv, self._delta, part, offset)
             else:

@@ -124,6 +124,7 @@ def at_fence(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
 
 
 @pytest.mark.spec("SPL-41", "PKD-22")
+@pytest.mark.usefixtures("python_engine")
 @FEATURES
 def test_used_is_stored_before_the_barrier_and_the_drivers_wish_read_after_it(
     make_rig: RigMaker, form: Form, features: int, at_fence: list[Callable[[], object]]
@@ -145,6 +146,7 @@ def test_used_is_stored_before_the_barrier_and_the_drivers_wish_read_after_it(
 
 
 @pytest.mark.spec("SPL-44", "PKD-20", "PKD-22")
+@pytest.mark.usefixtures("python_engine")
 @FEATURES
 def test_a_buffer_that_comes_while_the_device_goes_to_sleep_is_served_without_a_kick(
     make_rig: RigMaker, form: Form, features: int, at_fence: list[Callable[[], object]]

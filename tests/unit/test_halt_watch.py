@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 from unittest.mock import Mock
@@ -11,11 +11,9 @@ from unittest.mock import Mock
 import pytest
 
 from vmm import halt_watch
-from vmm.halt_watch import HaltWatch, is_halted_for_ever, wait_idle_plainly
+from vmm.halt_watch import HaltWatch, WaitIdle, is_halted_for_ever, wait_idle_plainly
 from vmm.kvm.vcpu import Vcpu
 from vmm.vcpu import VcpuThread
-
-WaitIdle = Callable[[Sequence[int], int, int], bool]
 
 DEADLINE, FOREVER_MS = 30, 10**6
 RUNNABLE, UNINITIALIZED, HALTED = 0, 1, 3
@@ -71,7 +69,8 @@ def watched(monkeypatch: pytest.MonkeyPatch, *threads: FakeThread) -> Iterator[L
     """The threads are watched while the body runs; each report is a call of the loop's."""
     monkeypatch.setattr(halt_watch, "INTERVAL_MS", 1)
     loop, on_halted = Loop(), Mock()
-    with HaltWatch(loop, cast("list[VcpuThread]", threads), on_halted) as watch:
+    vcpus = cast("list[VcpuThread]", threads)
+    with HaltWatch(loop, vcpus, on_halted, wait_idle_plainly) as watch:
         watch.start()
         yield loop
     assert on_halted.call_count == loop.calls
@@ -196,6 +195,6 @@ def test_processor_time_of_a_thread_is_seen(wait_idle: WaitIdle, stop: int) -> N
 def test_watch_that_was_never_started_leaves_nothing() -> None:
     before = sorted(os.listdir("/proc/self/fd"))
 
-    HaltWatch(Loop(), [], Mock()).close()
+    HaltWatch(Loop(), [], Mock(), wait_idle_plainly).close()
 
     assert sorted(os.listdir("/proc/self/fd")) == before

@@ -50,7 +50,7 @@ def disk_bench(ring: int, features: int = FLUSH) -> Iterator[tuple[Bench, RawDis
 
 
 def forbid_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Queue, "pop_many", Mock(side_effect=AssertionError("Python serves it")))
+    monkeypatch.setattr(Queue, "exchange", Mock(side_effect=AssertionError("Python serves it")))
 
 
 def header(kind: int, sector: int) -> bytes:
@@ -62,7 +62,6 @@ def test_reads_and_writes_need_no_python(ring: int, monkeypatch: pytest.MonkeyPa
     with disk_bench(ring) as (bench, disk):
         driver = bench.drivers[0]
         forbid_python(monkeypatch)
-        monkeypatch.setattr(bench.device, "_start", Mock(side_effect=AssertionError))
         # Headers, data and status cut as no driver would.
         driver.add([header(IN, 3)[:5], header(IN, 3)[5:]], [100, 924, 1])
         driver.add([header(OUT, 8) + b"x" * 100, b"y" * 412], [1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from virtio import engine
@@ -28,19 +28,18 @@ from virtio.block.request import (
     VIRTIO_BLK_T_OUT,
     VIRTIO_BLK_T_SECURE_ERASE,
     VIRTIO_BLK_T_WRITE_ZEROES,
-    Move,
     Refused,
-    Request,
     Transfer,
+    describe,
     io_error,
     unsupported,
 )
 from virtio.declarative import DEFAULT_RING_FEATURES, Device, feature, field, queue
 from virtio.errors import ConfigurationError
+from virtio.frame import Frame
 from virtio.rate import TokenBucket
 
 if TYPE_CHECKING:
-    from virtio.chain import DescriptorChain
     from virtio.device import TimerHandle
     from virtio.native import DataPath
 
@@ -51,6 +50,10 @@ SERIAL_BYTES: Final = 20
 PAGE_BYTES: Final = 4096
 BLOCK_SIZES: Final = (512, 1024, 2048, 4096)
 MAX_QUEUES: Final = 64
+
+Operation = Callable[[Frame, int], int | None]
+"""What serves one type of request, given its sector: returns how many bytes it wrote to the guest,
+or ``None`` when the data is on its way in steps. Raises :class:`Refused` and :class:`OSError`."""
 
 
 def _writable(device: Block) -> bool:
@@ -116,11 +119,11 @@ class Block(Device):
         self.min_io_size = PAGE_BYTES // block_size
         self.num_queues = _queue_count(queues)
         self.write_zeroes_may_unmap = int(backend.can_unmap)
-        self._transfers: deque[Request] = deque()
+        self._transfers: deque[Transfer] = deque()
         self._timer: TimerHandle | None = None
         self._sync_failed = False
         self._log = TokenBucket(1, 10)
-        self._operations: dict[int, Callable[[Request], int | None]] = {
+        self._operations: dict[int, Operation] = {
             VIRTIO_BLK_T_IN: self._read,
             VIRTIO_BLK_T_OUT: self._write,
             VIRTIO_BLK_T_FLUSH: self._flush,
@@ -134,42 +137,37 @@ class Block(Device):
         count="num_queues",
         multiqueue=VIRTIO_BLK_F_MQ,
         burst=64,
+        header=HEADER,
         native="_data_path",
     )
-    def requestq(self, chain: DescriptorChain, number: int) -> int | None:
+    def requestq(self, request: Frame, number: int) -> int | None:
         """Serve one request; the data of a large one goes on in steps between other work."""
-        status = chain.split_status()
-        if status is None:  # not even room to say so (BLK-04)
-            return 0
-        header = chain.unpack(HEADER)
-        if header is None:
-            return Request(chain, status, number, 0, 0).finish(VIRTIO_BLK_S_IOERR, 0)
-        kind, _, sector = header
-        request = Request(chain, status, number, kind, sector)
-        return self._answer(request, self._operations.get(kind, self._refuse))
-
-    def _answer(self, request: Request, work: Callable[[Request], int | None]) -> int | None:
-        """Do the work, or a step of it; returns the used length once there is a status."""
-        try:
-            written = work(request)
-        except Refused as refusal:
-            logger.debug("block %s: %s", self.serial, str(refusal))
-            return request.finish(refusal.status, 0)
-        except OSError as error:
-            if self._log.take(1):
-                # As text: a record that is kept would keep the request's memory too.
-                logger.warning("block %s: %s failed: %s", self.serial, str(request), str(error))
+        if request.header is None:  # and perhaps no status byte either (BLK-04)
             return request.finish(VIRTIO_BLK_S_IOERR, 0)
+        kind, _, sector = request.header
+        try:
+            written = self._operations.get(kind, self._refuse)(request, sector)
+        except (Refused, OSError) as error:
+            return self._failed(request, error)
         return None if written is None else request.finish(VIRTIO_BLK_S_OK, written)
 
-    def _refuse(self, request: Request) -> int | None:
-        if request.type == VIRTIO_BLK_T_SECURE_ERASE:
-            self._check_writable(request)
-        raise unsupported(f"{request}: there is no such type")
+    def _failed(self, request: Frame, error: Refused | OSError) -> int:
+        if isinstance(error, Refused):
+            logger.debug("block %s: %s: %s", self.serial, describe(request), str(error))
+            return request.finish(error.status, 0)
+        if self._log.take(1):
+            # As text: a record that is kept would keep the request's memory too.
+            logger.warning("block %s: %s failed: %s", self.serial, describe(request), str(error))
+        return request.finish(VIRTIO_BLK_S_IOERR, 0)
 
-    def _check_writable(self, request: Request) -> None:
+    def _refuse(self, request: Frame, sector: int) -> int | None:
+        if request.header is not None and request.header[0] == VIRTIO_BLK_T_SECURE_ERASE:
+            self._check_writable()
+        raise unsupported("there is no such type")
+
+    def _check_writable(self) -> None:
         if self.backend.read_only:
-            raise io_error(f"{request}: the disk is read-only")
+            raise io_error("the disk is read-only")
 
     # Data
 
@@ -183,52 +181,47 @@ class Block(Device):
         path: DataPath = native.block_path(fd, sectors=sectors, writable=writable)
         return path
 
-    def _read(self, request: Request) -> int | None:
-        length, views = request.data_in_bytes, request.chain.writable
-        if not self._move(request, self.backend.readv, views, length):
+    def _read(self, request: Frame, sector: int) -> int | None:
+        length = request.data_in_bytes
+        if length > STEP_BYTES:
+            views = request.data_in
+            self._begin(Transfer(request, self.backend.readv, views, sector, length))
             return None
+        self._check_range(sector, length)
+        if length:
+            self.backend.readv(request.data_in, sector * SECTOR_BYTES)
         return length
 
-    def _write(self, request: Request) -> int | None:
-        self._check_writable(request)
-        views, length = request.data_out, request.data_out_bytes
-        if not self._move(request, self.backend.writev, views, length):
+    def _write(self, request: Frame, sector: int) -> int | None:
+        self._check_writable()
+        length = request.data_out_bytes
+        if length > STEP_BYTES:
+            views = request.data_out
+            self._begin(Transfer(request, self.backend.writev, views, sector, 0))
             return None
+        self._check_range(sector, length)
+        if length:
+            self.backend.writev(request.data_out, sector * SECTOR_BYTES)
         self._stabilize()
         return 0
 
-    def _move(self, request: Request, move: Move, views: Sequence[memoryview], length: int) -> bool:
-        """Move the data, or a first step of it; returns whether that was all."""
-        sector = request.sector
-        if length % SECTOR_BYTES:
-            raise io_error(f"{request}: {length} bytes are no whole sectors")
-        self._check_range(request, sector, length // SECTOR_BYTES)
-        if length <= STEP_BYTES:  # nearly all requests
-            if length:
-                move(views, sector * SECTOR_BYTES)
-            return True
-        request.transfer = Transfer(move, views, length, sector)
-        request.transfer.step()
-        self._transfers.append(request)
-        self._go_on_soon()
-        return False
-
-    def _advance(self, request: Request) -> int | None:
-        """Move the next step of a large one, within the capacity of this moment (``BLK-38``)."""
-        transfer = request.transfer
-        assert transfer is not None
-        self._check_range(request, transfer.sector, transfer.left // SECTOR_BYTES)
-        if not transfer.step():
-            return None
-        if request.type == VIRTIO_BLK_T_IN:
-            return request.data_in_bytes
-        self._stabilize()
-        return 0
-
-    def _check_range(self, request: Request, sector: int, sectors: int) -> None:
+    def _check_range(self, sector: int, length: int) -> None:
+        sectors, rest = divmod(length, SECTOR_BYTES)
+        if rest:
+            raise io_error(f"{length} bytes are no whole sectors")
         capacity = self.capacity
         if sector > capacity or sectors > capacity - sector:
-            raise io_error(f"{request}: {sectors} sectors from {sector}, there are {capacity}")
+            raise io_error(f"{sectors} sectors from {sector}, there are {capacity}")
+
+    def _begin(self, transfer: Transfer) -> None:
+        self._advance(transfer)
+        self._transfers.append(transfer)
+        self._go_on_soon()
+
+    def _advance(self, transfer: Transfer) -> bool:
+        """Move one step within the capacity of this moment (``BLK-38``); whether it is the last."""
+        self._check_range(transfer.sector, transfer.left)
+        return transfer.step()
 
     def _go_on_soon(self) -> None:
         if self._timer is None and self._transfers:
@@ -239,12 +232,17 @@ class Block(Device):
         self._timer = None
         if not self._transfers:
             return
-        request = self._transfers.popleft()
-        length = self._answer(request, self._advance)
-        if length is None:
-            self._transfers.append(request)
-        else:
-            request.chain.complete(length)
+        transfer = self._transfers.popleft()
+        request = transfer.request
+        try:
+            if not self._advance(transfer):
+                self._transfers.append(transfer)
+            else:
+                if not transfer.written:
+                    self._stabilize()
+                request.chain.complete(request.finish(VIRTIO_BLK_S_OK, transfer.written))
+        except (Refused, OSError) as error:
+            request.chain.complete(self._failed(request, error))
         self._go_on_soon()
 
     # Cache
@@ -269,7 +267,7 @@ class Block(Device):
         if self.write_through:
             self._sync()
 
-    def _flush(self, request: Request) -> int:
+    def _flush(self, request: Frame, sector: int) -> int:
         self._sync()
         return 0
 
@@ -284,20 +282,20 @@ class Block(Device):
 
     # Ranges
 
-    def _discard(self, request: Request) -> int:
-        self._check_writable(request)
+    def _discard(self, request: Frame, sector: int) -> int:
+        self._check_writable()
         if not self.VIRTIO_BLK_F_DISCARD:
-            raise unsupported(f"{request}: DISCARD was not negotiated")
+            raise unsupported("DISCARD was not negotiated")
         limits = RangeLimits(self.max_discard_seg, self.max_discard_sectors, flags=0)
         for one in self._ranges(request, limits):
             self.backend.discard(one.sector * SECTOR_BYTES, one.sectors * SECTOR_BYTES)
         self._stabilize()
         return 0
 
-    def _write_zeroes(self, request: Request) -> int:
-        self._check_writable(request)
+    def _write_zeroes(self, request: Frame, sector: int) -> int:
+        self._check_writable()
         if not self.VIRTIO_BLK_F_WRITE_ZEROES:
-            raise unsupported(f"{request}: WRITE_ZEROES was not negotiated")
+            raise unsupported("WRITE_ZEROES was not negotiated")
         limits = RangeLimits(
             self.max_write_zeroes_seg,
             self.max_write_zeroes_sectors,
@@ -310,18 +308,18 @@ class Block(Device):
         self._stabilize()
         return 0
 
-    def _ranges(self, request: Request, limits: RangeLimits) -> list[Range]:
+    def _ranges(self, request: Frame, limits: RangeLimits) -> list[Range]:
         """Return the ranges that are not empty, all of them checked."""
         ranges = parse_ranges(request, limits)
         for one in ranges:
-            self._check_range(request, one.sector, one.sectors)
+            self._check_range(one.sector, one.sectors * SECTOR_BYTES)
         return [one for one in ranges if one.sectors]
 
     # The rest
 
-    def _get_id(self, request: Request) -> int:
+    def _get_id(self, request: Frame, sector: int) -> int:
         name = self.serial.encode("ascii").ljust(SERIAL_BYTES, b"\0")
-        return request.chain.write(name[: request.data_in_bytes])
+        return request.write(name)
 
     def resize(self, sectors: int) -> None:
         """Give the disk a new capacity, in 512-byte sectors, and tell the driver (``BLK-38``)."""
@@ -332,7 +330,7 @@ class Block(Device):
 
     def disable_queue(self, index: int) -> None:
         """Let go of the transfers of one queue."""
-        kept = (one for one in self._transfers if one.queue != index)
+        kept = (one for one in self._transfers if one.request.queue_index != index)
         self._transfers = deque(kept)
         super().disable_queue(index)
 

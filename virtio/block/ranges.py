@@ -6,7 +6,8 @@ VIRTIO 1.4 "Block Device Operation".
 import struct
 from typing import Final, NamedTuple
 
-from virtio.block.request import HEADER, Request, io_error, unsupported
+from virtio.block.request import io_error, unsupported
+from virtio.frame import Frame
 
 SEGMENT: Final = struct.Struct("<QII")
 assert SEGMENT.size == 16
@@ -35,7 +36,7 @@ class RangeLimits(NamedTuple):
     flags: int
 
 
-def parse_ranges(request: Request, limits: RangeLimits) -> list[Range]:
+def parse_ranges(request: Frame, limits: RangeLimits) -> list[Range]:
     """Copy the ranges out once and check each of them, before any is applied (``BLK-29``).
 
     Raises :class:`Refused`: unsupported for a flag outside the limits (``BLK-27``, ``BLK-28``),
@@ -43,12 +44,12 @@ def parse_ranges(request: Request, limits: RangeLimits) -> list[Range]:
     """
     length = request.data_out_bytes
     if length == 0 or length % SEGMENT.size or length > limits.segments * SEGMENT.size:
-        raise io_error(f"{request}: {length} bytes of ranges, 16 each, {limits.segments} at most")
-    data = request.chain.read(length, HEADER.size)
+        raise io_error(f"{length} bytes of ranges, 16 each, {limits.segments} at most")
+    data = b"".join(request.data_out)
     ranges = [Range(*values) for values in SEGMENT.iter_unpack(data)]
     for one in ranges:
         if one.flags & ~limits.flags:
-            raise unsupported(f"{request}: flags {one.flags:#x}, {limits.flags:#x} are allowed")
+            raise unsupported(f"flags {one.flags:#x}, {limits.flags:#x} are allowed")
         if one.sectors > limits.sectors:
-            raise io_error(f"{request}: {one.sectors} sectors, {limits.sectors} at most")
+            raise io_error(f"{one.sectors} sectors, {limits.sectors} at most")
     return ranges

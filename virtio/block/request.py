@@ -1,15 +1,13 @@
-"""One block request: its header, its data, its status byte. VIRTIO 1.4 "Block Device Operation"."""
+"""Block requests: what is asked, what is answered. VIRTIO 1.4 "Block Device Operation"."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from virtio.block.backend import SECTOR_BYTES
-
-if TYPE_CHECKING:
-    from virtio.chain import DescriptorChain
+from virtio.frame import Frame, cut
 
 VIRTIO_BLK_T_IN: Final = 0
 VIRTIO_BLK_T_OUT: Final = 1
@@ -24,6 +22,7 @@ VIRTIO_BLK_S_IOERR: Final = 1
 VIRTIO_BLK_S_UNSUPP: Final = 2
 
 HEADER: Final = struct.Struct("<IIQ")
+"""``struct virtio_blk_req { le32 type; le32 reserved; le64 sector; u8 data[]; u8 status; }``."""
 assert HEADER.size == 16
 
 STEP_BYTES: Final = 8 << 20
@@ -50,86 +49,35 @@ def unsupported(reason: str) -> Refused:
     return Refused(VIRTIO_BLK_S_UNSUPP, reason)
 
 
-class Request:
-    """A request whose header was copied out once: ``struct virtio_blk_req``.
-
-    .. code:: c
-
-        struct virtio_blk_req { le32 type; le32 reserved; le64 sector; u8 data[]; u8 status; };
-
-    ``status`` is a view of its last byte. The data of a large read or write is moved in steps: then
-    ``transfer`` is what is still to be moved.
-    """
-
-    __slots__ = ("chain", "queue", "sector", "status", "transfer", "type")
-
-    def __init__(
-        self, chain: DescriptorChain, status: memoryview, queue: int, kind: int, sector: int
-    ) -> None:
-        self.chain = chain
-        self.status = status
-        self.queue = queue
-        self.type = kind
-        self.sector = sector
-        self.transfer: Transfer | None = None
-
-    @property
-    def data_out(self) -> Sequence[memoryview]:
-        """What the driver sent after the header."""
-        views = self.chain.readable
-        return views[1:] if len(views[0]) == HEADER.size else split(views, HEADER.size)[1]
-
-    @property
-    def data_out_bytes(self) -> int:
-        """How many bytes that is."""
-        return self.chain.readable_length - HEADER.size
-
-    @property
-    def data_in_bytes(self) -> int:
-        """How many bytes the driver has room for, the status not counted."""
-        return self.chain.writable_length
-
-    def __str__(self) -> str:
-        return f"type {self.type} at sector {self.sector} in queue {self.queue}"
-
-    def finish(self, status: int, written: int) -> int:
-        """Store the status; returns the used length: what is written from the first byte on.
-
-        The status, being the last byte, counts only when the data before it is full (``SPL-34``).
-        """
-        self.status[0] = status
-        return written + 1 if written == self.chain.writable_length else written
+def describe(request: Frame) -> str:
+    """Return what a request is, for a message."""
+    kind, _, sector = request.header or (None, None, None)
+    return f"type {kind} at sector {sector} in queue {request.queue_index}"
 
 
 class Transfer:
-    """The data of a large request, on its way: ``left`` bytes still to be moved.
+    """The data of a large read or write, on its way: ``left`` bytes still to be moved.
 
-    ``move`` is the backend's method, ``views`` the memory, ``sector`` where it goes on there.
+    ``move`` is the backend's method, ``views`` the memory, ``sector`` where it goes on on the
+    medium, ``written`` how many bytes will be written to the guest in the end.
     """
 
-    __slots__ = ("_move", "_views", "left", "sector")
+    __slots__ = ("_move", "_views", "left", "request", "sector", "written")
 
-    def __init__(self, move: Move, views: Sequence[memoryview], left: int, sector: int) -> None:
+    def __init__(
+        self, request: Frame, move: Move, views: Sequence[memoryview], sector: int, written: int
+    ) -> None:
+        self.request = request
+        self.left = sum(map(len, views))
+        self.sector = sector
+        self.written = written
         self._move = move
         self._views = views
-        self.left = left
-        self.sector = sector
 
     def step(self) -> bool:
         """Move at most ``STEP_BYTES`` (8 MiB) of it; returns whether they were the last."""
-        part, self._views = split(self._views, STEP_BYTES)
+        part, self._views = cut(self._views, STEP_BYTES)
         self._move(part, self.sector * SECTOR_BYTES)
         self.left -= min(self.left, STEP_BYTES)
         self.sector += STEP_BYTES // SECTOR_BYTES
         return not self.left
-
-
-def split(
-    views: Sequence[memoryview], length: int
-) -> tuple[Sequence[memoryview], Sequence[memoryview]]:
-    """Cut a scatter list after ``length`` bytes, without copying."""
-    for index, view in enumerate(views):
-        if len(view) > length:
-            return [*views[:index], view[:length]], [view[length:], *views[index + 1 :]]
-        length -= len(view)
-    return views, []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from virtio.block import SECTOR_BYTES, BlockBackend
-from virtio.block.request import split
+from virtio.frame import cut
 
 ALL: Final = range(1 << 55)
 
@@ -74,7 +74,7 @@ class FaultyDisk:
             self._refuse(self._bad_writes, sectors)
             torn = [sector for sector in self._torn if sector in sectors]
             kept = self._torn.pop(torn[0]) if torn else None
-        self._disk.writev(views if kept is None else split(views, kept)[0], offset)
+        self._disk.writev(views if kept is None else cut(views, kept)[0], offset)
 
     def flush(self) -> None:
         """Make what was written stable, or fail."""
