@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from virtio.device import Activation, EventLoop, VirtioDevice
     from virtio.entropy import Entropy
     from virtio.errors import ConfigurationError, DriverError, Error, HostError, InternalError
+    from virtio.frame import Frame
     from virtio.memory import FlatMemory, GuestMemory, MemoryAccessError
     from virtio.queue_kind import queue
     from virtio.virtqueue import Queue, QueueLayout, QueueState
@@ -37,6 +38,7 @@ __all__ = [
     "Error",
     "EventLoop",
     "FlatMemory",
+    "Frame",
     "GuestMemory",
     "HostError",
     "InternalError",
@@ -62,6 +64,7 @@ __getattr__ = lazy_names(
         "device": ("Activation", "EventLoop", "VirtioDevice"),
         "entropy": ("Entropy",),
         "errors": ("ConfigurationError", "DriverError", "Error", "HostError", "InternalError"),
+        "frame": ("Frame",),
         "memory": ("FlatMemory", "GuestMemory", "MemoryAccessError"),
         "queue_kind": ("queue",),
         "virtqueue": ("Queue", "QueueLayout", "QueueState"),

@@ -136,12 +136,9 @@ class ChainBatch(Sequence[DescriptorChain]):
     def give_back(self, lengths: Sequence[int | None]) -> bool:
         """Give all chains back at once, for :meth:`Queue.add_used_batch`, before they are made.
 
-        Returns False, and does nothing, when one is left out or its length is wrong. Raises
-        ``ValueError`` unless there is one length for each chain.
+        Returns False, and does nothing, when one is left out or its length is wrong.
         """
         rooms = self.writable_lengths
-        if len(lengths) != len(rooms):
-            raise ValueError(f"{len(lengths)} lengths for a batch of {len(rooms)} chains")
         done = cast(Sequence[int], lengths)
         try:
             fits = done == rooms or (all(map(le, done, rooms)) and min(done) >= 0)

@@ -92,8 +92,6 @@ class NativeBatch(ChainBatch):
 
     def give_back(self, lengths: Sequence[int | None]) -> bool:
         """Give all chains back at once, if that is possible; see the base class."""
-        if len(lengths) != self._count:
-            return super().give_back(lengths)
         try:
             column = array("I", cast(Sequence[int], lengths))  # which refuses None
         except (TypeError, OverflowError):

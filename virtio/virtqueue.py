@@ -207,7 +207,9 @@ class Queue(QueueMemory):
         code. If there are no others it waits for them as :meth:`wait_available` does. With
         ``header_bytes`` native code looks for frames with headers of that size, too.
         """
-        native = self._native or self._native_side()
+        native = self._native
+        if native is None and not self._stopped:
+            native = self._native_side()
         if native is not None:
             others = self._turn(native, batch, lengths, limit, wait_ns, header_bytes)
             if others is not None:
@@ -336,6 +338,8 @@ class Queue(QueueMemory):
         """
         if self._stopped or not (batch or lengths):
             return
+        if len(lengths) != len(batch):
+            raise ValueError(f"{len(lengths)} lengths for a batch of {len(batch)} chains")
         waits = self._in_order and bool(self._outstanding)
         if self._lean is batch and not waits and batch.give_back(lengths):
             self._lean = None

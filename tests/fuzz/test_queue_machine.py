@@ -3,6 +3,7 @@
 import pickle
 from collections import deque
 from dataclasses import dataclass, field
+from struct import Struct
 
 import pytest
 from hypothesis import strategies as st
@@ -15,14 +16,17 @@ from hypothesis.stateful import (
 )
 
 from tests.fuzz.machines import machine_settings
+from virtio.batch import ChainBatch
 from virtio.chain import DescriptorChain
 from virtio.errors import InternalError
+from virtio.frame import Frame
 from virtio.memory import FlatMemory
 from virtio.testing import POISON, PackedDriver, QueueDriver, QueueFull, SplitDriver, Used
 from virtio.virtqueue import Queue, QueueLayout, QueueState
 
 INDIRECT, EVENT_IDX, RING_PACKED, IN_ORDER = 1 << 28, 1 << 29, 1 << 34, 1 << 35
 RAM_BYTES = 1 << 15
+HEADER = Struct("4s")
 
 sizes = st.lists(st.integers(0, 24), max_size=3)
 contents = st.lists(st.binary(max_size=24), max_size=3)
@@ -137,6 +141,12 @@ class QueueMachine(RuleBasedStateMachine):
         if publish:
             self.publish()
 
+    @rule(header=st.binary(min_size=4, max_size=4), data=st.binary(max_size=8), out=st.booleans())
+    def add_framed(self, header: bytes, data: bytes, out: bool) -> None:
+        """Make a chain as most drivers cut a request."""
+        given, room = ([header, data], [1]) if out and data else ([header], [len(data), 1])
+        self.add(given, room if room[0] else [1], indirect=False, publish=True)
+
     @rule()
     def publish(self) -> None:
         """Show the device what was added, and kick if it wants that."""
@@ -217,12 +227,75 @@ class QueueMachine(RuleBasedStateMachine):
             with pytest.raises(InternalError):
                 self.queue.add_used(chain, 0)
 
+    @rule(limit=st.integers(1, 8), rounds=st.integers(1, 3), data=st.data())
+    def exchange(self, limit: int, rounds: int, data: st.DataObject) -> None:
+        """Take batches, each for the one before, in the ways that devices answer them."""
+        batch, lengths, given = ChainBatch(self.queue), list[int | None](), list[Request]()
+        for left in [limit] * rounds + [0]:
+            before = self.interrupts
+            with self.driver_areas_kept():
+                batch = self.queue.exchange(batch, lengths, left, header_bytes=HEADER.size)
+            self.move_visible(given)
+            self.check_notified(before)
+            assert len(batch) <= left
+            if left and not batch:
+                assert not self.model.replay
+                assert not self.model.available
+            requests = self.next_taken(len(batch))
+            lengths, given = self.answer(batch, requests, data) if batch else ([], [])
+
+    def answer(
+        self, batch: ChainBatch, requests: list[Request], data: st.DataObject
+    ) -> tuple[list[int | None], list[Request]]:
+        """Answer each request of a batch, or leave some for later; returns those answered, too."""
+        assert batch.readable_lengths == [len(request.readable) for request in requests]
+        assert batch.writable_lengths == [request.room for request in requests]
+        way = data.draw(st.sampled_from(["lengths", "frames", "chains", "some"]))
+        lengths: list[int | None] = [data.draw(st.integers(0, one.room)) for one in requests]
+        if way == "frames":
+            frames = batch.frames(HEADER)
+            lengths = [self.finish(*pair) for pair in zip(frames, requests, strict=True)]
+        if way in ("chains", "some"):
+            for chain, request in zip(batch, requests, strict=True):
+                self.check_chain(chain, request)
+                if way == "some" and request is requests[0]:
+                    self.chains[request], lengths[0] = chain, None
+                    continue
+                request.written = b"answer"[: request.room]
+                assert chain.write(request.written) == len(request.written)
+        for request, length in zip(requests, lengths, strict=True):
+            request.length = length
+        return lengths, [request for request in requests if request.length is not None]
+
+    def finish(self, frame: Frame, request: Request) -> int:
+        """Look at a frame, and answer it with a status like the memory that nobody wrote."""
+        if not request.room:
+            assert frame.header is None
+            return frame.finish(POISON, 0)
+        if len(request.readable) >= HEADER.size:
+            assert frame.header == (request.readable[: HEADER.size],)
+            assert b"".join(frame.data_out) == request.readable[HEADER.size :]
+            assert frame.data_out_bytes == len(request.readable) - HEADER.size
+        else:
+            assert frame.header is None
+        assert sum(map(len, frame.data_in)) == frame.data_in_bytes == request.room - 1
+        request.written = b"frame"[: frame.data_in_bytes]
+        assert frame.write(b"frame") == len(request.written)
+        length = frame.finish(POISON, len(request.written))
+        assert length == len(request.written) + (request.room <= len(b"frame") + 1)
+        return length
+
     @rule()
     def notify(self) -> None:
         """Tell the driver, exactly when it asked for that."""
-        before, model = self.interrupts, self.model
+        before = self.interrupts
         with self.driver_areas_kept():
             self.queue.notify()
+        self.check_notified(before)
+
+    def check_notified(self, before: int) -> None:
+        """The driver has been told, or not, as it wanted."""
+        model = self.model
         count = model.used - model.signalled
         wanted = self.wants
         if self.features & EVENT_IDX and (wanted or not self.packed):
@@ -313,19 +386,28 @@ class QueueMachine(RuleBasedStateMachine):
 
     def check_taken(self, chains: list[DescriptorChain], limit: int) -> None:
         """Compare what the queue handed out with what it had to."""
+        expected = self.next_taken(limit)
+        assert len(chains) == len(expected)
+        for chain, request in zip(chains, expected, strict=True):
+            self.check_chain(chain, request)
+            self.chains[request] = chain
+
+    def next_taken(self, limit: int) -> list[Request]:
+        """Return the next requests that the queue has to hand out; it has."""
         model = self.model
         expected = model.replay[:limit]
         del model.replay[:limit]
         while len(expected) < limit and model.available:
             expected.append(model.available.popleft())
             model.taken.append(expected[-1])
-        assert len(chains) == len(expected)
-        for chain, request in zip(chains, expected, strict=True):
-            assert chain.read(1000) == request.readable
-            assert chain.read(5, 7) == request.readable[7:12]
-            assert chain.readable_length == len(request.readable)
-            assert chain.writable_length == request.room
-            self.chains[request] = chain
+        return expected
+
+    def check_chain(self, chain: DescriptorChain, request: Request) -> None:
+        """Compare a chain with what the driver made."""
+        assert chain.read(1000) == request.readable
+        assert chain.read(5, 7) == request.readable[7:12]
+        assert chain.readable_length == len(request.readable)
+        assert chain.writable_length == request.room
 
     def move_visible(self, group: list[Request]) -> None:
         """Let the driver see the requests in ``group``, or those whose turn has come."""

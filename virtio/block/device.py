@@ -209,7 +209,7 @@ class Block(Device):
         sectors, rest = divmod(length, SECTOR_BYTES)
         if rest:
             raise io_error(f"{length} bytes are no whole sectors")
-        capacity = self.capacity
+        capacity = self.config_values["capacity"]  # self.capacity, sooner
         if sector > capacity or sectors > capacity - sector:
             raise io_error(f"{sectors} sectors from {sector}, there are {capacity}")
 

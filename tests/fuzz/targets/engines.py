@@ -1,9 +1,10 @@
-"""Fuzz both engines with the same rings and requests, and compare what they made of them.
+"""Fuzz all engines with the same rings and requests, and compare what they made of them.
 
 Input: 6 bytes of set-up (flags, queue size, start position, what is available), 0x400 bytes of
 rings, then the content of guest memory behind them. A block device over a file serves the queue
-chain by chain, once with Python alone and once with native code: guest memory, disk, positions,
-counts, interrupts and the error of a broken ring must be the same to the byte.
+chain by chain, with Python alone, with native code, and with handlers in Python on native rings:
+guest memory, disk, positions, counts, interrupts and the error of a broken ring must be the same to
+the byte.
 """
 
 import struct
@@ -117,6 +118,8 @@ def one_input(data: bytes) -> None:
     """Run one input."""
     if len(data) < SET_UP.size or engine.native() is None:
         return
-    python, native = outcome("python", data), outcome("native", data)
-    different = [name for name in python if python[name] != native[name]]
-    assert not different, f"the engines differ in {', '.join(different)}"
+    python = outcome("python", data)
+    for name in ("native", "rings"):
+        other = outcome(name, data)
+        different = [part for part in python if python[part] != other[part]]
+        assert not different, f"python and {name} differ in {', '.join(different)}"

@@ -1,0 +1,338 @@
+"""A batch exchanged for the next, and frames: the same with native rings and with Python alone.
+
+``tests/fuzz/test_queue_machine.py`` has the ordinary cases.
+"""
+
+from struct import Struct
+
+import pytest
+
+from virtio import Device, Frame, engine, queue
+from virtio.batch import ChainBatch
+from virtio.errors import DriverError, InternalError
+from virtio.testing import Bench, PackedDriver, QueueDriver, Segment, SplitDriver, flat_memory
+from virtio.virtqueue import Queue, QueueLayout
+
+RING_PACKED, IN_ORDER, VERSION_1 = 1 << 34, 1 << 35, 1 << 32
+HEADER = Struct("<HI")
+STATUS = 7
+
+every_form = pytest.mark.parametrize("form", [0, RING_PACKED], ids=["split", "packed"])
+CUTS = {
+    "as most drivers do": ([b"\1\0\2\0\0\0", b"data"], [6, 1]),
+    "header in pieces": ([b"\1\0\2", b"\0\0", b"\0data"], [6, 1]),
+    "status behind the data": ([b"\1\0\2\0\0\0data"], [7]),
+    "data in pieces": ([b"\1\0\2\0\0\0", b"da", b"ta"], [2, 4, 1]),
+    "status behind a part of the data": ([b"\1\0\2\0\0\0da", b"ta"], [3, 4]),
+}
+every_cut = pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+
+
+@pytest.fixture(params=["rings", "python"], autouse=True)
+def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "rings":
+        pytest.importorskip("virtio.native", reason="the native engine was not built")
+    monkeypatch.setattr(engine, "_chosen", request.param)
+
+
+def make(form: int, features: int = 0, size: int = 32) -> tuple[QueueDriver, Queue]:
+    memory = flat_memory((0, 1 << 20))
+    driver = (PackedDriver if form else SplitDriver)(memory, size)
+    return driver, Queue(memory, QueueLayout(*driver.layout), form | features, index=3)
+
+
+def first_batch(queue: Queue, limit: int = 8) -> ChainBatch:
+    return queue.exchange(ChainBatch(queue), [], limit, header_bytes=HEADER.size)
+
+
+# Exchange
+
+
+@every_form
+@pytest.mark.parametrize("made", [False, True], ids=["as a whole", "made"])
+@pytest.mark.parametrize("lengths", [[4, 5], [-1, 0]])
+@pytest.mark.spec("SPL-34")
+def test_a_length_without_room_is_an_error_of_the_device(
+    form: int, made: bool, lengths: list[int]
+) -> None:
+    driver, queue = make(form)
+    for _ in range(2):
+        driver.add([b"in"], [4])
+    batch = first_batch(queue)
+    if made:
+        list(batch)
+
+    with pytest.raises(InternalError, match="bytes written, room for 4"):
+        queue.exchange(batch, lengths, 8)
+
+    assert driver.collect() == []
+
+
+@every_form
+def test_there_is_one_length_for_each_chain(form: int) -> None:
+    driver, queue = make(form)
+    for _ in range(2):
+        driver.add([b"in"], [4])
+    batch = first_batch(queue)
+
+    with pytest.raises(ValueError, match="1 lengths for a batch of 2 chains"):
+        queue.exchange(batch, [4], 8)
+
+    assert driver.collect() == []
+
+
+@every_form
+def test_a_chain_that_went_back_alone_does_not_go_back_again(form: int) -> None:
+    driver, queue = make(form)
+    for _ in range(2):
+        driver.add([b"in"], [4])
+    batch = first_batch(queue)
+    batch[0].complete(4)
+
+    with pytest.raises(InternalError, match="is given back, but the device does not have it"):
+        queue.exchange(batch, [4, 4], 8)
+
+    assert [used.length for used in driver.collect()] == [4]
+
+
+@every_form
+@pytest.mark.spec("SPL-37")
+def test_in_order_a_batch_waits_for_a_chain_left_out_before(form: int) -> None:
+    driver, queue = make(form, IN_ORDER)
+    for number in range(4):
+        driver.add([b"in"], [number])
+    batch = first_batch(queue, 2)
+    slow = batch[0]
+    batch = queue.exchange(batch, [None, 1], 2)
+    assert driver.collect() == []
+
+    queue.exchange(batch, [2, 3], 2)
+
+    assert driver.collect() == []
+    slow.complete(0)
+    assert [used.length for used in driver.collect()] == [0, 1, 2, 3]
+
+
+@every_form
+def test_a_bad_chain_comes_after_the_good_ones_and_after_what_is_given_back(form: int) -> None:
+    driver, queue = make(form)
+    driver.add([b"good"], [4])
+    driver.add_segments([Segment(1 << 40, 8, writable=False)])
+    batch = first_batch(queue)
+    assert [chain.read(9) for chain in batch] == [b"good"]
+
+    with pytest.raises(DriverError, match="SPL-15"):
+        queue.exchange(batch, [4], 8)
+
+    assert [used.length for used in driver.collect()] == [4]
+    with pytest.raises(DriverError, match="SPL-15"):
+        queue.exchange(ChainBatch(queue), [], 8)
+
+
+@every_form
+def test_a_batch_of_another_turn_goes_back_all_the_same(form: int) -> None:
+    driver, queue = make(form)
+    for number in range(4):
+        driver.add([b"in"], [number])
+    first = first_batch(queue, 2)
+    second = queue.exchange(ChainBatch(queue), [], 2)
+
+    queue.exchange(first, [0, 1], 2)
+    queue.exchange(second, [2, 3], 2)
+
+    assert [used.length for used in driver.collect()] == [0, 1, 2, 3]
+    assert (queue.completed, queue.bytes_read, queue.bytes_written) == (4, 8, 6)
+
+
+@every_form
+def test_what_is_given_back_is_counted(form: int) -> None:
+    driver, queue = make(form)
+    for _ in range(3):
+        driver.add([b"abc"], [4])
+    batch = first_batch(queue, 2)
+    batch = queue.exchange(batch, [4, 1], 2)
+    list(batch)
+
+    queue.exchange(batch, [2], 0)
+
+    assert (queue.completed, queue.bytes_read, queue.bytes_written) == (3, 9, 7)
+
+
+@every_form
+def test_a_queue_that_was_reset_has_no_batches(form: int) -> None:
+    driver, queue = make(form)
+    driver.add([b"abc"], [4])
+    batch = first_batch(queue)
+    queue.reset()
+
+    assert len(queue.exchange(batch, [4], 8)) == 0
+    assert batch[0].writable == []
+    assert driver.collect() == []
+
+
+@every_form
+def test_chains_of_many_descriptors_come_in_batches_that_have_room(form: int) -> None:
+    driver, queue = make(form, size=1024)
+    for _ in range(5):
+        driver.add([b"x"] * 200, [])
+    batch, taken, lengths = ChainBatch(queue), 0, list[int | None]()
+
+    while batch := queue.exchange(batch, lengths, 8):
+        assert batch.readable_lengths == [200] * len(batch)
+        taken, lengths = taken + len(batch), [0] * len(batch)
+
+    assert taken == len(driver.collect()) == 5
+
+
+# Frames
+
+
+@every_form
+@every_cut
+@pytest.mark.spec("SPL-19", "BLK-04")
+def test_a_frame_is_the_same_however_the_driver_cuts_it(
+    form: int, cut: tuple[list[bytes], list[int]]
+) -> None:
+    driver, queue = make(form)
+    driver.add(*cut)
+    batch = first_batch(queue)
+    [frame] = batch.frames(HEADER)
+
+    assert frame.header == (1, 2)
+    assert (b"".join(frame.data_out), frame.data_out_bytes) == (b"data", 4)
+    assert (sum(map(len, frame.data_in)), frame.data_in_bytes) == (6, 6)
+    assert frame.write(b"answers") == 6
+    assert frame.queue_index == 3
+    queue.exchange(batch, [frame.finish(STATUS, 6)], 8)
+    [used] = driver.collect()
+    assert (used.length, used.data) == (7, b"answer" + bytes([STATUS]))
+
+
+@every_form
+@pytest.mark.parametrize(
+    ("given", "room", "header", "out", "length"),
+    [
+        ([b"\1\0\2\0\0\0"], [1], (1, 2), b"", 1),
+        ([b"\1\0\2\0\0\0", b"data"], [1], (1, 2), b"data", 1),
+        ([b"\1\0\2\0\0"], [1], None, b"", 1),
+        ([b"\1\0\2\0\0"], [3, 1], None, b"", 0),
+        ([], [9], None, b"", 0),
+        ([b"\1\0\2\0\0\0"], [], None, b"", 0),
+    ],
+)
+def test_a_frame_without_some_of_its_parts(
+    form: int,
+    given: list[bytes],
+    room: list[int],
+    header: tuple[int, int] | None,
+    out: bytes,
+    length: int,
+) -> None:
+    driver, queue = make(form)
+    driver.add(given, room)
+    batch = first_batch(queue)
+    [frame] = batch.frames(HEADER)
+
+    assert (frame.header, b"".join(frame.data_out)) == (header, out)
+    assert frame.finish(STATUS, 0) == length
+    queue.exchange(batch, [length], 8)
+    [used] = driver.collect()
+    assert used.data[-1:] == (bytes([STATUS]) if room else b"")
+
+
+@every_form
+@pytest.mark.parametrize("after", ["its batch", "reset"])
+@pytest.mark.spec("SPL-38")
+def test_frames_of_a_batch_that_is_gone_have_no_data(form: int, after: str) -> None:
+    driver, queue = make(form)
+    driver.add(*CUTS["as most drivers do"])
+    batch = first_batch(queue)
+    if after == "reset":
+        queue.reset()
+    else:
+        batch.complete([7])
+
+    [frame] = batch.frames(HEADER)
+
+    assert (frame.header, frame.data_in, frame.data_out) == (None, [], ())
+    assert frame.write(b"late") == frame.finish(STATUS, 0) == 0
+
+
+@every_form
+def test_a_longer_header_than_native_code_looks_for(form: int) -> None:
+    driver, queue = make(form)
+    driver.add([bytes(range(200)), b"data"], [2, 1])
+    long = Struct("200s")
+    batch = queue.exchange(ChainBatch(queue), [], 8, header_bytes=long.size)
+
+    [frame] = batch.frames(long)
+
+    assert (frame.header, b"".join(frame.data_out)) == ((bytes(range(200)),), b"data")
+
+
+# Handlers
+
+
+class Adder(Device):
+    """Answers each request with the sum of its header; holds those of zeros; fails at 13."""
+
+    device_id = 42
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[Frame] = []
+
+    @queue(size=32, header=HEADER, burst=4)
+    def requestq(self, frame: Frame) -> int | None:
+        if frame.header is None:
+            return frame.finish(1, 0)
+        left, right = frame.header
+        if left == right == 0:
+            self.held.append(frame)
+            return None
+        if left == 13:
+            raise RuntimeError("thirteen")
+        return frame.finish(0, frame.write(bytes([left + right])))
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(Adder(), VERSION_1)
+
+
+def ask(bench: Bench, *pairs: tuple[int, int]) -> None:
+    for pair in pairs:
+        bench.drivers[0].add([HEADER.pack(*pair)], [1, 1])
+
+
+def answers(bench: Bench) -> list[bytes]:
+    return [used.data for used in bench.drivers[0].collect()]
+
+
+def test_handler_gets_frames_and_answers_them_in_bursts(bench: Bench) -> None:
+    ask(bench, *((number, 10) for number in range(1, 7)))
+
+    bench.serve()
+
+    assert answers(bench) == [bytes([number + 10, 0]) for number in range(1, 7)]
+
+
+def test_handler_may_answer_later(bench: Bench) -> None:
+    ask(bench, (1, 1), (0, 0), (2, 2))
+    bench.serve()
+    before = answers(bench)
+    [frame] = bench.device.held  # type: ignore[attr-defined]
+
+    frame.chain.complete(frame.finish(3, frame.write(b"!")))
+
+    assert (before, answers(bench)) == ([b"\2\0", b"\4\0"], [b"!\3"])
+
+
+def test_what_a_handler_completed_before_it_fails_is_used(bench: Bench) -> None:
+    ask(bench, (1, 1), (13, 0), (2, 2))
+
+    with pytest.raises(RuntimeError, match="thirteen") as failure:
+        bench.serve()
+
+    assert answers(bench) == [b"\2\0"]
+    assert any("in requestq, at <DescriptorChain" in note for note in failure.value.__notes__)
