@@ -163,9 +163,13 @@ class DescriptorChain:
 
         Returns the number of bytes written: fewer than ``data`` has when there is less room.
         """
+        views, end = self.writable, offset + len(data)
+        if views and end <= len(views[0]) and isinstance(data, bytes):  # nearly always
+            views[0][offset:end] = data
+            return len(data)
         source = memoryview(data).cast("B")
         written = 0
-        for view in self.writable:
+        for view in views:
             if offset >= len(view):
                 offset -= len(view)
                 continue

@@ -66,17 +66,16 @@ struct plain {
     uint16_t flags, head, id;
 };
 
-/* A chain of any number of them. */
+/*
+ * A chain of any number of them, the first `reads` to be read. `kind` says whether it is a frame: a
+ * header to read, data either way and a status byte to write, all in the window, and one part each.
+ * `data` and `status` are where in the window those are.
+ */
 struct taken {
     uint64_t readable, writable; /* bytes */
-    uint32_t head, id, slots, descriptors, reads; /* of the descriptors, the first are to be read */
-};
-
-/* A chain as a header to read, data either way and a status byte to write, all in the window; where
- * the data and the status are in it. `kind` is 0 for a chain that is cut in another way. */
-struct frame {
+    uint32_t head, id, slots, descriptors, reads, kind;
     uint64_t data, status;
-    uint32_t length, kind;
+    uint32_t data_bytes;
 };
 
 /* What turn() is told, and what it tells. */
@@ -89,7 +88,6 @@ struct turn {
     uint32_t lengths[CHAINS];                      /* in: the bytes written to each that is given */
     struct taken taken[CHAINS];                    /* both: which are given, which have been taken */
     struct plain copies[COPIES];                   /* out: their descriptors, one after the other */
-    struct frame frames[CHAINS];                   /* out */
     uint8_t headers[CHAINS * MAX_HEADER_BYTES];    /* out: header_bytes for each */
 };
 
@@ -517,7 +515,7 @@ static int take_chains(struct queue *queue, struct turn *turn)
         uint32_t descriptors = chain.reads + chain.writes;
         turn->taken[turn->count] = (struct taken){
             chain.readable, chain.writable, queue->packed ? head : chain.id, chain.id,
-            chain.slots, descriptors, chain.reads};
+            chain.slots, descriptors, chain.reads, 0, 0, 0, 0};
         turn->descriptors += descriptors;
         queue->next_avail = advanced(queue, queue->next_avail, chain.slots);
     }
@@ -556,10 +554,8 @@ static void find_frames(const struct queue *queue, struct turn *turn)
     for (uint32_t i = 0; i < turn->count; i++) {
         uint32_t parts = turn->taken[i].descriptors;
         const struct plain *header = copies, *data = copies + 1, *status = copies + parts - 1;
-        struct frame *frame = &turn->frames[i];
-        uint64_t start = queue->window_start;
+        struct taken *taken = &turn->taken[i];
         copies += parts;
-        *frame = (struct frame){0, 0, 0, 0};
         if (parts < 2 || parts > 3 || header->flags & WRITE || !(status->flags & WRITE) ||
             header->length != turn->header_bytes || status->length != 1 ||
             !is_in_window(queue, header) || !is_in_window(queue, data) ||
@@ -567,11 +563,10 @@ static void find_frames(const struct queue *queue, struct turn *turn)
             continue;
         memcpy(turn->headers + i * turn->header_bytes,
                host_address(queue, header->address, header->length), turn->header_bytes);
-        *frame = (struct frame){data->address - start, status->address - start, 0, DATA_OUT};
-        if (parts == 3) {
-            frame->length = data->length;
-            frame->kind = data->flags & WRITE ? DATA_IN : DATA_OUT;
-        }
+        taken->data = data->address - queue->window_start;
+        taken->status = status->address - queue->window_start;
+        taken->data_bytes = parts == 3 ? data->length : 0;
+        taken->kind = parts == 3 && data->flags & WRITE ? DATA_IN : DATA_OUT;
     }
 }
 

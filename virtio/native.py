@@ -30,17 +30,14 @@ CHAINS: Final = int(lib.CHAINS)
 
 _PLAIN: Final = Struct("<QIHHH6x")
 _DESCRIPTOR: Final = Struct("<QIH10x")  # the same without head and id
-_TAKEN: Final = Struct("<QQIIIII4x")
-_FRAME: Final = Struct("<QQII")
+_TAKEN: Final = Struct("<QQIIIIIIQQI4x")
 _TOLD: Final = Struct("<IIIIIIQ")
 _TELLS: Final = Struct("<II24xIIQQ")
-_LENGTHS_AT, _TAKEN_AT, _COPIES_AT, _FRAMES_AT, _HEADERS_AT = (
-    ffi.offsetof("struct turn", name)
-    for name in ("lengths", "taken", "copies", "frames", "headers")
+_LENGTHS_AT, _TAKEN_AT, _COPIES_AT, _HEADERS_AT = (
+    ffi.offsetof("struct turn", name) for name in ("lengths", "taken", "copies", "headers")
 )
 assert _PLAIN.size == _DESCRIPTOR.size == ffi.sizeof("struct plain")
 assert _TAKEN.size == ffi.sizeof("struct taken")
-assert _FRAME.size == ffi.sizeof("struct frame")
 assert _TOLD.size == ffi.offsetof("struct turn", "count")
 assert _TELLS.size == _LENGTHS_AT
 MAX_HEADER_BYTES: Final = int(lib.MAX_HEADER_BYTES)
@@ -111,20 +108,22 @@ class NativeBatch(ChainBatch):
 
 
 class NativeChains(ChainBatch):
-    """A batch of ``size`` chains of any shape; ``rows`` and ``copies`` are what C says of them."""
+    """A batch of ``size`` chains of any shape.
 
-    __slots__ = ("_copies", "_header_bytes", "_rows", "size")
+    ``rows`` and ``copies`` are what C says of them and of their descriptors, ``headers`` those of
+    the chains that are frames, as far as they were looked for.
+    """
 
-    def __init__(
-        self, queue: Queue, size: int, rows: bytes, copies: bytes, header_bytes: int
-    ) -> None:
+    __slots__ = ("_copies", "_headers", "_rows", "size")
+
+    def __init__(self, queue: Queue, size: int, rows: bytes, copies: bytes, headers: bytes) -> None:
         # No columns: the few steps of this are taken for each request at depth 1.
         self._queue = queue
         self._chains = None
         self.size = size
-        self._header_bytes = header_bytes
         self._rows = rows
         self._copies = copies
+        self._headers = headers
 
     @property
     def readable_lengths(self) -> list[int]:
@@ -152,11 +151,25 @@ class NativeChains(ChainBatch):
 
     def frames(self, layout: Struct) -> list[Frame]:
         """Return each chain as a frame, most of them without having to make the chain."""
-        native = self._queue._native
-        looked_for = self._header_bytes == layout.size
-        if looked_for and native is not None and native.last is self and self._queue._lean is self:
-            return native.frames(self, layout)
-        return super().frames(layout)
+        queue, headers = self._queue, self._headers
+        if queue._lean is not self or len(headers) != self.size * layout.size:
+            return super().frames(layout)
+        frames: list[Frame] = []
+        nothing: list[memoryview] = []
+        window = queue._window
+        for index, row in enumerate(_TAKEN.iter_unpack(self._rows)):
+            _, _, _, _, _, _, _, kind, data, status, length = row
+            header = layout.unpack_from(headers, index * layout.size)
+            if not kind:
+                frame = Frame.of(self, index, layout)
+            elif kind == DATA_IN:
+                views = [window[data : data + length]]
+                frame = Frame(self, index, header, nothing, 0, views, length, window, status)
+            else:
+                views = [window[data : data + length]] if length else nothing
+                frame = Frame(self, index, header, views, length, nothing, 0, window, status)
+            frames.append(frame)
+        return frames
 
     def make_chains(self) -> list[DescriptorChain]:
         """Return the chains; they are made now, unless they exist."""
@@ -181,7 +194,7 @@ def _chains_of(
     found = list(_DESCRIPTOR.iter_unpack(copies))
     chains: list[DescriptorChain] = []
     start = 0
-    for readable, writable, head, buffer_id, slots, number, reads in _TAKEN.iter_unpack(rows):
+    for readable, writable, head, buffer_id, slots, number, reads, *_ in _TAKEN.iter_unpack(rows):
         end = start + number
         chains.append(
             checked_chain(
@@ -229,11 +242,21 @@ class NativeQueue:
     """
 
     __slots__ = (
-        *("_bytes", "_log", "_owner", "_plain_first", "_regions", "_served", "_struct", "_turn"),
+        *(
+            "_bytes",
+            "_log",
+            "_nothing",
+            "_owner",
+            "_plain_first",
+            "_regions",
+            "_served",
+            "_struct",
+            "_turn",
+        ),
         "last",
     )
 
-    last: NativeChains | None
+    last: NativeChains
     """What the last turn took, of which C still has the rows."""
 
     def __init__(
@@ -254,7 +277,8 @@ class NativeQueue:
         self._plain_first = True
         self._turn: Any = None  # made when it is needed first, and seen through _bytes
         self._bytes = memoryview(b"")
-        self.last = None
+        self._nothing = NativeChains(owner, 0, b"", b"", b"")
+        self.last = self._nothing
         struct.descriptors, struct.driver, struct.device = map(_address_of, areas)
         struct.size, struct.packed = owner.size, packed
         struct.window_start, struct.window_end = owner._window_start, owner._window_end
@@ -289,82 +313,56 @@ class NativeQueue:
         """
         if self._plain_first and (plain := self.take_plain(limit)):
             return plain
-        batch, _ = self.turn(0, 0, limit)
+        batch, _ = self.turn((), 0, limit)
         if batch:
             self._plain_first = batch.is_plain
         return batch
 
-    def accepts(self, batch: ChainBatch, lengths: Sequence[int | None]) -> bool:
-        """Prepare :meth:`turn` to give a batch back; False if it cannot do that."""
-        given = len(lengths)
-        if not given:
-            return not batch
-        if self.last is not batch or given != len(batch):
-            return False
-        try:
-            _words(given).pack_into(self._bytes, _LENGTHS_AT, *lengths)
-        except StructError:  # None, or a length of 2^32
-            return False
-        return True
-
     def turn(
         self,
-        given: int,
+        lengths: Sequence[int | None],
         entries: int,
         limit: int,
         wait_ns: int = 0,
         header_bytes: int = 0,
-        *,
-        count: bool = False,
     ) -> tuple[NativeChains, int]:
         """Give back the last turn's batch, and take the next, as :meth:`Queue.exchange` does.
 
-        ``given`` is 0, or the size of the batch that has just been accepted; ``count`` says whether
-        to add to the queue's counters. ``entries`` are those given back before since the driver's
-        wish to be notified was looked at. Returns ``TELL`` and none if it has that wish, ``IDLE``,
-        ``LEFT`` or ``MORE``; or ``WRONG``, having done nothing, if a length has no room.
+        ``lengths`` are as many as that has chains, or none when it is not to be given back.
+        ``entries`` are those given back before since the driver's wish to be notified was looked
+        at. Returns ``TELL`` and none if it has that wish, ``IDLE``, ``LEFT`` or ``MORE``; or
+        ``WRONG``, having done nothing, if a length is none or has no room.
         """
-        owner, view = self._owner, self._bytes or self._open_turn()
+        owner, view, given = self._owner, self._bytes or self._open_turn(), len(lengths)
+        if given:
+            try:
+                _words(given).pack_into(view, _LENGTHS_AT, *lengths)
+            except StructError:
+                return self._nothing, WRONG
         avail, used, most = owner._next_avail, owner._next_used, limit if limit < CHAINS else CHAINS
-        _TOLD.pack_into(view, 0, avail, used, given, entries, most, header_bytes, wait_ns)
+        looked_for = header_bytes if header_bytes <= MAX_HEADER_BYTES else 0
+        _TOLD.pack_into(view, 0, avail, used, given, entries, most, looked_for, wait_ns)
         end: int = lib.turn(self._struct, self._turn)
-        avail, used, taken, number, bytes_read, bytes_written = _TELLS.unpack_from(view)
-        owner._next_avail, owner._next_used = avail, used
-        if count:
+        if end == WRONG:
+            return self._nothing, WRONG
+        told = _TELLS.unpack_from(view)
+        owner._next_avail, owner._next_used, size, number, bytes_read, bytes_written = told
+        if given:
             owner.completed += given
             owner.bytes_read += bytes_read
             owner.bytes_written += bytes_written
-        rows = bytes(view[_TAKEN_AT : _TAKEN_AT + taken * _TAKEN.size])
+        if not size:
+            return self._nothing, end
+        rows = bytes(view[_TAKEN_AT : _TAKEN_AT + size * _TAKEN.size])
         copies = bytes(view[_COPIES_AT : _COPIES_AT + number * _DESCRIPTOR.size])
-        batch = NativeChains(owner, taken, rows, copies, header_bytes)
-        if end != WRONG:
-            self.last = batch
+        headers = bytes(view[_HEADERS_AT : _HEADERS_AT + size * looked_for])
+        self.last = batch = NativeChains(owner, size, rows, copies, headers)
         return batch, end
 
     def _open_turn(self) -> memoryview:
         self._turn = ffi.new("struct turn *")
         self._bytes = view = memoryview(ffi.buffer(self._turn))
         return view
-
-    def frames(self, batch: NativeChains, layout: Struct) -> list[Frame]:
-        """Return the frames of the last turn's batch, whose headers have the size of ``layout``."""
-        view, window, count = self._bytes, self._owner._window, batch.size
-        headers = view[_HEADERS_AT : _HEADERS_AT + count * layout.size]
-        places = view[_FRAMES_AT : _FRAMES_AT + count * _FRAME.size]
-        frames: list[Frame] = []
-        nothing: list[memoryview] = []
-        rows = zip(layout.iter_unpack(headers), _FRAME.iter_unpack(places), strict=True)
-        for index, (header, (data, status, length, kind)) in enumerate(rows):
-            if not kind:
-                frame = Frame.of(batch, index, layout)
-            elif kind == DATA_IN:
-                views = [window[data : data + length]]
-                frame = Frame(batch, index, header, nothing, 0, views, length, window, status)
-            else:
-                views = [window[data : data + length]] if length else nothing
-                frame = Frame(batch, index, header, views, length, nothing, 0, window, status)
-            frames.append(frame)
-        return frames
 
     def publish(self, plain: Any, lengths: Any, count: int) -> bool:
         """Give a batch back; returns whether the lengths fitted, for otherwise nothing is done."""

@@ -21,8 +21,12 @@ ffi.cdef(
         struct generator *generator;
     };
     struct plain { uint64_t address; uint32_t length; uint16_t flags, head, id; };
-    struct taken { uint64_t readable, writable; uint32_t head, id, slots, descriptors, reads; };
-    struct frame { uint64_t data, status; uint32_t length, kind; };
+    struct taken {
+        uint64_t readable, writable;
+        uint32_t head, id, slots, descriptors, reads, kind;
+        uint64_t data, status;
+        uint32_t data_bytes;
+    };
     struct turn {
         uint32_t next_avail, next_used;
         uint32_t given, entries, limit, header_bytes;
@@ -32,7 +36,6 @@ ffi.cdef(
         uint32_t lengths[256];
         struct taken taken[256];
         struct plain copies[2048];
-        struct frame frames[256];
         uint8_t headers[16384];
     };
     struct served {

@@ -161,7 +161,8 @@ class QueueSlot(NamedTuple):
         handler, layout = self.handler, self.kind.header
         header_bytes = 0 if layout is None else layout.size
         left, wait_ns = self.kind.burst, 0
-        batch, lengths = ChainBatch(queue), list[int | None]()
+        batch = ChainBatch(queue)
+        lengths: list[int | None] = []
         while batch := queue.exchange(
             batch, lengths, left, wait_ns=wait_ns, header_bytes=header_bytes
         ):

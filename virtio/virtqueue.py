@@ -174,9 +174,10 @@ class Queue(QueueMemory):
         if native is None:
             chains += self._lean_batch(limit - len(chains))
         elif len(chains) < limit:
-            batch, end = native.turn(0, 0, limit - len(chains))
-            self._lean = batch
-            chains += batch.make_chains()
+            batch, end = native.turn((), 0, limit - len(chains))
+            if batch.size:
+                self._lean = batch
+                chains += batch.make_chains()
         if end == engine.LEFT:
             self._take_others(chains, limit)
         return chains
@@ -207,51 +208,25 @@ class Queue(QueueMemory):
         code. If there are no others it waits for them as :meth:`wait_available` does. With
         ``header_bytes`` native code looks for frames with headers of that size, too.
         """
-        native = self._native
-        if native is None and not self._stopped:
-            native = self._native_side()
-        if native is not None:
-            others = self._turn(native, batch, lengths, limit, wait_ns, header_bytes)
-            if others is not None:
-                return others
-        batch.complete(lengths)
-        if self._stopped or self.has_available() or self.wait_available(wait_ns):
-            return self.pop_batch(limit)
-        return ChainBatch(self)
-
-    def _turn(
-        self,
-        native: NativeQueue,
-        batch: ChainBatch,
-        lengths: Sequence[int | None],
-        limit: int,
-        wait_ns: int,
-        header_bytes: int,
-    ) -> ChainBatch | None:
-        """Do an exchange in native code; None, with nothing done, where it is not ordinary."""
-        whole = self._lean is batch
-        if self._stopped or self._replay or not (whole or self._lean is None):
-            return None
-        if self._in_order and (self._outstanding or not whole):
-            return None
-        if not native.accepts(batch, lengths):
-            return None
-        if not whole:  # its chains have been made
-            for chain, length in zip(batch, cast(Sequence[int], lengths), strict=True):
-                self._settle(chain, length)
-                del self._outstanding[chain]
-        given, entries = len(lengths), self._unsignalled
-        others, end = native.turn(given, entries, limit, wait_ns, header_bytes, count=whole)
-        if end == engine.WRONG:
-            return None
-        self._lean = None
-        self._unsignalled = 0
-        if given and self.poll_ns:
+        native, end = self._native, engine.WRONG
+        if native is not None and native.last is batch and self._goes_back_whole(batch, lengths):
+            entries = self._unsignalled
+            others, end = native.turn(lengths, entries, limit, wait_ns, header_bytes)
+        if native is None or end == engine.WRONG:
+            batch.complete(lengths)
+            native = None if self._stopped else self._native_side()
+            if native is None or self._replay:
+                waited = self._stopped or self.has_available() or self.wait_available(wait_ns)
+                return self.pop_batch(limit) if waited else ChainBatch(self)
+            self._spell_out()
+            others, end = native.turn((), 0, limit, wait_ns, header_bytes)
+        self._lean, self._unsignalled = None, 0
+        if self.poll_ns:
             self.note_activity()
         if end == engine.TELL:
             if self.interrupt is not None:
                 self.interrupt()
-            others, end = native.turn(0, 0, limit, wait_ns, header_bytes)
+            others, end = native.turn((), 0, limit, wait_ns, header_bytes)
         if others.size:
             self._lean = others
         elif end == engine.LEFT:
@@ -259,6 +234,22 @@ class Queue(QueueMemory):
             self._take_others(chains, limit)
             return ChainBatch(self, chains)
         return others
+
+    def _goes_back_whole(self, batch: ChainBatch, lengths: Sequence[int | None]) -> bool:
+        """Tell whether native code may give a whole batch back; its chains, if made, are let go."""
+        if not lengths or len(lengths) != len(batch) or self._stopped:
+            return False
+        if self._lean is batch:
+            return not (self._in_order and self._outstanding)
+        if self._lean is not None or self._in_order or None in lengths:
+            return False
+        known = cast(Sequence[int], lengths)
+        if max(known) > MAX_USED_LENGTH:
+            return False
+        for chain, length in zip(batch, known, strict=True):
+            self._let_go(chain, length)
+            del self._outstanding[chain]
+        return True
 
     def pop_batch(self, limit: int) -> ChainBatch:
         """Take up to ``limit`` available chains as a batch: the same, for a fraction of the cost.
@@ -566,18 +557,22 @@ class Queue(QueueMemory):
     # Giving back
 
     def _settle(self, chain: DescriptorChain, length: int) -> None:
-        """Check that a chain may go back with this length, and let the device have it no more."""
+        """Let the device have a chain no more, and count it."""
+        self._let_go(chain, length)
+        self.completed += 1
+        self.bytes_read += chain.readable_length
+        self.bytes_written += length
+        if self._in_order:
+            self._outstanding[chain] = length
+
+    def _let_go(self, chain: DescriptorChain, length: int) -> None:
+        """Check that a chain may go back with this length; from now on it has no views."""
         if not chain._out or chain._queue is not self:
             raise InternalError(f"{chain!r} is given back, but the device does not have it")
         if not 0 <= length <= chain.room:
             raise InternalError(f"{chain!r}: {length} bytes written, room for {chain.room}")
         chain._out = False
         chain._readable = chain._writable = chain._status = None
-        self.completed += 1
-        self.bytes_read += chain.readable_length
-        self.bytes_written += length
-        if self._in_order:
-            self._outstanding[chain] = length
 
     def _publish_in_turn(self) -> None:
         """Publish and forget the finished chains that no unfinished one precedes (SPL-37)."""
