@@ -43,9 +43,11 @@ check: $(READY) ## Run the type checker and the linter
 .PHONY: test
 test: setup check ## Run every test; those that boot a guest need /dev/kvm
 	@$(BIN)/python -m pytest $(if $(UNTIL),--until=$(UNTIL) -rs)
-	@echo "once more with Python alone serving the rings:"
-	@PYVMM_ENGINE=python $(BIN)/python -m pytest tests/unit tests/spec tests/fuzz \
-	  $(if $(UNTIL),--until=$(UNTIL) -rs)
+	@for engine in python rings; do \
+	  echo "once more with the engine '$$engine':"; \
+	  PYVMM_ENGINE=$$engine $(BIN)/python -m pytest tests/unit tests/spec tests/fuzz \
+	    $(if $(UNTIL),--until=$(UNTIL) -rs) || exit; \
+	done
 
 .PHONY: fuzz
 fuzz: $(READY) ## Fuzz all targets for TIME=60 seconds together; what breaks a promise is kept

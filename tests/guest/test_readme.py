@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from virtio.testing import Bench
+
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -16,5 +18,9 @@ def test_examples_run_as_they_stand_in_the_readme(capfd: pytest.CaptureFixture[s
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
 
-    assert len(blocks) == 6
+    assert len(blocks) == 7
+    bench = Bench(namespace["Zeros"](), 1 << 32)
+    bench.drivers[0].add([bytes(16)], [512, 1])
+    bench.serve()
+    assert [used.data for used in bench.drivers[0].collect()] == [bytes(513)]
     assert capfd.readouterr().out == "the guest powered off\none\ntwo\n"
