@@ -5,8 +5,9 @@ A round serves 256 chains of 64-byte segments, the split ring's heads in random 
 * ``single``: one ``pop``, one byte written through a view, one ``add_used``, and so on;
 * ``many``: ``pop_many``, one byte written through a view of each chain, ``add_used_many``;
 * ``batch``: ``pop_batch``, all lengths looked at, ``add_used_batch``;
-* ``device``: a device that does nothing, called for each chain or for batches, and the entropy
-  device with 4 KiB to fill.
+* ``device``: a device that does nothing, called for each chain or for batches; one that answers
+  requests of header, data and status, given as chains or as frames; and the entropy device with
+  4 KiB to fill.
 
 All cases take turns, ``python`` those of plain Python and ``native`` those of the native engine,
 where it was built. A figure is the best of all rounds in nanoseconds of processor time, with its
@@ -22,10 +23,21 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from virtio import ChainBatch, DescriptorChain, Device, Entropy, Queue, QueueLayout, engine, queue
+from virtio import (
+    ChainBatch,
+    DescriptorChain,
+    Device,
+    Entropy,
+    Frame,
+    Queue,
+    QueueLayout,
+    engine,
+    queue,
+)
 from virtio.testing import Bench, Segment, flat_memory
 
 CHAINS = 256
+HEADER = struct.Struct("<IIQ")
 ROUNDS_A_TURN = 3
 SEGMENT_BYTES = 64
 SECONDS = 60.0
@@ -184,6 +196,32 @@ class NullBatch(Device):
         return [0] * len(chains)
 
 
+class RequestChains(Device):
+    """Takes requests apart by itself: looks at header and data, stores a status."""
+
+    device_id = 42
+
+    @queue(size=4 * CHAINS)
+    def requestq(self, chain: DescriptorChain) -> int:
+        status, header, data = chain.split_status(), chain.unpack(HEADER), chain.writable
+        if status is None or header is None or not data:
+            return 0
+        status[0] = 0
+        return chain.room
+
+
+class RequestFrames(Device):
+    """Does the same with frames."""
+
+    device_id = 42
+
+    @queue(size=4 * CHAINS, header=HEADER)
+    def requestq(self, request: Frame) -> int:
+        if request.header is None or not request.data_in:
+            return 0
+        return request.finish(0, request.data_in_bytes)
+
+
 @dataclass
 class Case:
     """Something to measure; ``prepare`` is not part of it."""
@@ -216,22 +254,33 @@ def queue_cases() -> list[Case]:
 
 def device_cases() -> list[Case]:
     """Return the devices on split rings, in bursts of the default length."""
-    kinds = (("null, each", NullEach, 64), ("null, batch", NullBatch, 64))
+    request = [(16, False), (512, True), (1, True)]
     return [
-        device_case(name, make(), length)
-        for name, make, length in (*kinds, ("entropy, 4 KiB", Entropy, 4096))
+        device_case("null, each", NullEach(), [(64, True)]),
+        device_case("null, batch", NullBatch(), [(64, True)]),
+        device_case("requests, chains", RequestChains(), request),
+        device_case("requests, frames", RequestFrames(), request),
+        device_case("entropy, 4 KiB", Entropy(), [(4096, True)]),
     ]
 
 
-def device_case(name: str, device: Device, length: int) -> Case:
-    """Return a device whose driver sends 256 buffers of ``length`` bytes each round."""
-    bench = Bench(device, VERSION_1, memory_bytes=4 << 20)
+def device_case(name: str, device: Device, parts: Sequence[tuple[int, bool]]) -> Case:
+    """Return a device whose driver sends 256 chains each round.
+
+    ``parts`` are the segments of each: their bytes, and whether the device may write them.
+    """
+    bench = Bench(device, VERSION_1, queue_size=4 * CHAINS, memory_bytes=4 << 20)
     [driver] = bench.drivers
 
     def prepare() -> None:
         driver.collect()
         for number in range(CHAINS):
-            driver.add_segments([Segment(0x200000 + 4096 * number, length, True)])
+            driver.add_segments(
+                [
+                    Segment(0x200000 + 4096 * number + 1024 * at, length, writable)
+                    for at, (length, writable) in enumerate(parts)
+                ]
+            )
 
     return Case(f"device  {name}", prepare, bench.serve)
 
