@@ -86,7 +86,7 @@ struct turn {
     uint32_t count, descriptors;                   /* out */
     uint64_t bytes_read, bytes_written;            /* out */
     uint32_t lengths[CHAINS];                      /* in: the bytes written to each that is given */
-    struct taken taken[CHAINS];                    /* both: which are given, which have been taken */
+    struct taken taken[CHAINS];                    /* both: which are given, which are taken */
     struct plain copies[COPIES];                   /* out: their descriptors, one after the other */
     uint8_t headers[CHAINS * MAX_HEADER_BYTES];    /* out: header_bytes for each */
 };
@@ -183,6 +183,22 @@ static uint32_t split_available(const struct queue *queue)
     return (uint16_t)(LOAD_FIRST(words(queue->driver)[1]) - queue->next_avail);
 }
 
+/* Which entry of its ring a position is; a division would take longer than all else here. */
+static uint32_t entry_at(const struct queue *queue, uint32_t position)
+{
+    if (!queue->packed)
+        return position & (queue->size - 1); /* which is a power of two */
+    return position < queue->size ? position : position - queue->size;
+}
+
+static uint32_t advanced(const struct queue *queue, uint32_t position, uint32_t slots)
+{
+    position += slots;
+    if (!queue->packed)
+        return (uint16_t)position;
+    return position < lap(queue) ? position : position - lap(queue);
+}
+
 /* The flags of the entry at a position, or -1 unless it is available. */
 static int packed_available(const struct queue *queue, uint32_t position)
 {
@@ -272,7 +288,7 @@ static int look_split(const struct queue *queue, struct chain *chain)
         return 0;
     if (available + in_flight(queue) > queue->size)
         return -1;
-    uint16_t head = LOAD(words(queue->driver)[2 + queue->next_avail % queue->size]);
+    uint16_t head = LOAD(words(queue->driver)[2 + entry_at(queue, queue->next_avail)]);
     struct segment indirect = {0}, nested = {0};
     chain->id = head;
     if (!walk(queue, chain, queue->descriptors, queue->size, head, &found, &indirect))
@@ -292,7 +308,8 @@ static int look_packed(const struct queue *queue, struct chain *chain)
     if (flags < 0)
         return 0;
     for (chain->slots = 1; chain->slots <= room && chain->slots <= MAX_DESCRIPTORS; chain->slots++) {
-        struct segment segment = packed_segment(queue->descriptors, position % queue->size, flags);
+        uint32_t entry = entry_at(queue, position);
+        struct segment segment = packed_segment(queue->descriptors, entry, flags);
         chain->id = segment.next;
         if (flags & INDIRECT) {
             const uint8_t *table = indirect_table(queue, segment);
@@ -309,7 +326,7 @@ static int look_packed(const struct queue *queue, struct chain *chain)
             return -1;
         if (!(flags & NEXT))
             return 1;
-        position = (position + 1) % lap(queue);
+        position = advanced(queue, position, 1);
         if ((flags = packed_available(queue, position)) < 0)
             return -1;
     }
@@ -331,11 +348,11 @@ static int look(const struct queue *queue, struct chain *chain, struct plain *co
 static void write_used(const struct queue *queue, uint32_t position, uint32_t id, uint32_t length)
 {
     if (queue->packed) {
-        uint8_t *entry = queue->descriptors + 16 * (uint64_t)(position % queue->size);
+        uint8_t *entry = queue->descriptors + 16 * (uint64_t)entry_at(queue, position);
         STORE(*(uint32_t *)(entry + 8), length);
         STORE(*(uint16_t *)(entry + 12), (uint16_t)id);
     } else {
-        uint32_t *element = (uint32_t *)(queue->device + 4) + 2 * (position % queue->size);
+        uint32_t *element = (uint32_t *)(queue->device + 4) + 2 * entry_at(queue, position);
         STORE(element[0], id);
         STORE(element[1], length);
     }
@@ -345,15 +362,10 @@ static void write_used(const struct queue *queue, uint32_t position, uint32_t id
 static void flag_used(const struct queue *queue, uint32_t position, uint32_t length)
 {
     uint16_t flags = (position < queue->size ? AVAIL | USED : 0) | (length ? WRITE : 0);
-    STORE_LAST(words(queue->descriptors)[8 * (position % queue->size) + 7], flags);
+    STORE_LAST(words(queue->descriptors)[8 * entry_at(queue, position) + 7], flags);
 }
 
-static uint32_t advanced(const struct queue *queue, uint32_t position, uint32_t slots)
-{
-    return queue->packed ? (position + slots) % lap(queue) : (uint16_t)(position + slots);
-}
-
-/* Write a used entry, which the driver sees when show_used() is called; returns the next position. */
+/* Write a used entry that the driver does not see before show_used(); returns the next position. */
 static uint32_t add_unseen(const struct queue *queue, uint32_t position, uint32_t id,
                            uint32_t slots, uint32_t length)
 {
@@ -426,7 +438,7 @@ static uint32_t take_plain_split(struct queue *queue, struct plain *plain, uint3
     if (available + in_flight(queue) > queue->size)
         return 0;
     for (; count < limit && count < available; count++) {
-        uint16_t head = LOAD(words(queue->driver)[2 + (queue->next_avail + count) % queue->size]);
+        uint16_t head = LOAD(words(queue->driver)[2 + entry_at(queue, queue->next_avail + count)]);
         if (head >= queue->size)
             break;
         struct segment one = split_segment(queue->descriptors, head);
@@ -445,12 +457,12 @@ static uint32_t take_plain_packed(struct queue *queue, struct plain *plain, uint
         int flags = packed_available(queue, position);
         if (flags < 0 || flags & (NEXT | INDIRECT))
             break;
-        uint32_t entry = position % queue->size;
+        uint32_t entry = entry_at(queue, position);
         struct segment one = packed_segment(queue->descriptors, entry, flags);
         if (!host_address(queue, one.address, one.length))
             break;
         plain[count] = (struct plain){one.address, one.length, flags, entry, one.next};
-        position = (position + 1) % lap(queue);
+        position = advanced(queue, position, 1);
     }
     queue->next_avail = position;
     return count;
@@ -507,7 +519,7 @@ static int take_chains(struct queue *queue, struct turn *turn)
 {
     struct chain chain;
     for (; turn->count < turn->limit; turn->count++) {
-        uint32_t head = queue->packed ? queue->next_avail % queue->size : 0;
+        uint32_t head = queue->packed ? entry_at(queue, queue->next_avail) : 0;
         int has_room = turn->descriptors + MAX_DESCRIPTORS <= COPIES;
         int found = has_room ? look(queue, &chain, turn->copies + turn->descriptors) : -1;
         if (found <= 0)
