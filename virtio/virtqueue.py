@@ -209,9 +209,11 @@ class Queue(QueueMemory):
         ``header_bytes`` native code looks for frames with headers of that size, too.
         """
         native, end = self._native, engine.WRONG
-        if native is not None and native.last is batch and self._goes_back_whole(batch, lengths):
-            entries = self._unsignalled
-            others, end = native.turn(lengths, entries, limit, wait_ns, header_bytes)
+        if native is not None and native.last is batch and len(lengths) == native.last.size:
+            ordinary = self._lean is batch and not self._in_order  # as nearly always
+            if ordinary or self._goes_back_whole(batch, lengths):
+                entries = self._unsignalled
+                others, end = native.turn(lengths, entries, limit, wait_ns, header_bytes)
         if native is None or end == engine.WRONG:
             batch.complete(lengths)
             native = None if self._stopped else self._native_side()
@@ -237,11 +239,11 @@ class Queue(QueueMemory):
 
     def _goes_back_whole(self, batch: ChainBatch, lengths: Sequence[int | None]) -> bool:
         """Tell whether native code may give a whole batch back; its chains, if made, are let go."""
-        if not lengths or len(lengths) != len(batch) or self._stopped:
-            return False
         if self._lean is batch:
-            return not (self._in_order and self._outstanding)
-        if self._lean is not None or self._in_order or None in lengths:
+            return not self._outstanding
+        if not lengths or self._stopped or self._lean is not None or self._in_order:
+            return False
+        if None in lengths:
             return False
         known = cast(Sequence[int], lengths)
         if max(known) > MAX_USED_LENGTH:

@@ -153,7 +153,7 @@ class RawDisk(Resource):
         self._move(os.pwritev, views, offset)
 
     def _move(self, mover: Mover, views: Sequence[memoryview], offset: int) -> None:
-        length = sum(map(len, views))
+        length = len(views[0]) if len(views) == 1 else sum(map(len, views))
         if not 0 <= offset <= self.size_bytes - length:
             raise self._outside(offset, length)
         if len(views) > IOV_MAX or mover(self._fd, views, offset) != length:

@@ -206,11 +206,10 @@ class Block(Device):
         return 0
 
     def _check_range(self, sector: int, length: int) -> None:
-        sectors, rest = divmod(length, SECTOR_BYTES)
-        if rest:
+        if length % SECTOR_BYTES:
             raise io_error(f"{length} bytes are no whole sectors")
-        capacity = self.config_values["capacity"]  # self.capacity, sooner
-        if sector > capacity or sectors > capacity - sector:
+        sectors, capacity = length // SECTOR_BYTES, self.config_values["capacity"]
+        if sector + sectors > capacity:
             raise io_error(f"{sectors} sectors from {sector}, there are {capacity}")
 
     def _begin(self, transfer: Transfer) -> None:
