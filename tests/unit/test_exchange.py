@@ -184,6 +184,21 @@ def test_chains_of_many_descriptors_come_in_batches_that_have_room(form: int) ->
     assert taken == len(driver.collect()) == 5
 
 
+@every_form
+def test_a_batch_that_is_out_is_saved_and_handed_out_again(form: int) -> None:
+    driver, queue = make(form)
+    for letter in (b"a", b"b"):
+        driver.add([letter], [4])
+    first_batch(queue)
+
+    restored = Queue.from_state(queue.memory, queue.state())
+
+    batch = first_batch(restored)
+    assert [chain.read(9) for chain in batch] == [b"a", b"b"]
+    assert len(restored.exchange(batch, [1, 2], 8)) == 0
+    assert [used.length for used in driver.collect()] == [1, 2]
+
+
 # Frames
 
 
