@@ -68,8 +68,8 @@ struct plain {
 
 /*
  * A chain of any number of them, the first `reads` to be read. `kind` says whether it is a frame: a
- * header to read, data either way and a status byte to write, all in the window, and one part each.
- * `data` and `status` are where in the window those are.
+ * header to read, data either way and a status byte to write, one part each, and the last two in
+ * the window: `data` and `status` are where there.
  */
 struct taken {
     uint64_t readable, writable; /* bytes */
@@ -570,8 +570,7 @@ static void find_frames(const struct queue *queue, struct turn *turn)
         copies += parts;
         if (parts < 2 || parts > 3 || header->flags & WRITE || !(status->flags & WRITE) ||
             header->length != turn->header_bytes || status->length != 1 ||
-            !is_in_window(queue, header) || !is_in_window(queue, data) ||
-            !is_in_window(queue, status))
+            !is_in_window(queue, data) || !is_in_window(queue, status))
             continue;
         memcpy(turn->headers + i * turn->header_bytes,
                host_address(queue, header->address, header->length), turn->header_bytes);
