@@ -223,7 +223,7 @@ class Queue(QueueMemory):
             self._spell_out()
             others, end = native.turn((), 0, limit, wait_ns, header_bytes)
         self._lean, self._unsignalled = None, 0
-        if self.poll_ns:
+        if lengths:
             self.note_activity()
         if end == engine.TELL:
             if self.interrupt is not None:

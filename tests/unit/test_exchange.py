@@ -7,7 +7,7 @@ from struct import Struct
 
 import pytest
 
-from virtio import Device, Frame, engine, queue
+from virtio import Device, Frame, engine, queue, virtqueue
 from virtio.batch import ChainBatch
 from virtio.errors import DriverError, InternalError
 from virtio.testing import Bench, PackedDriver, QueueDriver, Segment, SplitDriver, flat_memory
@@ -157,6 +157,22 @@ def test_what_is_given_back_is_counted(form: int) -> None:
     queue.exchange(batch, [2], 0)
 
     assert (queue.completed, queue.bytes_read, queue.bytes_written) == (3, 9, 7)
+
+
+@every_form
+def test_only_what_is_given_back_makes_waiting_seem_worth_while(
+    form: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(virtqueue, "monotonic_ns", lambda: 10**9)
+    driver, queue = make(form)
+    queue.poll_ns = 50_000
+    driver.add([b"abc"], [4])
+    batch = first_batch(queue)
+    before = queue.patience()
+
+    queue.exchange(batch, [4], 8)
+
+    assert (before, queue.patience()) == (0, 50_000)
 
 
 @every_form
