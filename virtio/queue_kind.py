@@ -121,9 +121,17 @@ class QueueSlot(NamedTuple):
             end = self._serve_natively(queue, path, patience)
             if end != engine.LEFT:
                 return end == engine.MORE or queue.enable_notification()
-        if self.kind.batch:
-            return self._serve_batches(queue, patience)
-        return self._serve_each(queue, patience)
+        left, wait_ns = self.kind.burst, 0
+        header_bytes = 0 if self.kind.header is None else self.kind.header.size
+        batch = ChainBatch(queue)
+        lengths: Sequence[int | None] = ()
+        while batch := queue.exchange(
+            batch, lengths, left, wait_ns=wait_ns, header_bytes=header_bytes
+        ):
+            lengths = self._answers(batch)
+            left -= len(batch)
+            wait_ns = patience if left > 0 else 0
+        return left <= 0 or queue.enable_notification()
 
     def _serve_natively(self, queue: Queue, path: DataPath, patience: int) -> int:
         """Have native code serve up to ``NATIVE_BURST`` chains; returns why that ended."""
@@ -134,46 +142,21 @@ class QueueSlot(NamedTuple):
             queue.notify()
         return engine.MORE if end == engine.TELL else end
 
-    def _serve_batches(self, queue: Queue, patience: int) -> bool:
-        left = self.kind.burst
-        while left > 0:
-            batch = queue.pop_batch(left)
-            left -= len(batch)
-            if batch:
-                self._serve_batch(batch)
-            if left and not (batch and queue.wait_available(patience)):
-                return queue.enable_notification()
-        return True
-
-    def _serve_batch(self, batch: ChainBatch) -> None:
-        try:
-            answers: Sequence[int | None] = self.handler(batch)
-            if len(answers) != len(batch):
-                message = f"{len(batch)} chains were handed over, {len(answers)} answered"
-                raise InternalError(message)
-            batch.complete(answers)
-        except Exception as error:
-            error.add_note(f"in {self.kind.name}, at {batch[0]!r}")
-            raise
-
-    def _serve_each(self, queue: Queue, patience: int) -> bool:
-        """Call the handler; what it completed is used even when it fails on a later chain."""
+    def _answers(self, batch: ChainBatch) -> Sequence[int | None]:
+        """Call the handler; what it answered is used even when it fails on a later chain."""
         handler, layout = self.handler, self.kind.header
-        header_bytes = 0 if layout is None else layout.size
-        left, wait_ns = self.kind.burst, 0
-        batch = ChainBatch(queue)
-        lengths: list[int | None] = []
-        while batch := queue.exchange(
-            batch, lengths, left, wait_ns=wait_ns, header_bytes=header_bytes
-        ):
-            lengths = []
-            try:
-                for one in batch if layout is None else batch.frames(layout):
-                    lengths.append(handler(one))
-            except Exception as error:
-                error.add_note(f"in {self.kind.name}, at {batch[len(lengths)]!r}")
-                batch.complete(lengths + [None] * (len(batch) - len(lengths)))
-                raise
-            left -= len(batch)
-            wait_ns = patience if left > 0 else 0
-        return left <= 0 or queue.enable_notification()
+        answers: list[int | None] = []
+        try:
+            if self.kind.batch:
+                given: Sequence[int | None] = handler(batch)
+                if len(given) != len(batch):
+                    message = f"{len(batch)} chains were handed over, {len(given)} answered"
+                    raise InternalError(message)
+                return given
+            for one in batch if layout is None else batch.frames(layout):
+                answers.append(handler(one))
+        except Exception as error:
+            error.add_note(f"in {self.kind.name}, at {batch[len(answers)]!r}")
+            batch.complete(answers + [None] * (len(batch) - len(answers)))
+            raise
+        return answers
