@@ -163,10 +163,15 @@ class DescriptorChain:
 
         Returns the number of bytes written: fewer than ``data`` has when there is less room.
         """
-        views, end = self.writable, offset + len(data)
-        if views and end <= len(views[0]) and isinstance(data, bytes):  # nearly always
-            views[0][offset:end] = data
-            return len(data)
+        end = offset + len(data)
+        if 0 <= offset < end <= self.writable_length and isinstance(data, bytes):
+            queue = self._queue
+            address, length, _ = self.descriptors[self._reads]
+            start = address - queue._window_start
+            if self._out and start >= 0 and end <= length and address + length <= queue._window_end:
+                queue._window[start + offset : start + end] = data  # nearly always
+                return len(data)
+        views = self.writable
         source = memoryview(data).cast("B")
         written = 0
         for view in views:

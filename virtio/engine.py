@@ -7,6 +7,7 @@ the environment variable ``PYVMM_ENGINE`` says, and without that the fast one, i
 """
 
 import os
+from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 from typing import Final, Literal, get_args
@@ -62,6 +63,13 @@ def native() -> ModuleType | None:
 def data_paths() -> ModuleType | None:
     """Return :mod:`virtio.native` where it serves requests of devices, too."""
     return _module() if current() == "native" else None
+
+
+def random_bytes() -> Callable[[int], bytes]:
+    """Return a source of random bytes: the kernel's generator, for one thread at a time."""
+    module = native()
+    source: Callable[[int], bytes] = os.urandom if module is None else module.RandomBytes()
+    return source
 
 
 @cache

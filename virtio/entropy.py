@@ -1,8 +1,8 @@
 """The entropy device: random bytes for the guest. VIRTIO 1.4 "Entropy Device"."""
 
-import os
 from collections import deque
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from virtio import engine
@@ -32,7 +32,7 @@ class Entropy(Device):
     def __init__(
         self,
         *,
-        source: Callable[[int], bytes] = os.urandom,
+        source: Callable[[int], bytes] | None = None,
         bytes_per_second: int | None = None,
         ring_features: int = DEFAULT_RING_FEATURES,
     ) -> None:
@@ -55,10 +55,14 @@ class Entropy(Device):
     def _data_path(self) -> "DataPath | None":
         """Return the native way to fill buffers, where nothing but the kernel gives the bytes."""
         native = engine.data_paths()
-        if native is None or self._held or self.rate or self._source is not os.urandom:
+        if native is None or self._held or self.rate or self._source is not None:
             return None
-        path: DataPath = native.entropy_path()
-        return path
+        source = self._kernel
+        return native.entropy_path(source) if isinstance(source, native.RandomBytes) else None
+
+    @cached_property
+    def _kernel(self) -> Callable[[int], bytes]:
+        return engine.random_bytes()
 
     def _fill(self, chain: "DescriptorChain") -> int | None:
         """Return how many bytes were written: none for a buffer without room, ``None`` when dry."""
@@ -66,7 +70,8 @@ class Entropy(Device):
         if not wanted:
             return 0
         granted = self.rate.take(wanted) if self.rate else wanted
-        data = self._source(granted)[:granted] if granted else b""
+        source = self._source or self._kernel
+        data = source(granted)[:granted] if granted else b""
         if self.rate:
             self.rate.give_back(granted - len(data))
         return chain.write(data) if data else None

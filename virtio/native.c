@@ -22,6 +22,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <linux/io_uring.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,7 @@ enum { NO_INTERRUPT = 1, EVENT_DISABLE = 1, EVENT_DESCRIPTOR = 2 };
 enum { MAX_DESCRIPTORS = 1024, MAX_REGIONS = 4, SECTOR = 512, STEP_BYTES = 8 << 20 };
 enum { BLOCK, ENTROPY };
 enum { OK = 0, IOERR = 1 };               /* VIRTIO_BLK_S_ */
+enum { RANDOM_BYTES = 65536 };            /* for one chain at most */
 enum { CHAINS = 256, COPIES = 2048, MAX_HEADER_BYTES = 64 };
 enum { DATA_OUT = 1, DATA_IN = 2 };
 enum { PENDING = 32, PENDING_PARTS = 64 }; /* reads that io_uring does together, and their parts */
@@ -56,7 +58,6 @@ struct queue {
     struct region region[MAX_REGIONS];
     uint64_t window_start, window_end; /* guest-physical: the region that Python has a view of */
     struct uring *uring; /* opened at the first read that has to wait for the disk */
-    struct generator *generator; /* opened at the first random bytes */
 };
 
 /* A chain of one descriptor; or one descriptor of a chain, without head and id. */
@@ -69,26 +70,29 @@ struct plain {
 /*
  * A chain of any number of them, the first `reads` to be read. `kind` says whether it is a frame: a
  * header to read, data either way and a status byte to write, one part each, and the last two in
- * the window: `data` and `status` are where there.
+ * the window: `data` and `status` are where there, and `header` is a copy.
  */
 struct taken {
     uint64_t readable, writable; /* bytes */
     uint32_t head, id, slots, descriptors, reads, kind;
     uint64_t data, status;
     uint32_t data_bytes;
+    uint8_t header[MAX_HEADER_BYTES];
 };
 
-/* What turn() is told, and what it tells. */
+/*
+ * What turn() is told, and what it tells. The descriptors of the chains that are taken are in the
+ * end behind them, one after the other, so that Python copies all of it at once, up to `stop`.
+ */
 struct turn {
     uint32_t next_avail, next_used;                /* both ways */
+    uint32_t count, stop;                          /* out */
+    uint64_t given_at;                             /* out: when, by CLOCK_MONOTONIC */
     uint32_t given, entries, limit, header_bytes;  /* in */
     uint64_t wait_ns;                              /* in */
-    uint32_t count, descriptors;                   /* out */
-    uint64_t bytes_read, bytes_written;            /* out */
     uint32_t lengths[CHAINS];                      /* in: the bytes written to each that is given */
     struct taken taken[CHAINS];                    /* both: which are given, which are taken */
-    struct plain copies[COPIES];                   /* out: their descriptors, one after the other */
-    uint8_t headers[CHAINS * MAX_HEADER_BYTES];    /* out: header_bytes for each */
+    struct plain copies[COPIES];
 };
 
 struct segment {
@@ -104,7 +108,7 @@ struct chain {
     struct iovec vector[MAX_DESCRIPTORS]; /* what can be read, then what can be written */
 };
 
-/* What one call served; a counter that the caller zeroes. */
+/* What was served; counters that the caller zeroes. */
 struct served {
     uint64_t chains, bytes_read, bytes_written;
     uint32_t entries; /* of the ring, since the driver's wish to be notified was looked at */
@@ -515,27 +519,27 @@ static int publish_plain(struct queue *queue, const struct plain *plain, const u
 /* Chains of any shape */
 
 /* Take ordinary chains; returns LEFT when Python has to take the next one. */
-static int take_chains(struct queue *queue, struct turn *turn)
+static int take_chains(struct queue *queue, struct turn *turn, struct plain **copies)
 {
     struct chain chain;
     for (; turn->count < turn->limit; turn->count++) {
         uint32_t head = queue->packed ? entry_at(queue, queue->next_avail) : 0;
-        int has_room = turn->descriptors + MAX_DESCRIPTORS <= COPIES;
-        int found = has_room ? look(queue, &chain, turn->copies + turn->descriptors) : -1;
+        int has_room = *copies + MAX_DESCRIPTORS <= turn->copies + COPIES;
+        int found = has_room ? look(queue, &chain, *copies) : -1;
         if (found <= 0)
             return found ? LEFT : IDLE;
         uint32_t descriptors = chain.reads + chain.writes;
         turn->taken[turn->count] = (struct taken){
             chain.readable, chain.writable, queue->packed ? head : chain.id, chain.id,
-            chain.slots, descriptors, chain.reads, 0, 0, 0, 0};
-        turn->descriptors += descriptors;
+            chain.slots, descriptors, chain.reads, 0, 0, 0, 0, {0}};
+        *copies += descriptors;
         queue->next_avail = advanced(queue, queue->next_avail, chain.slots);
     }
     return MORE;
 }
 
 /* Give back all that were taken; returns 0, and has done nothing, for a length without room. */
-static int give_back(struct queue *queue, struct turn *turn)
+static int give_back(struct queue *queue, struct turn *turn, struct served *served)
 {
     const struct taken *taken = turn->taken;
     for (uint32_t i = 0; i < turn->given; i++)
@@ -545,9 +549,10 @@ static int give_back(struct queue *queue, struct turn *turn)
     for (uint32_t i = 0; i < turn->given; i++) {
         position = add_unseen(queue, position, taken[i].id, taken[i].slots, turn->lengths[i]);
         turn->entries += taken[i].slots;
-        turn->bytes_read += taken[i].readable;
-        turn->bytes_written += turn->lengths[i];
+        served->bytes_read += taken[i].readable;
+        served->bytes_written += turn->lengths[i];
     }
+    served->chains += turn->given;
     if (turn->given)
         show_used(queue, position, turn->lengths[0]);
     return 1;
@@ -572,8 +577,8 @@ static void find_frames(const struct queue *queue, struct turn *turn)
             header->length != turn->header_bytes || status->length != 1 ||
             !is_in_window(queue, data) || !is_in_window(queue, status))
             continue;
-        memcpy(turn->headers + i * turn->header_bytes,
-               host_address(queue, header->address, header->length), turn->header_bytes);
+        memcpy(taken->header, host_address(queue, header->address, header->length),
+               turn->header_bytes);
         taken->data = data->address - queue->window_start;
         taken->status = status->address - queue->window_start;
         taken->data_bytes = parts == 3 ? data->length : 0;
@@ -587,23 +592,28 @@ static void find_frames(const struct queue *queue, struct turn *turn)
  * back, now or as the last `entries` before, it returns TELL, and takes none. It returns IDLE, or
  * LEFT when Python has to take the next chain, or MORE, or WRONG without having done anything.
  */
-static int turn(struct queue *queue, struct turn *turn)
+static int turn(struct queue *queue, struct turn *turn, struct served *served)
 {
     queue->next_avail = turn->next_avail;
     queue->next_used = turn->next_used;
-    turn->count = turn->descriptors = 0;
-    turn->bytes_read = turn->bytes_written = 0;
-    if (!give_back(queue, turn))
+    turn->count = 0;
+    if (!give_back(queue, turn, served))
         return WRONG;
     turn->next_used = queue->next_used;
+    turn->given_at = nanoseconds();
     if (turn->entries && wants_notification(queue, turn->entries))
         return TELL;
     if (turn->wait_ns && !wait_available(queue, turn->wait_ns))
         return IDLE;
-    int end = take_chains(queue, turn);
+    struct plain *copies = turn->copies;
+    int end = take_chains(queue, turn, &copies);
     turn->next_avail = queue->next_avail;
-    if (turn->header_bytes)
+    if (turn->header_bytes && turn->header_bytes <= MAX_HEADER_BYTES)
         find_frames(queue, turn);
+    size_t behind = offsetof(struct turn, taken) + turn->count * sizeof *turn->taken;
+    size_t bytes = (copies - turn->copies) * sizeof *copies;
+    memmove((uint8_t *)turn + behind, turn->copies, bytes);
+    turn->stop = behind + bytes;
     return end;
 }
 
@@ -615,8 +625,8 @@ struct device {
     int kind;
     int fd;
     uint8_t writable; /* whether a write is done with the writing alone */
-    uint8_t in_process; /* whether random bytes may come without a system call */
     uint64_t sectors;
+    const struct generator *generator;
 };
 
 /* Copy out up to 16 bytes from the front of what can be read. */
@@ -743,7 +753,7 @@ static struct uring *open_uring(void)
  */
 struct generator {
     ssize_t (*function)(void *buffer, size_t bytes, unsigned flags, void *state, size_t size);
-    void *state; /* for one thread at a time, as is a queue */
+    void *state; /* for one thread at a time */
     size_t size;
 };
 
@@ -769,7 +779,7 @@ static struct generator *open_generator(int in_process)
 
 static void close_generator(struct generator *generator)
 {
-    if (generator->function)
+    if (generator && generator->function)
         munmap(generator->state, generator->size);
     free(generator);
 }
@@ -777,20 +787,21 @@ static void close_generator(struct generator *generator)
 /* Returns how many bytes were given, or minus the errno. */
 static ssize_t random_bytes(const struct generator *generator, void *to, size_t bytes)
 {
-    if (generator && generator->function)
-        return generator->function(to, bytes, 0, generator->state, generator->size);
-    ssize_t given = getrandom(to, bytes, 0);
-    return given < 0 ? -errno : given;
+    ssize_t given;
+    do {
+        if (generator && generator->function)
+            given = generator->function(to, bytes, 0, generator->state, generator->size);
+        else if ((given = getrandom(to, bytes, 0)) < 0)
+            given = -errno;
+    } while (given == -EINTR);
+    return given;
 }
 
 static void close_queue(struct queue *queue)
 {
     if (queue->uring)
         close_uring(queue->uring);
-    if (queue->generator)
-        close_generator(queue->generator);
     queue->uring = NULL;
-    queue->generator = NULL;
 }
 
 static void finish(struct queue *queue, struct pending *pending, struct served *served, int good)
@@ -912,17 +923,12 @@ static int64_t serve_block(const struct device *device, struct chain *chain,
 }
 
 /* VIRTIO 1.4 "Entropy Device": as many random bytes as there is room for, 64 KiB at most. */
-static int64_t serve_entropy(struct queue *queue, const struct device *device,
-                             const struct chain *chain)
+static int64_t serve_entropy(const struct device *device, const struct chain *chain)
 {
-    if (!queue->generator)
-        queue->generator = open_generator(device->in_process);
-    size_t done = 0, left = chain->writable < 65536 ? chain->writable : 65536;
+    size_t done = 0, left = chain->writable < RANDOM_BYTES ? chain->writable : RANDOM_BYTES;
     for (uint32_t i = chain->reads; left > 0; i++) {
         size_t length = chain->vector[i].iov_len < left ? chain->vector[i].iov_len : left;
-        ssize_t given = random_bytes(queue->generator, chain->vector[i].iov_base, length);
-        if (given == -EINTR)
-            given = 0;
+        ssize_t given = random_bytes(device->generator, chain->vector[i].iov_base, length);
         if (given < 0)
             return TO_PYTHON;
         done += given;
@@ -972,7 +978,7 @@ static int serve(struct queue *queue, const struct device *device, uint32_t limi
         bytes += chain.readable + chain.writable;
         int64_t length = found < 0               ? TO_PYTHON
                          : device->kind == BLOCK ? serve_block(device, &chain, later)
-                                                 : serve_entropy(queue, device, &chain);
+                                                 : serve_entropy(device, &chain);
         if (length == TO_PYTHON) {
             end = LEFT;
             break;

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import cache
+from os import strerror
 from struct import Struct
 from struct import error as StructError
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from virtio._native import ffi, lib
 from virtio.batch import ChainBatch
 from virtio.engine import IDLE, LEFT, MORE, TELL, WRONG
-from virtio.native_batch import DESCRIPTOR, TAKEN, NativeBatch, NativeChains
+from virtio.native_batch import NativeBatch, NativeChains
 from virtio.rate import TokenBucket
 
 if TYPE_CHECKING:
@@ -26,28 +27,28 @@ logger = logging.getLogger(__name__)
 CHAINS: Final = int(lib.CHAINS)
 """How many are taken in one call at most."""
 
-_TOLD: Final = Struct("<IIIIIIQ")
-_TELLS: Final = Struct("<II24xIIQQ")
-_LENGTHS_AT, _TAKEN_AT, _COPIES_AT, _HEADERS_AT = (
-    ffi.offsetof("struct turn", name) for name in ("lengths", "taken", "copies", "headers")
-)
-assert _TOLD.size == ffi.offsetof("struct turn", "count")
-assert _TELLS.size == _LENGTHS_AT
-MAX_HEADER_BYTES: Final = int(lib.MAX_HEADER_BYTES)
+_TELLS: Final = Struct("<IIIIQ")
+_TAKEN_AT: Final = ffi.offsetof("struct turn", "taken")
+assert _TELLS.size == ffi.offsetof("struct turn", "given")
 assert (lib.IDLE, lib.LEFT, lib.TELL, lib.MORE, lib.WRONG) == (IDLE, LEFT, TELL, MORE, WRONG)
 
 
 @cache
-def _words(count: int) -> Struct:
-    return Struct(f"<{count}I")
+def _told(lengths: int) -> Struct:
+    """Return the layout of what ``struct turn`` is told, with so many lengths."""
+    return Struct(f"<II16xIIIIQ{lengths}I")
+
+
+assert _told(CHAINS).size == _TAKEN_AT
 
 
 class DataPath:
     """What serves ordinary chains of a device without Python: one of the kinds of ``native.c``."""
 
-    __slots__ = ("device",)
+    __slots__ = ("device", "source")
 
     def __init__(self, kind: int) -> None:
+        self.source: RandomBytes | None = None  # kept as long as C may use it
         self.device = ffi.new("struct device *")
         self.device.kind = kind
 
@@ -62,14 +63,35 @@ def block_path(fd: int, *, sectors: int, writable: bool) -> DataPath:
     return path
 
 
-def entropy_path(*, in_process: bool = True) -> DataPath:
-    """Return what fills buffers from the kernel's random generator, as :class:`Entropy` does.
-
-    With ``in_process`` it does without system calls, where the kernel offers that.
-    """
+def entropy_path(source: RandomBytes) -> DataPath:
+    """Return what fills buffers from that source, as :class:`Entropy` does."""
     path = DataPath(lib.ENTROPY)
-    path.device.in_process = in_process
+    path.source = source
+    path.device.generator = source.generator
     return path
+
+
+class RandomBytes:
+    """The kernel's random generator: called with a number, it returns so many bytes, or 64 KiB.
+
+    With ``in_process`` it does so without system calls, where the kernel offers that. It serves one
+    thread at a time.
+    """
+
+    __slots__ = ("_buffer", "_bytes", "generator")
+
+    def __init__(self, *, in_process: bool = True) -> None:
+        self.generator = ffi.gc(lib.open_generator(in_process), lib.close_generator)
+        self._buffer = ffi.new("uint8_t[]", lib.RANDOM_BYTES)
+        self._bytes = ffi.buffer(self._buffer)
+
+    def __call__(self, count: int) -> bytes:
+        """Return that many bytes. Raises :class:`OSError` where the host has none to give."""
+        given = lib.random_bytes(self.generator, self._buffer, min(count, lib.RANDOM_BYTES))
+        if given < 0:
+            raise OSError(-given, strerror(-given))
+        data: bytes = self._bytes[:given]
+        return data
 
 
 class NativeQueue:
@@ -113,8 +135,8 @@ class NativeQueue:
         self._log = TokenBucket(1, 10)
         self._plain_first = True
         self._turn: Any = None  # made when it is needed first, and seen through _bytes
-        self._bytes = memoryview(b"")
-        self._nothing = NativeChains(owner, 0, b"", b"", b"")
+        self._bytes: Any = None
+        self._nothing = NativeChains(owner, 0, b"")
         self.last = self._nothing
         struct.descriptors, struct.driver, struct.device = map(_address_of, areas)
         struct.size, struct.packed = owner.size, packed
@@ -129,6 +151,7 @@ class NativeQueue:
 
     def close(self) -> None:
         """Let go of guest memory, and of what the host holds for the queue."""
+        self._count()
         lib.close_queue(self._struct)
         for view in self._regions:
             view.release()
@@ -168,38 +191,33 @@ class NativeQueue:
         ``lengths`` are as many as that has chains, or none when it is not to be given back.
         ``entries`` are those given back before since the driver's wish to be notified was looked
         at. Returns ``TELL`` and none if it has that wish, ``IDLE``, ``LEFT`` or ``MORE``; or
-        ``WRONG``, having done nothing, if a length is none or has no room.
+        ``WRONG``, having done nothing, if a length is none or has no room. What was given back is
+        counted with the next batch that is empty.
         """
-        owner, view, given = self._owner, self._bytes or self._open_turn(), len(lengths)
-        if given:
-            try:
-                _words(given).pack_into(view, _LENGTHS_AT, *lengths)
-            except StructError:
-                return self._nothing, WRONG
+        owner, given, told = self._owner, len(lengths), self._bytes or self._open_turn()
         avail, used, most = owner._next_avail, owner._next_used, limit if limit < CHAINS else CHAINS
-        looked_for = header_bytes if header_bytes <= MAX_HEADER_BYTES else 0
-        _TOLD.pack_into(view, 0, avail, used, given, entries, most, looked_for, wait_ns)
-        end: int = lib.turn(self._struct, self._turn)
+        try:
+            _told(given).pack_into(
+                told, 0, avail, used, given, entries, most, header_bytes, wait_ns, *lengths
+            )
+        except StructError:
+            return self._nothing, WRONG
+        end: int = lib.turn(self._struct, self._turn, self._served)
         if end == WRONG:
             return self._nothing, WRONG
-        told = _TELLS.unpack_from(view)
-        owner._next_avail, owner._next_used, size, number, bytes_read, bytes_written = told
+        owner._next_avail, owner._next_used, size, stop, given_at = _TELLS.unpack_from(told)
         if given:
-            owner.completed += given
-            owner.bytes_read += bytes_read
-            owner.bytes_written += bytes_written
+            owner._active_at = given_at
         if not size:
+            self._count()
             return self._nothing, end
-        rows = bytes(view[_TAKEN_AT : _TAKEN_AT + size * TAKEN.size])
-        copies = bytes(view[_COPIES_AT : _COPIES_AT + number * DESCRIPTOR.size])
-        headers = bytes(view[_HEADERS_AT : _HEADERS_AT + size * looked_for])
-        self.last = batch = NativeChains(owner, size, rows, copies, headers)
+        self.last = batch = NativeChains(owner, size, told[_TAKEN_AT:stop], header_bytes)
         return batch, end
 
-    def _open_turn(self) -> memoryview:
+    def _open_turn(self) -> Any:
         self._turn = ffi.new("struct turn *")
-        self._bytes = view = memoryview(ffi.buffer(self._turn))
-        return view
+        self._bytes = ffi.buffer(self._turn)
+        return self._bytes
 
     def publish(self, plain: Any, lengths: Any, count: int) -> bool:
         """Give a batch back; returns whether the lengths fitted, for otherwise nothing is done."""
@@ -232,7 +250,7 @@ class NativeQueue:
         return bool(lib.wait_available(struct, wait_ns))
 
     def _count(self) -> None:
-        """Add what a call has counted, and clear it for the next one."""
+        """Add what calls have counted, and clear it for the next ones."""
         owner, served = self._owner, self._served
         owner.completed += served.chains
         owner.bytes_read += served.bytes_read

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 
 PLAIN: Final = Struct("<QIHHH6x")
 DESCRIPTOR: Final = Struct("<QIH10x")  # the same without head and id
-TAKEN: Final = Struct("<QQIIIIIIQQI4x")
+TAKEN: Final = Struct("<QQIIIII92x")
+FRAME: Final = Struct("<36xIQQI")  # of the same, what the header follows
 DATA_IN: Final = int(lib.DATA_IN)
 assert PLAIN.size == DESCRIPTOR.size == ffi.sizeof("struct plain")
 assert TAKEN.size == ffi.sizeof("struct taken")
+_HEADER_AT: Final = FRAME.size
+_TAKEN_BYTES: Final = TAKEN.size
+_DESCRIPTOR_BYTES: Final = DESCRIPTOR.size
+_row_of = TAKEN.unpack_from
+_frame_of = FRAME.unpack_from
+assert FRAME.size == ffi.offsetof("struct taken", "header")
 assert array("I").itemsize == ffi.sizeof("uint32_t")
 
 
@@ -83,33 +90,32 @@ class NativeBatch(ChainBatch):
 class NativeChains(ChainBatch):
     """A batch of ``size`` chains of any shape.
 
-    ``rows`` and ``copies`` are what C says of them and of their descriptors, ``headers`` those of
-    the chains that are frames, as far as they were looked for.
+    ``taken`` is what C says of them, and then of their descriptors; frames with a header of
+    ``header_bytes`` were looked for.
     """
 
-    __slots__ = ("_copies", "_headers", "_rows", "size")
+    __slots__ = ("_header_bytes", "_taken", "size")
 
-    def __init__(self, queue: Queue, size: int, rows: bytes, copies: bytes, headers: bytes) -> None:
+    def __init__(self, queue: Queue, size: int, taken: bytes, header_bytes: int = 0) -> None:
         # No columns: the few steps of this are taken for each request at depth 1.
         self._queue = queue
         self._chains = None
         self.size = size
-        self._rows = rows
-        self._copies = copies
-        self._headers = headers
+        self._taken = taken
+        self._header_bytes = header_bytes
 
     @property
     def readable_lengths(self) -> list[int]:
         """How many bytes of each chain the device may read."""
         if self._chains is None:
-            return [row[0] for row in TAKEN.iter_unpack(self._rows)]
+            return [row[0] for row in self._rows()]
         return super().readable_lengths
 
     @property
     def writable_lengths(self) -> list[int]:
         """How many bytes of each chain the device may write."""
         if self._chains is None:
-            return [row[1] for row in TAKEN.iter_unpack(self._rows)]
+            return [row[1] for row in self._rows()]
         return super().writable_lengths
 
     @property
@@ -120,34 +126,44 @@ class NativeChains(ChainBatch):
     @property
     def is_plain(self) -> bool:
         """Whether each chain is one descriptor."""
-        return len(self._copies) == self.size * DESCRIPTOR.size
+        return len(self._taken) == self.size * (TAKEN.size + DESCRIPTOR.size)
+
+    def _rows(self) -> Iterator[tuple[Any, ...]]:
+        return TAKEN.iter_unpack(memoryview(self._taken)[: self.size * TAKEN.size])
 
     def frames(self, layout: Struct) -> list[Frame]:
         """Return each chain as a frame, most of them without having to make the chain."""
-        queue, headers = self._queue, self._headers
-        if queue._lean is not self or len(headers) != self.size * layout.size:
+        queue, taken = self._queue, self._taken
+        if queue._lean is not self or self._header_bytes != layout.size:
             return super().frames(layout)
         frames: list[Frame] = []
         nothing: list[memoryview] = []
         window = queue._window
-        for index, row in enumerate(TAKEN.iter_unpack(self._rows)):
-            _, _, _, _, _, _, _, kind, data, status, length = row
-            header = layout.unpack_from(headers, index * layout.size)
+        for index, at in enumerate(range(0, self.size * _TAKEN_BYTES, _TAKEN_BYTES)):
+            kind, data, status, length = _frame_of(taken, at)
             if not kind:
-                frame = Frame.of(self, index, layout)
-            elif kind == DATA_IN:
-                views = [window[data : data + length]]
-                frame = Frame(self, index, header, nothing, 0, views, length, window, status)
+                frames.append(Frame.of(self, index, layout))
+                continue
+            frame = _new(Frame)
+            frame._batch = self
+            frame._index = index
+            frame._status = window
+            frame._status_at = status
+            frame.header = layout.unpack_from(taken, at + _HEADER_AT)
+            views = [window[data : data + length]] if length else nothing
+            if kind == DATA_IN:
+                frame.data_out, frame.data_out_bytes = nothing, 0
+                frame.data_in, frame.data_in_bytes = views, length
             else:
-                views = [window[data : data + length]] if length else nothing
-                frame = Frame(self, index, header, views, length, nothing, 0, window, status)
+                frame.data_out, frame.data_out_bytes = views, length
+                frame.data_in, frame.data_in_bytes = nothing, 0
             frames.append(frame)
         return frames
 
     def make_chains(self) -> list[DescriptorChain]:
         """Return the chains; they are made now, unless they exist."""
         if self._chains is None:
-            chains = _chains_of(self._queue, self._rows, self._copies)
+            chains = self._new_chains()
             self._keep(chains)
             return chains
         return self._chains
@@ -159,20 +175,19 @@ class NativeChains(ChainBatch):
     def __len__(self) -> int:
         return self.size
 
-
-def _chains_of(
-    queue: Queue, rows: bytes | memoryview, copies: bytes | memoryview
-) -> list[DescriptorChain]:
-    """Make the chains of ``struct taken`` and their descriptors."""
-    found = list(DESCRIPTOR.iter_unpack(copies))
-    chains: list[DescriptorChain] = []
-    start = 0
-    for readable, writable, head, buffer_id, slots, number, reads, *_ in TAKEN.iter_unpack(rows):
-        end = start + number
-        chains.append(
-            checked_chain(
-                queue, found[start:end], reads, readable, writable, head, buffer_id, slots
+    def _new_chains(self) -> list[DescriptorChain]:
+        queue, taken = self._queue, self._taken
+        chains: list[DescriptorChain] = []
+        start = self.size * _TAKEN_BYTES
+        for at in range(0, start, _TAKEN_BYTES):
+            readable, writable, head, buffer_id, slots, number, reads = _row_of(taken, at)
+            end = start + number * _DESCRIPTOR_BYTES
+            copies = list(DESCRIPTOR.iter_unpack(taken[start:end]))
+            chains.append(
+                checked_chain(queue, copies, reads, readable, writable, head, buffer_id, slots)
             )
-        )
-        start = end
-    return chains
+            start = end
+        return chains
+
+
+_new = object.__new__

@@ -18,7 +18,6 @@ ffi.cdef(
         struct region region[4];
         uint64_t window_start, window_end;
         struct uring *uring;
-        struct generator *generator;
     };
     struct plain { uint64_t address; uint32_t length; uint16_t flags, head, id; };
     struct taken {
@@ -26,32 +25,40 @@ ffi.cdef(
         uint32_t head, id, slots, descriptors, reads, kind;
         uint64_t data, status;
         uint32_t data_bytes;
+        uint8_t header[64];
     };
     struct turn {
         uint32_t next_avail, next_used;
+        uint32_t count, stop;
+        uint64_t given_at;
         uint32_t given, entries, limit, header_bytes;
         uint64_t wait_ns;
-        uint32_t count, descriptors;
-        uint64_t bytes_read, bytes_written;
         uint32_t lengths[256];
         struct taken taken[256];
         struct plain copies[2048];
-        uint8_t headers[16384];
     };
     struct served {
         uint64_t chains, bytes_read, bytes_written;
         uint32_t entries, failed;
     };
-    struct device { int kind, fd; uint8_t writable, in_process; uint64_t sectors; };
+    struct device {
+        int kind, fd;
+        uint8_t writable;
+        uint64_t sectors;
+        const struct generator *generator;
+    };
 
     static const int CHAINS, MAX_HEADER_BYTES, DATA_OUT, DATA_IN;
-    static const int BLOCK, ENTROPY, MAX_REGIONS;
+    static const int BLOCK, ENTROPY, MAX_REGIONS, RANDOM_BYTES;
     static const int IDLE, LEFT, TELL, MORE, WRONG;
 
+    struct generator *open_generator(int in_process);
+    void close_generator(struct generator *generator);
+    ssize_t random_bytes(const struct generator *generator, void *to, size_t bytes);
     void close_queue(struct queue *queue);
     int wait_available(const struct queue *queue, uint64_t wait_ns);
     uint32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit);
-    int turn(struct queue *queue, struct turn *turn);
+    int turn(struct queue *queue, struct turn *turn, struct served *served);
     void get_rooms(const struct plain *plain, uint32_t count, uint32_t *rooms);
     int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t *lengths,
                       uint32_t count, struct served *served);

@@ -129,7 +129,7 @@ class QueueSlot(NamedTuple):
             batch, lengths, left, wait_ns=wait_ns, header_bytes=header_bytes
         ):
             lengths = self._answers(batch)
-            left -= len(batch)
+            left -= len(lengths)
             wait_ns = patience if left > 0 else 0
         return left <= 0 or queue.enable_notification()
 
@@ -153,7 +153,7 @@ class QueueSlot(NamedTuple):
                     message = f"{len(batch)} chains were handed over, {len(given)} answered"
                     raise InternalError(message)
                 return given
-            for one in batch if layout is None else batch.frames(layout):
+            for one in batch.make_chains() if layout is None else batch.frames(layout):
                 answers.append(handler(one))
         except Exception as error:
             error.add_note(f"in {self.kind.name}, at {batch[len(answers)]!r}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 from virtio import engine
 from virtio.batch import ChainBatch
 from virtio.chain import DescriptorChain
+from virtio.engine import LEFT, TELL, WRONG
 from virtio.errors import DriverError, InternalError
 from virtio.features import (
     VIRTIO_F_IN_ORDER,
@@ -170,7 +171,7 @@ class Queue(QueueMemory):
         if self._lean is not None:
             self._spell_out()
         chains, self._replay = self._replay[:limit], self._replay[limit:]
-        native, end = self._native_side(), engine.LEFT
+        native, end = self._native_side(), LEFT
         if native is None:
             chains += self._lean_batch(limit - len(chains))
         elif len(chains) < limit:
@@ -178,7 +179,7 @@ class Queue(QueueMemory):
             if batch.size:
                 self._lean = batch
                 chains += batch.make_chains()
-        if end == engine.LEFT:
+        if end == LEFT:
             self._take_others(chains, limit)
         return chains
 
@@ -208,13 +209,13 @@ class Queue(QueueMemory):
         code. If there are no others it waits for them as :meth:`wait_available` does. With
         ``header_bytes`` native code looks for frames with headers of that size, too.
         """
-        native, end = self._native, engine.WRONG
+        native, end = self._native, WRONG
         if native is not None and native.last is batch and len(lengths) == native.last.size:
             ordinary = self._lean is batch and not self._in_order  # as nearly always
             if ordinary or self._goes_back_whole(batch, lengths):
                 entries = self._unsignalled
                 others, end = native.turn(lengths, entries, limit, wait_ns, header_bytes)
-        if native is None or end == engine.WRONG:
+        if native is None or end == WRONG:
             batch.complete(lengths)
             native = None if self._stopped else self._native_side()
             if native is None or self._replay:
@@ -223,15 +224,13 @@ class Queue(QueueMemory):
             self._spell_out()
             others, end = native.turn((), 0, limit, wait_ns, header_bytes)
         self._lean, self._unsignalled = None, 0
-        if lengths:
-            self.note_activity()
-        if end == engine.TELL:
+        if end == TELL:
             if self.interrupt is not None:
                 self.interrupt()
             others, end = native.turn((), 0, limit, wait_ns, header_bytes)
         if others.size:
             self._lean = others
-        elif end == engine.LEFT:
+        elif end == LEFT:
             chains: list[DescriptorChain] = []
             self._take_others(chains, limit)
             return ChainBatch(self, chains)
@@ -239,8 +238,9 @@ class Queue(QueueMemory):
 
     def _goes_back_whole(self, batch: ChainBatch, lengths: Sequence[int | None]) -> bool:
         """Tell whether native code may give a whole batch back; its chains, if made, are let go."""
+        outstanding = self._outstanding
         if self._lean is batch:
-            return not self._outstanding
+            return not outstanding
         if not lengths or self._stopped or self._lean is not None or self._in_order:
             return False
         if None in lengths:
@@ -248,9 +248,9 @@ class Queue(QueueMemory):
         known = cast(Sequence[int], lengths)
         if max(known) > MAX_USED_LENGTH:
             return False
-        for chain, length in zip(batch, known, strict=True):
+        for chain, length in zip(batch.make_chains(), known, strict=True):
             self._let_go(chain, length)
-            del self._outstanding[chain]
+            del outstanding[chain]
         return True
 
     def pop_batch(self, limit: int) -> ChainBatch:
@@ -349,10 +349,10 @@ class Queue(QueueMemory):
         """
         native = None if self._stopped else self._native_side()
         if native is None:
-            return 0, engine.LEFT
+            return 0, LEFT
         self._spell_out()
         if self._replay or (self._in_order and self._outstanding):
-            return 0, engine.LEFT
+            return 0, LEFT
         return native.serve(path, limit, wait_ns)
 
     # Notifications
@@ -419,11 +419,11 @@ class Queue(QueueMemory):
         """
         self._stopped = True
         self._breach = None
-        self._unsignalled = 0
         self._lean = None
         if self._native is not None:
             self._native.close()
             self._native = None
+        self._unsignalled = 0
         for chain in self._outstanding:
             chain.release_views()
         self._outstanding.clear()

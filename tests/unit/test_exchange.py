@@ -160,6 +160,18 @@ def test_what_is_given_back_is_counted(form: int) -> None:
 
 
 @every_form
+def test_a_limit_may_be_larger_than_any_queue(form: int) -> None:
+    driver, queue = make(form)
+    for _ in range(3):
+        driver.add([b"abc"], [4])
+
+    first = queue.exchange(ChainBatch(queue), [], 1 << 40)
+    driver.add([b"abc"], [4])
+
+    assert (len(first), len(queue.pop_many(1 << 40))) == (3, 1)
+
+
+@every_form
 def test_only_what_is_given_back_makes_waiting_seem_worth_while(
     form: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -51,6 +52,10 @@ def disk_bench(ring: int, features: int = FLUSH) -> Iterator[tuple[Bench, RawDis
 
 def forbid_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Queue, "exchange", Mock(side_effect=AssertionError("Python serves it")))
+
+
+def random_path() -> Any:
+    return native.entropy_path(native.RandomBytes())
 
 
 def header(kind: int, sector: int) -> bytes:
@@ -177,7 +182,7 @@ def test_more_chains_than_the_ring_has_room_for_are_left_to_python_to_refuse() -
     assert isinstance(driver, SplitDriver)
     index = driver.layout.driver_area + 2
     driver.write_bytes(index, (9).to_bytes(2, "little"))  # eight more, with one still out
-    path = native.entropy_path()
+    path = random_path()
     assert queue.serve_natively(path, 8) == (0, engine.LEFT)
     with pytest.raises(DriverError, match="SPL-10"):
         queue.pop_many(8)
@@ -189,7 +194,7 @@ def test_an_indirect_table_that_was_not_negotiated_is_left_to_python(form: int) 
     driver = (PackedDriver if form else SplitDriver)(memory, 8, indirect=True)
     queue = Queue(memory, QueueLayout(*driver.layout), form)
     driver.add([], [4, 5], indirect=True)
-    assert queue.serve_natively(native.entropy_path(), 8) == (0, engine.LEFT)
+    assert queue.serve_natively(random_path(), 8) == (0, engine.LEFT)
     with pytest.raises(DriverError, match=r"SPL-24|PKD-14"):
         queue.pop_many(8)
 
@@ -202,7 +207,7 @@ def test_random_bytes_fill_the_buffers_and_are_never_the_same(in_process: bool) 
     found: list[bytes] = []
     for _ in range(2):
         driver, queue = make(0)
-        path = native.entropy_path(in_process=in_process)
+        path = native.entropy_path(native.RandomBytes(in_process=in_process))
         for _ in range(4):
             driver.add([], [1000, 24])
             assert queue.serve_natively(path, 8) == (1, engine.IDLE)
@@ -220,19 +225,23 @@ def droppable_kib() -> int:
     return sum(int(size[1]) for size, flags in pairs if size and "dp" in flags.split())
 
 
+@pytest.mark.parametrize("in_process", [True, False])
+@pytest.mark.parametrize("count", [0, 1, 300, 65536])
+def test_random_bytes_come_as_many_as_asked_for(count: int, in_process: bool) -> None:
+    source = native.RandomBytes(in_process=in_process)
+    first, second = source(count), source(count)
+    assert (len(first), len(second)) == (count, count)
+    assert first != second or count < 8
+
+
 @pytest.mark.usefixtures("nothing_to_collect")
-def test_state_of_a_generator_ends_with_its_queue() -> None:
+def test_state_of_a_generator_ends_with_its_source() -> None:
     before = droppable_kib()
-    queues = []
-    for _ in range(8):
-        driver, queue = make(0)
-        driver.add([], [16])
-        assert queue.serve_natively(native.entropy_path(), 8) == (1, engine.IDLE)
-        queues.append(queue)
+    sources = [native.RandomBytes() for _ in range(8)]
+    assert [len(source(16)) for source in sources] == [16] * 8
     if droppable_kib() == before:
         pytest.skip("the kernel has no generator for processes: Linux 6.11 does")
-    for queue in queues:
-        queue.reset()
+    del sources
 
     assert droppable_kib() == before
 
@@ -250,7 +259,7 @@ def make(form: int) -> tuple[QueueDriver, Queue]:
 def test_a_driver_that_waits_to_be_told_is_told_before_the_device_waits(form: int) -> None:
     driver, queue = make(form)
     driver.add([], [4])
-    path = native.entropy_path()
+    path = random_path()
     assert queue.serve_natively(path, 8, FOREVER_NS) == (1, engine.TELL)
     assert queue.needs_notification()
 
@@ -261,7 +270,7 @@ def test_a_driver_that_waits_for_the_second_answer_is_told_of_that(form: int) ->
     driver = (PackedDriver if form else SplitDriver)(memory, 8, event_idx=True)
     queue = Queue(memory, QueueLayout(*driver.layout), form | EVENT_IDX)
     driver.interrupt_after(2)
-    path = native.entropy_path()
+    path = random_path()
     driver.add([], [4])
     assert queue.serve_natively(path, 8, 1000) == (1, engine.IDLE)
     driver.add([], [4])
@@ -286,7 +295,7 @@ def test_the_device_waits_for_a_driver_that_polls(form: int) -> None:
     polling = threading.Thread(target=poll)
     polling.start()
     # A chain, a wait, a chain.
-    assert queue.serve_natively(native.entropy_path(), 3, FOREVER_NS) == (2, engine.MORE)
+    assert queue.serve_natively(random_path(), 3, FOREVER_NS) == (2, engine.MORE)
     polling.join()
     assert (back, [used.length for used in driver.collect()]) == ([4], [5])
 
@@ -295,7 +304,7 @@ def test_the_device_waits_for_a_driver_that_polls(form: int) -> None:
 def test_waiting_ends_without_a_driver(form: int) -> None:
     _, queue = make(form)
     assert not queue.wait_available(1000)
-    assert queue.serve_natively(native.entropy_path(), 8, 1000) == (0, engine.IDLE)
+    assert queue.serve_natively(random_path(), 8, 1000) == (0, engine.IDLE)
 
 
 @every_form
@@ -327,7 +336,7 @@ def test_after_a_reset_nothing_holds_guest_memory(form: int) -> None:
     driver.add([], [4])
     batch = queue.pop_batch(8)
     queue.reset()
-    assert queue.serve_natively(native.entropy_path(), 8) == (0, engine.LEFT)
+    assert queue.serve_natively(random_path(), 8) == (0, engine.LEFT)
     assert not queue.wait_available(1000)
     assert [chain.writable for chain in batch] == [[]]
     memory = queue.memory
@@ -386,9 +395,9 @@ def test_chains_that_are_out_keep_their_place_in_order(form: int) -> None:
     driver.add([], [5])
     chain = queue.pop()
     assert chain is not None
-    assert queue.serve_natively(native.entropy_path(), 8) == (0, engine.LEFT)
+    assert queue.serve_natively(random_path(), 8) == (0, engine.LEFT)
     chain.complete(1)
-    assert queue.serve_natively(native.entropy_path(), 8) == (1, engine.IDLE)
+    assert queue.serve_natively(random_path(), 8) == (1, engine.IDLE)
     assert [used.length for used in driver.collect()] == [1, 5]
 
 

@@ -146,7 +146,8 @@ class Block(Device):
             return request.finish(VIRTIO_BLK_S_IOERR, 0)
         kind, _, sector = request.header
         try:
-            written = self._operations.get(kind, self._refuse)(request, sector)
+            operation = self._operations.get(kind) or self._refuse
+            written = operation(request, sector)
         except (Refused, OSError) as error:
             return self._failed(request, error)
         return None if written is None else request.finish(VIRTIO_BLK_S_OK, written)
@@ -208,9 +209,9 @@ class Block(Device):
     def _check_range(self, sector: int, length: int) -> None:
         if length % SECTOR_BYTES:
             raise io_error(f"{length} bytes are no whole sectors")
-        sectors, capacity = length // SECTOR_BYTES, self.config_values["capacity"]
-        if sector + sectors > capacity:
-            raise io_error(f"{sectors} sectors from {sector}, there are {capacity}")
+        sectors = length // SECTOR_BYTES
+        if sector + sectors > self.config_values["capacity"]:
+            raise io_error(f"{sectors} sectors from {sector}, there are {self.capacity}")
 
     def _begin(self, transfer: Transfer) -> None:
         self._advance(transfer)
