@@ -5,7 +5,7 @@ VIRTIO 1.4 "Supplying Buffers to The Device", seen from the device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import le
 from struct import Struct
 from typing import TYPE_CHECKING, cast, overload
@@ -122,6 +122,14 @@ class ChainBatch(Sequence[DescriptorChain]):
             return list(self.lengths)
         pairs = zip(self.lengths, self.flags, strict=True)
         return [n if flags & VIRTQ_DESC_F_WRITE == direction else 0 for n, flags in pairs]
+
+    def write_each(self, parts: Iterable[bytes]) -> list[int]:
+        """Copy one part to each chain, from its first writable byte on, as far as it has room.
+
+        Returns how many bytes were written to each, which is what :meth:`complete` takes. Raises
+        ``ValueError`` unless there is one part for each chain.
+        """
+        return [chain.write(part) for chain, part in zip(self, parts, strict=True)]
 
     def complete(self, lengths: Sequence[int | None]) -> None:
         """Give the chains back, each with its number of bytes written, and notify if asked to.

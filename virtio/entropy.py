@@ -1,7 +1,7 @@
 """The entropy device: random bytes for the guest. VIRTIO 1.4 "Entropy Device"."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +11,7 @@ from virtio.device import TimerHandle
 from virtio.rate import TokenBucket
 
 if TYPE_CHECKING:
+    from virtio.batch import ChainBatch
     from virtio.chain import DescriptorChain
     from virtio.native import DataPath
 
@@ -44,9 +45,15 @@ class Entropy(Device):
         self._held: deque[DescriptorChain] = deque()
         self._timer: TimerHandle | None = None
 
-    @queue(size=256, native="_data_path")
-    def requestq(self, chain: "DescriptorChain") -> int | None:
-        """Fill one buffer, or hold it behind those that wait already."""
+    @queue(size=256, batch=True, native="_data_path")
+    def requestq(self, chains: "ChainBatch") -> Sequence[int | None]:
+        """Fill buffers, or hold them behind those that wait already."""
+        if self._held or self.rate or self._source is not None:
+            return [self._serve(chain) for chain in chains]
+        wanted = [min(length, REQUEST_LIMIT) for length in chains.writable_lengths]
+        return chains.write_each(map(self._kernel, wanted))
+
+    def _serve(self, chain: "DescriptorChain") -> int | None:
         length = None if self._held else self._fill(chain)
         if length is None:
             self._hold(chain)

@@ -68,9 +68,12 @@ struct plain {
 };
 
 /*
- * A chain of any number of them, the first `reads` to be read. `kind` says whether it is a frame: a
- * header to read, data either way and a status byte to write, one part each, and the last two in
- * the window: `data` and `status` are where there, and `header` is a copy.
+ * A chain of any number of them, the first `reads` to be read. `data` and `data_bytes` are where in
+ * the window the first part to be written is, if it is there.
+ *
+ * `kind` says whether the chain is a frame: a header to read, data either way and a status byte to
+ * write, one part each, and the last two in the window. Then `data` and `status` are where there,
+ * and `header` is a copy.
  */
 struct taken {
     uint64_t readable, writable; /* bytes */
@@ -518,6 +521,12 @@ static int publish_plain(struct queue *queue, const struct plain *plain, const u
 
 /* Chains of any shape */
 
+static int is_in_window(const struct queue *queue, const struct plain *part)
+{
+    return part->address >= queue->window_start &&
+           part->address + part->length <= queue->window_end;
+}
+
 /* Take ordinary chains; returns LEFT when Python has to take the next one. */
 static int take_chains(struct queue *queue, struct turn *turn, struct plain **copies)
 {
@@ -532,6 +541,11 @@ static int take_chains(struct queue *queue, struct turn *turn, struct plain **co
         turn->taken[turn->count] = (struct taken){
             chain.readable, chain.writable, queue->packed ? head : chain.id, chain.id,
             chain.slots, descriptors, chain.reads, 0, 0, 0, 0, {0}};
+        const struct plain *written = *copies + chain.reads;
+        if (chain.writes && is_in_window(queue, written)) {
+            turn->taken[turn->count].data = written->address - queue->window_start;
+            turn->taken[turn->count].data_bytes = written->length;
+        }
         *copies += descriptors;
         queue->next_avail = advanced(queue, queue->next_avail, chain.slots);
     }
@@ -556,12 +570,6 @@ static int give_back(struct queue *queue, struct turn *turn, struct served *serv
     if (turn->given)
         show_used(queue, position, turn->lengths[0]);
     return 1;
-}
-
-static int is_in_window(const struct queue *queue, const struct plain *part)
-{
-    return part->address >= queue->window_start &&
-           part->address + part->length <= queue->window_end;
 }
 
 /* Find the frames of the chains that have been taken, and copy their headers out. */

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PLAIN: Final = Struct("<QIHHH6x")
 DESCRIPTOR: Final = Struct("<QIH10x")  # the same without head and id
 TAKEN: Final = Struct("<QQIIIII92x")
-FRAME: Final = Struct("<36xIQQI")  # of the same, what the header follows
+FRAME: Final = Struct("<36xIQQI")  # of the same: kind, data, status and data_bytes
 DATA_IN: Final = int(lib.DATA_IN)
 assert PLAIN.size == DESCRIPTOR.size == ffi.sizeof("struct plain")
 assert TAKEN.size == ffi.sizeof("struct taken")
@@ -130,6 +130,23 @@ class NativeChains(ChainBatch):
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
         return TAKEN.iter_unpack(memoryview(self._taken)[: self.size * TAKEN.size])
+
+    def write_each(self, parts: Iterable[bytes]) -> list[int]:
+        """Copy one part to each chain, most of them without having to make the chain."""
+        queue, taken = self._queue, self._taken
+        if queue._lean is not self:
+            return super().write_each(parts)
+        window = queue._window
+        lengths: list[int] = []
+        for at, part in zip(range(0, self.size * _TAKEN_BYTES, _TAKEN_BYTES), parts, strict=True):
+            _, data, _, room = _frame_of(taken, at)
+            length = len(part)
+            if length <= room:
+                window[data : data + length] = part
+            else:
+                length = self[len(lengths)].write(part)
+            lengths.append(length)
+        return lengths
 
     def frames(self, layout: Struct) -> list[Frame]:
         """Return each chain as a frame, most of them without having to make the chain."""

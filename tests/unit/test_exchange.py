@@ -231,6 +231,80 @@ def test_a_batch_that_is_out_is_saved_and_handed_out_again(form: int) -> None:
     assert [used.length for used in driver.collect()] == [1, 2]
 
 
+# Writing to a batch
+
+
+@every_form
+@pytest.mark.parametrize("taken", ["by itself", "with others"])
+@pytest.mark.parametrize(
+    ("given", "room", "length", "data"),
+    [
+        ([], [5], 5, b"parts"),
+        ([], [9], 5, b"parts\xa5\xa5\xa5\xa5"),
+        ([], [2, 2, 2], 5, b"parts\xa5"),
+        ([], [3], 3, b"par"),
+        ([b"read"], [5], 5, b"parts"),
+        ([b"read", b"too"], [1, 1], 2, b"pa"),
+        ([b"read"], [], 0, b""),
+    ],
+)
+@pytest.mark.spec("SPL-19")
+def test_a_part_is_written_to_each_chain_as_far_as_it_has_room(
+    form: int, taken: str, given: list[bytes], room: list[int], length: int, data: bytes
+) -> None:
+    driver, queue = make(form)
+    driver.add(given, room)
+    parts = [b"parts"]
+    if taken == "with others":
+        driver.add([], [7])
+        parts += [b"another"]
+    batch = first_batch(queue)
+
+    lengths = batch.write_each(iter(parts))
+    queue.exchange(batch, lengths, 8)
+
+    assert lengths == [length, 7][: len(parts)]
+    assert [used.data for used in driver.collect()] == [data, b"another"][: len(parts)]
+
+
+@every_form
+def test_a_part_is_written_in_another_region(form: int) -> None:
+    memory = flat_memory((0, 1 << 20), (1 << 32, 4096))
+    driver = (PackedDriver if form else SplitDriver)(memory, 32)
+    queue = Queue(memory, QueueLayout(*driver.layout), form)
+    driver.add_segments([Segment(1 << 32, 4, True), Segment(0x8000, 4, True)])
+
+    assert first_batch(queue).write_each([b"parts"]) == [5]
+
+    assert bytes(memory.view(1 << 32, 4)) + bytes(memory.view(0x8000, 1)) == b"parts"
+
+
+@every_form
+@pytest.mark.parametrize("parts", [[], [b"a"], [b"a", b"b", b"c"]])
+def test_there_is_one_part_for_each_chain(form: int, parts: list[bytes]) -> None:
+    driver, queue = make(form)
+    for _ in range(2):
+        driver.add([], [1])
+
+    with pytest.raises(ValueError, match="zip"):
+        first_batch(queue).write_each(parts)
+
+
+@every_form
+@pytest.mark.parametrize("after", ["its batch", "reset"])
+@pytest.mark.spec("SPL-38")
+def test_nothing_is_written_to_a_batch_that_is_gone(form: int, after: str) -> None:
+    driver, queue = make(form)
+    driver.add([], [4])
+    batch = first_batch(queue)
+    if after == "reset":
+        queue.reset()
+    else:
+        batch.complete([0])
+
+    assert batch.write_each([b"late"]) == [0]
+
+
 # Frames
 
 
