@@ -50,9 +50,12 @@ def output_of(process: subprocess.Popen[bytes]) -> int:
 @contextmanager
 def started_on_terminal(*arguments: str) -> Iterator[tuple[int, int]]:
     """Give the process, and the other end of the terminal that it is on."""
+    command = [sys.executable, "-m", "vmm", "run", "--no-rng", *arguments]
+    # Unbuffered, there would be nothing left to be said in the end.
+    environment = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-m", "vmm", "run", "--no-rng", *arguments])
+        os.execve(sys.executable, command, environment)
     try:
         yield pid, terminal
     finally:

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, TextIO
 
 from virtio.errors import ConfigurationError, Error
 from vmm.ending import STATUS_CONFIGURATION, STATUS_HOST, STATUS_INTERRUPTED
@@ -34,21 +34,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        _forget_output()
+        _forget(sys.stdout)
         status = STATUS_INTERRUPTED
     except Error as error:
-        print(f"vmm: {error}", file=sys.stderr)
+        _complain(str(error))
         status = STATUS_CONFIGURATION if isinstance(error, ConfigurationError) else STATUS_HOST
     except KeyboardInterrupt:
-        print("vmm: interrupted", file=sys.stderr)
+        _complain("interrupted")
         status = STATUS_INTERRUPTED
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:  # the terminal went away: what is left was for it
+        _forget(sys.stderr)
     return status
 
 
-def _forget_output() -> None:
+def _complain(message: str) -> None:
+    with suppress(OSError):
+        print(f"vmm: {message}", file=sys.stderr)
+
+
+def _forget(stream: TextIO) -> None:
     """Drop what nobody reads, so that the end of the interpreter does not fail over it again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
