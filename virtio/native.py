@@ -151,7 +151,7 @@ class NativeQueue:
 
     def close(self) -> None:
         """Let go of guest memory, and of what the host holds for the queue."""
-        self._count()
+        self.count()
         lib.close_queue(self._struct)
         for view in self._regions:
             view.release()
@@ -192,7 +192,7 @@ class NativeQueue:
         ``entries`` are those given back before since the driver's wish to be notified was looked
         at. Returns ``TELL`` and none if it has that wish, ``IDLE``, ``LEFT`` or ``MORE``; or
         ``WRONG``, having done nothing, if a length is none or has no room. What was given back is
-        counted with the next batch that is empty.
+        counted with the next batch that is empty, or by :meth:`count`.
         """
         owner, given, told = self._owner, len(lengths), self._bytes or self._open_turn()
         avail, used, most = owner._next_avail, owner._next_used, limit if limit < CHAINS else CHAINS
@@ -209,7 +209,7 @@ class NativeQueue:
         if given:
             owner._active_at = given_at
         if not size:
-            self._count()
+            self.count()
             return self._nothing, end
         self.last = batch = NativeChains(owner, size, told[_TAKEN_AT:stop], header_bytes)
         return batch, end
@@ -226,7 +226,7 @@ class NativeQueue:
         if not lib.publish_plain(struct, plain, lengths, count, served):
             return False
         owner._next_used = struct.next_used
-        self._count()
+        self.count()
         return True
 
     def serve(self, path: DataPath, limit: int, wait_ns: int) -> tuple[int, int]:
@@ -236,7 +236,7 @@ class NativeQueue:
         end: int = lib.serve(struct, path.device, limit, wait_ns, served)
         owner._next_avail, owner._next_used = struct.next_avail, struct.next_used
         chains, failed = served.chains, served.failed
-        self._count()
+        self.count()
         if failed and self._log.take(1):
             logger.warning("queue %d: the host could not do %d reads", owner.index, failed)
         if chains:
@@ -249,7 +249,7 @@ class NativeQueue:
         struct.next_avail = self._owner._next_avail
         return bool(lib.wait_available(struct, wait_ns))
 
-    def _count(self) -> None:
+    def count(self) -> None:
         """Add what calls have counted, and clear it for the next ones."""
         owner, served = self._owner, self._served
         owner.completed += served.chains

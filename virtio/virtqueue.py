@@ -333,6 +333,8 @@ class Queue(QueueMemory):
             return
         if len(lengths) != len(batch):
             raise ValueError(f"{len(lengths)} lengths for a batch of {len(batch)} chains")
+        if self._native is not None:
+            self._native.count()
         waits = self._in_order and bool(self._outstanding)
         if self._lean is batch and not waits and batch.give_back(lengths):
             self._lean = None

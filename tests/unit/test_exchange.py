@@ -160,6 +160,19 @@ def test_what_is_given_back_is_counted(form: int) -> None:
 
 
 @every_form
+def test_what_was_exchanged_is_counted_before_what_is_completed(form: int) -> None:
+    driver, queue = make(form)
+    driver.suppress_interrupts()  # else the driver is told, and all is counted by then
+    for _ in range(3):
+        driver.add([b"abc"], [4])
+    batch = queue.exchange(first_batch(queue, 2), [4, 1], 2)
+
+    batch.complete([2])
+
+    assert (queue.completed, queue.bytes_read, queue.bytes_written) == (3, 9, 7)
+
+
+@every_form
 def test_a_limit_may_be_larger_than_any_queue(form: int) -> None:
     driver, queue = make(form)
     for _ in range(3):
