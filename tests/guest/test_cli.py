@@ -228,6 +228,27 @@ def test_doctor_says_that_this_host_can_run_guests() -> None:
     assert re.search(rb"^rings: +served by the (native|python) engine$", done.stdout, re.MULTILINE)
 
 
+@pytest.mark.parametrize("closed", ["0", "1", "2", "01", "02", "12", "012"])
+def test_closed_standard_streams_change_nothing_else(
+    kernel: MakeKernel, tmp_path: Path, closed: str
+) -> None:
+    disk, path = tmp_path / "disk", kernel(bare.say("hello\n") + bare.out8(0xF4, 7))
+    disk.write_bytes(bytes(65536))
+    script = 'exec "$@" ' + " ".join(f"{descriptor}>&-" for descriptor in closed)
+    command = [sys.executable, "-m", "vmm", "run", "--kernel", path, "--disk", str(disk)]
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=DEADLINE,
+    )
+
+    assert done.returncode == 7
+    assert done.stdout == (b"" if "1" in closed else b"hello\n")
+    assert done.stderr == (b"" if "2" in closed else b"vmm: the guest reported status 7\n")
+    assert disk.read_bytes() == bytes(65536)
+
+
 def test_version_is_that_of_the_package() -> None:
     done = vmm("--version")
 

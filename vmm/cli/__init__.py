@@ -24,6 +24,7 @@ _SUBCOMMANDS: Final = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; an error becomes one line on stderr."""
+    _open_standard_streams()
     argv = list(sys.argv[1:] if arguments is None else arguments)
     with _imports():
         options = _parser(argv).parse_args(argv)
@@ -31,8 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="vmm: %(levelname)s: %(name)s: %(message)s", level=level)
     try:
         status: int = options.execute(options)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         _forget(sys.stdout)
         status = STATUS_INTERRUPTED
@@ -43,11 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain("interrupted")
         status = STATUS_INTERRUPTED
     try:
-        if sys.stderr is not None:
-            sys.stderr.flush()
+        sys.stderr.flush()
     except OSError:  # the terminal went away: what is left was for it
         _forget(sys.stderr)
     return status
+
+
+def _open_standard_streams() -> None:
+    """Open those that the parent closed on nothing, lest a disk be opened in a place of theirs."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # its descriptor is free, and the lowest free one is taken
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for good
 
 
 def _complain(message: str) -> None:

@@ -187,7 +187,7 @@ def _run_once(
     with ExitStack() as stack:
         restored = not isinstance(start, MachineConfig)
         command = options.init_arguments if restored else ()
-        interactive = sys.stdin is not None and sys.stdin.isatty() and not command
+        interactive = sys.stdin.isatty() and not command
         made = Machine(start) if isinstance(start, MachineConfig) else Machine.restore(start)
         machine = stack.enter_context(made)
         interruption.watch(machine)
@@ -204,7 +204,7 @@ def _run_once(
             machine.boot()
         if command:
             _run_command(machine, command, sink, options.timeout)
-        elif sys.stdin is not None:
+        else:
             _connect_input(machine, interruption, sink if interactive else None)
         ending = machine.wait(options.timeout)
     report(ending, machine if options.stats else None)
