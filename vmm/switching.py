@@ -3,10 +3,11 @@
 CPython lets a thread run for 5 ms before another one may interrupt it (``sys.setswitchinterval``).
 A vCPU whose exit needs Python would stand still for so long whenever some other thread computes:
 in a test that works on results while its guest runs, say. So the interval is short as long as there
-is a machine in the process. It is not the shortest: a thread takes some 50 us to wake up, so much
-less does not serve the vCPU sooner, and two threads that both want the interpreter do little but
-hand it to each other. With 1 us, what takes 75 us beside an I/O thread took 0.5 to 2.7 ms; with
-20 us it takes 0.15.
+is a machine in the process. It is not the shortest: two threads that both compute, and both have
+exact timers, would do little but hand the interpreter to each other. They lost half of their speed
+with 1 or 2 us, a tenth with 10 us. A longer one is paid for twice where the host is
+itself a virtual machine, whose processors fall asleep meanwhile: an exit beside a thread that
+computes took 2.3 times what it takes alone with 10 us, and five times with 20 us.
 The thread that waits measures it by a timer of the kernel, which may be late by 50 us, prctl(2)
 "PR_SET_TIMERSLACK": threads of a machine ask for exact ones.
 ``python -m tests.perf.exits`` measures what comes of it.
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-SWITCH_SECONDS: Final = 20e-6
+SWITCH_SECONDS: Final = 10e-6
 
 _PR_SET_TIMERSLACK: Final = 29
 _SHORTEST_SLACK_NS: Final = 1

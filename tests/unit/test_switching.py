@@ -21,8 +21,8 @@ def _usual_interval() -> Iterator[None]:
 def test_the_interval_is_short_until_the_last_machine_ends() -> None:
     with prompt_switching():
         with prompt_switching():
-            assert sys.getswitchinterval() == pytest.approx(20e-6)
-        assert sys.getswitchinterval() == pytest.approx(20e-6)
+            assert sys.getswitchinterval() == pytest.approx(10e-6)
+        assert sys.getswitchinterval() == pytest.approx(10e-6)
     assert sys.getswitchinterval() == pytest.approx(0.005)
 
 
