@@ -5,9 +5,9 @@ A vCPU whose exit needs Python would stand still for so long whenever some other
 in a test that works on results while its guest runs, say. So the interval is short as long as there
 is a machine in the process. It is not the shortest: two threads that both compute, and both have
 exact timers, would do little but hand the interpreter to each other. They lost half of their speed
-with 1 or 2 us, a tenth with 10 us. A longer one is paid for twice where the host is
-itself a virtual machine, whose processors fall asleep meanwhile: an exit beside a thread that runs
-bytecode took two to four times what it takes alone with 10 us, and five to six with 20 us.
+with 1 or 2 us, a tenth with 10 us. A longer one costs twice where the host is itself a virtual
+machine, whose processors fall asleep meanwhile: an exit beside a thread that runs bytecode took two
+to four times what it takes alone with 10 us, and five to six with 20 us.
 The thread that waits measures it by a timer of the kernel, which may be late by 50 us, prctl(2)
 "PR_SET_TIMERSLACK": threads of a machine ask for exact ones.
 ``python -m tests.perf.exits`` measures what comes of it.
