@@ -6,8 +6,8 @@ in a test that works on results while its guest runs, say. So the interval is sh
 is a machine in the process. It is not the shortest: two threads that both compute, and both have
 exact timers, would do little but hand the interpreter to each other. They lost half of their speed
 with 1 or 2 us, a tenth with 10 us. A longer one costs twice where the host is itself a virtual
-machine, whose processors fall asleep meanwhile: an exit beside a thread that runs bytecode took two
-to four times what it takes alone with 10 us, and five to six with 20 us.
+machine, whose processors fall asleep meanwhile: an exit beside a thread that runs bytecode took 3.1
+times what it takes alone with 10 us, and 4.9 times with 20 us (medians of five runs in turn).
 The thread that waits measures it by a timer of the kernel, which may be late by 50 us, prctl(2)
 "PR_SET_TIMERSLACK": threads of a machine ask for exact ones.
 ``python -m tests.perf.exits`` measures what comes of it.
