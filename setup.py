@@ -4,7 +4,7 @@ import runpy
 
 from setuptools import setup
 
-BUILDERS = ("virtio/native_build.py", "vmm/x86/run_build.py")
+BUILDERS = ("virtio/native/build.py", "vmm/x86/run_build.py")
 
 extensions = [runpy.run_path(path)["ffi"].distutils_extension("build/native") for path in BUILDERS]
 for extension in extensions:

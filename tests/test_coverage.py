@@ -31,7 +31,7 @@ FIGURES = Path(__file__).with_name("coverage")
 PACKAGES = ("virtio", "transport", "vmm")
 BARE_METAL = ("endings", "vcpu", "cli", "io_threads", "snapshot", "snapshot_cli")
 TESTS = ("tests/unit", "tests/spec", *(f"tests/guest/test_{name}.py" for name in BARE_METAL))
-QUEUES = tuple(f"tests/unit/test_{name}.py" for name in ("batch", "packed_queue", "split_queue"))
+QUEUES = ("tests/unit/virtio/virtqueue",)
 RUNS: tuple[tuple[dict[str, str], Sequence[str]], ...] = (
     ({}, TESTS),
     ({"PYVMM_ENGINE": "python"}, QUEUES),

@@ -2,8 +2,8 @@
 
 from transport.core import VirtioTransport
 from transport.interrupt import InterruptLine
-from transport.mmio import VirtioMmio
-from transport.slot import MmioSlot
+from transport.mmio.registers import VirtioMmio
+from transport.mmio.slot import MmioSlot
 from transport.state import TransportState
 from transport.stats import TransportStats
 

@@ -27,11 +27,11 @@ from transport.status import (
     VIRTIO_CONFIG_S_NEEDS_RESET,
     status_names,
 )
-from virtio.device import EventLoop, VirtioDevice
+from virtio.device.lifecycle import EventLoop, VirtioDevice
 from virtio.errors import ConfigurationError
 from virtio.features import VIRTIO_F_RING_RESET, mask
 from virtio.memory import GuestMemory
-from virtio.virtqueue import Queue
+from virtio.virtqueue.queue import Queue
 
 DESCRIBE_TIMEOUT_SECONDS: Final = 0.1
 

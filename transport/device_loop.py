@@ -4,11 +4,11 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from virtio.device import EventLoop, TimerHandle
+from virtio.device.lifecycle import EventLoop, TimerHandle
 
 
 class DeviceLoop:
-    """An :class:`~virtio.device.EventLoop` for one activation of one device, over the machine's.
+    """An ``EventLoop`` for one activation of one device, over the machine's.
 
     Callbacks run through ``guard`` with ``work`` held; after :meth:`close` none runs any more, also
     one that was on its way. The machine's loop must take all calls from any thread, as a device is

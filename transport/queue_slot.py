@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 from transport.notify import NotifyEvent
 from virtio.errors import ConfigurationError, DriverError
 from virtio.memory import GuestMemory
-from virtio.virtqueue import MAX_QUEUE_SIZE, Queue, QueueLayout, QueueState
+from virtio.virtqueue.queue import MAX_QUEUE_SIZE, Queue, QueueLayout, QueueState
 
 Area = Literal["descriptor_area", "driver_area", "device_area"]
 

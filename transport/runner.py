@@ -10,7 +10,7 @@ from typing import TypeVar
 from transport.device_loop import DeviceLoop
 from transport.queue_slot import QueueSlot
 from transport.stats import TransportStats
-from virtio.device import Activation, EventLoop, VirtioDevice
+from virtio.device.lifecycle import Activation, EventLoop, VirtioDevice
 from virtio.memory import GuestMemory
 
 Result = TypeVar("Result")

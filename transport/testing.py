@@ -4,7 +4,7 @@ The driver has its own copy of every register offset and status bit, typed from 
 Device Register Layout": what it shared with the transport it could not check.
 """
 
-from transport.mmio import VirtioMmio
+from transport.mmio.registers import VirtioMmio
 from virtio.testing import QueueDriver
 
 

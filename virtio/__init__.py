@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from virtio.batch import ChainBatch
     from virtio.block import Block, BlockBackend
-    from virtio.chain import DescriptorChain
-    from virtio.configuration import feature, field
     from virtio.console import Console, ConsolePort
-    from virtio.declarative import Device
-    from virtio.device import Activation, EventLoop, VirtioDevice
+    from virtio.device.configuration import feature, field
+    from virtio.device.declaration import Device
+    from virtio.device.handlers import queue
+    from virtio.device.lifecycle import Activation, EventLoop, VirtioDevice
     from virtio.entropy import Entropy
     from virtio.errors import ConfigurationError, DriverError, Error, HostError, InternalError
-    from virtio.frame import Frame
     from virtio.memory import FlatMemory, GuestMemory, MemoryAccessError
-    from virtio.queue_kind import queue
-    from virtio.virtqueue import Queue, QueueLayout, QueueState
+    from virtio.virtqueue.batch import ChainBatch
+    from virtio.virtqueue.chain import DescriptorChain
+    from virtio.virtqueue.queue import Queue, QueueLayout, QueueState
+    from virtio.virtqueue.request import Request
 
 __all__ = [
     "Activation",
@@ -38,7 +38,6 @@ __all__ = [
     "Error",
     "EventLoop",
     "FlatMemory",
-    "Frame",
     "GuestMemory",
     "HostError",
     "InternalError",
@@ -46,6 +45,7 @@ __all__ = [
     "Queue",
     "QueueLayout",
     "QueueState",
+    "Request",
     "VirtioDevice",
     "feature",
     "field",
@@ -55,18 +55,18 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "batch": ("ChainBatch",),
+        "virtqueue.batch": ("ChainBatch",),
         "block": ("Block", "BlockBackend"),
-        "chain": ("DescriptorChain",),
-        "configuration": ("feature", "field"),
+        "virtqueue.chain": ("DescriptorChain",),
+        "device.configuration": ("feature", "field"),
         "console": ("Console", "ConsolePort"),
-        "declarative": ("Device",),
-        "device": ("Activation", "EventLoop", "VirtioDevice"),
+        "device.declaration": ("Device",),
+        "device.lifecycle": ("Activation", "EventLoop", "VirtioDevice"),
         "entropy": ("Entropy",),
         "errors": ("ConfigurationError", "DriverError", "Error", "HostError", "InternalError"),
-        "frame": ("Frame",),
+        "virtqueue.request": ("Request",),
         "memory": ("FlatMemory", "GuestMemory", "MemoryAccessError"),
-        "queue_kind": ("queue",),
-        "virtqueue": ("Queue", "QueueLayout", "QueueState"),
+        "device.handlers": ("queue",),
+        "virtqueue.queue": ("Queue", "QueueLayout", "QueueState"),
     },
 )

@@ -56,12 +56,12 @@ def check_environment() -> None:
 
 
 def native() -> ModuleType | None:
-    """Return :mod:`virtio.native` where it serves the rings."""
+    """Return :mod:`virtio.native.ring` where it serves the rings."""
     return _module() if current() != "python" else None
 
 
 def data_paths() -> ModuleType | None:
-    """Return :mod:`virtio.native` where it serves requests of devices, too."""
+    """Return :mod:`virtio.native.ring` where it serves requests of devices, too."""
     return _module() if current() == "native" else None
 
 
@@ -75,7 +75,7 @@ def random_bytes() -> Callable[[int], bytes]:
 @cache
 def _module() -> ModuleType | None:
     try:
-        from virtio import native
+        from virtio.native import ring as native
     except ImportError:
         return None
     return native

@@ -6,14 +6,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from virtio import engine
-from virtio.declarative import DEFAULT_RING_FEATURES, Device, queue
-from virtio.device import TimerHandle
+from virtio.device.declaration import DEFAULT_RING_FEATURES, Device, queue
+from virtio.device.lifecycle import TimerHandle
 from virtio.rate import TokenBucket
 
 if TYPE_CHECKING:
-    from virtio.batch import ChainBatch
-    from virtio.chain import DescriptorChain
-    from virtio.native import DataPath
+    from virtio.native.ring import DataPath
+    from virtio.virtqueue.batch import ChainBatch
+    from virtio.virtqueue.chain import DescriptorChain
 
 REQUEST_LIMIT: Final = 65536
 RETRY_SECONDS: Final = 0.05

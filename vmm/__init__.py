@@ -9,8 +9,8 @@ from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vmm.config import MachineConfig
-    from vmm.disk import DiskConfig
-    from vmm.ending import End, Ending
+    from vmm.disk.disk import DiskConfig
+    from vmm.ending.ending import End, Ending
     from vmm.machine import Machine
     from vmm.snapshot import Snapshot
 
@@ -20,8 +20,8 @@ __getattr__ = lazy_names(
     __name__,
     {
         "config": ("MachineConfig",),
-        "disk": ("DiskConfig",),
-        "ending": ("End", "Ending"),
+        "disk.disk": ("DiskConfig",),
+        "ending.ending": ("End", "Ending"),
         "machine": ("Machine",),
         "snapshot": ("Snapshot",),
     },

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from virtio.device import VirtioDevice
+from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import ConfigurationError
-from vmm.disk import DiskConfig
+from vmm.disk.disk import DiskConfig
 
 BootProtocol = Literal["auto", "pvh", "linux64"]
 ConsoleKind = Literal["serial", "virtio"]

@@ -7,22 +7,22 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from transport.mmio import VirtioMmio
-from transport.slot import MmioSlot
+from transport.mmio.registers import VirtioMmio
+from transport.mmio.slot import MmioSlot
 from virtio.block import Block, BlockBackend
-from virtio.declarative import Device
-from virtio.device import VirtioDevice
+from virtio.device.declaration import Device
+from virtio.device.lifecycle import VirtioDevice
 from virtio.entropy import Entropy
 from virtio.errors import ConfigurationError
 from vmm.agent import PORT_NAME
 from vmm.bus import Bus
 from vmm.config import MachineConfig
-from vmm.disk import RawDisk
-from vmm.interrupt import IrqfdLine
-from vmm.io_thread import IoThread
+from vmm.disk.disk import RawDisk
+from vmm.disk.overlay import OverlayDisk
+from vmm.host.io_thread import IoThread
+from vmm.kvm.irqfd import IrqfdLine
 from vmm.kvm.system import KVM_CAP_MAX_VCPUS, Kvm
 from vmm.memory import GuestRam
-from vmm.overlay import OverlayDisk
 from vmm.x86 import platform
 from vmm.x86.layout import VirtioMmioWindow, ram_regions, virtio_mmio_window
 

@@ -14,28 +14,28 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from virtio.device import VirtioDevice
+from virtio.device.lifecycle import VirtioDevice
 from virtio.engine import check_environment
 from virtio.errors import ConfigurationError, InternalError
 from vmm.agent import PORT_NAME
+from vmm.boot_source import boot_source
 from vmm.config import MachineConfig
-from vmm.ending import End, Ending
-from vmm.guest import boot_source
-from vmm.guest_console import GuestConsole
-from vmm.halt_watch import HaltWatch, WaitIdle, wait_idle_plainly
+from vmm.console.guest import GuestConsole
+from vmm.ending.ending import End, Ending
+from vmm.ending.halt_watch import HaltWatch, WaitIdle, wait_idle_plainly
+from vmm.ending.verdict import Verdict
 from vmm.hardware import HVC, Hardware
-from vmm.io_thread import IoThread
+from vmm.host.gil import prompt_switching
+from vmm.host.io_thread import IoThread
 from vmm.kvm.vcpu import Vcpu
-from vmm.switching import prompt_switching
 from vmm.vcpu import VcpuThread
-from vmm.verdict import Verdict
 from vmm.x86 import platform
 from vmm.x86.boot import write_boot
-from vmm.x86.completion import Completer
+from vmm.x86.emulation import Completer
 
 if TYPE_CHECKING:
     from vmm.agent import Agent
-    from vmm.attendant import Attendant
+    from vmm.agent.attendant import Attendant
     from vmm.snapshot import MachineState, Snapshot
     from vmm.stats import Statistics
 
@@ -101,7 +101,7 @@ class Machine:
         channel = self.hardware.channels.get(PORT_NAME)
         self._attendant: Attendant | None = None
         if channel is not None:
-            from vmm.attendant import Attendant
+            from vmm.agent.attendant import Attendant
 
             self._attendant = Attendant(channel, self._wait_ended)
         return self

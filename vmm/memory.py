@@ -12,8 +12,8 @@ from typing import Final
 
 from virtio.errors import HostError
 from virtio.memory import FlatMemory
-from vmm.files import copy_data
-from vmm.resource import Resource
+from vmm.host.files import copy_data
+from vmm.host.resource import Resource
 
 PAGE_BYTES: Final = 4096
 

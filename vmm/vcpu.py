@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from virtio.errors import HostError, InternalError
-from vmm.ending import End
+from vmm.ending.ending import End
+from vmm.host.gil import have_exact_timers
 from vmm.kvm import vcpu as kvm
 from vmm.kvm.vcpu import Vcpu
-from vmm.switching import have_exact_timers
 
 logger = logging.getLogger(__name__)
 

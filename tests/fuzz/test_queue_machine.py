@@ -16,13 +16,13 @@ from hypothesis.stateful import (
 )
 
 from tests.fuzz.machines import machine_settings
-from virtio.batch import ChainBatch
-from virtio.chain import DescriptorChain
 from virtio.errors import InternalError
-from virtio.frame import Frame
 from virtio.memory import FlatMemory
 from virtio.testing import POISON, PackedDriver, QueueDriver, QueueFull, SplitDriver, Used
-from virtio.virtqueue import Queue, QueueLayout, QueueState
+from virtio.virtqueue.batch import ChainBatch
+from virtio.virtqueue.chain import DescriptorChain
+from virtio.virtqueue.queue import Queue, QueueLayout, QueueState
+from virtio.virtqueue.request import Request
 
 INDIRECT, EVENT_IDX, RING_PACKED, IN_ORDER = 1 << 28, 1 << 29, 1 << 34, 1 << 35
 RAM_BYTES = 1 << 15
@@ -34,7 +34,7 @@ features = st.sets(st.sampled_from([INDIRECT, EVENT_IDX, IN_ORDER])).map(sum)
 
 
 @dataclass(eq=False)
-class Request:
+class Supplied:
     """A chain as the driver made it, and what has become of it."""
 
     token: int
@@ -60,11 +60,11 @@ class Model:
     collected: int
     used: int
     signalled: int
-    hidden: list[Request] = field(default_factory=list)
-    available: deque[Request] = field(default_factory=deque)
-    taken: list[Request] = field(default_factory=list)
-    replay: list[Request] = field(default_factory=list)
-    visible: list[Request] = field(default_factory=list)
+    hidden: list[Supplied] = field(default_factory=list)
+    available: deque[Supplied] = field(default_factory=deque)
+    taken: list[Supplied] = field(default_factory=list)
+    replay: list[Supplied] = field(default_factory=list)
+    visible: list[Supplied] = field(default_factory=list)
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -92,7 +92,7 @@ class QueueMachine(RuleBasedStateMachine):
         start = self.start
         state = QueueState(0, layout, self.features, start, start, 0, (), None)
         self.go_on_from(state)
-        self.chains: dict[Request, DescriptorChain] = {}
+        self.chains: dict[Supplied, DescriptorChain] = {}
         laps = 2 * self.size if self.packed else 1 << 16
         event = -1 if self.features & EVENT_IDX else 0
         self.model = Model(laps, event, start, start, start)
@@ -136,7 +136,7 @@ class QueueMachine(RuleBasedStateMachine):
         except QueueFull:
             return
         entries = len(readable) + len(writable) if self.packed and not indirect else 1
-        request = Request(token, b"".join(readable), sum(writable), entries)
+        request = Supplied(token, b"".join(readable), sum(writable), entries)
         self.model.hidden.append(request)
         if publish:
             self.publish()
@@ -230,7 +230,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 8), rounds=st.integers(1, 3), data=st.data())
     def exchange(self, limit: int, rounds: int, data: st.DataObject) -> None:
         """Take batches, each for the one before, in the ways that devices answer them."""
-        batch, lengths, given = ChainBatch(self.queue), list[int | None](), list[Request]()
+        batch, lengths, given = ChainBatch(self.queue), list[int | None](), list[Supplied]()
         for left in [limit] * rounds + [0]:
             before = self.interrupts
             with self.driver_areas_kept():
@@ -245,8 +245,8 @@ class QueueMachine(RuleBasedStateMachine):
             lengths, given = self.answer(batch, requests, data) if batch else ([], [])
 
     def answer(
-        self, batch: ChainBatch, requests: list[Request], data: st.DataObject
-    ) -> tuple[list[int | None], list[Request]]:
+        self, batch: ChainBatch, requests: list[Supplied], data: st.DataObject
+    ) -> tuple[list[int | None], list[Supplied]]:
         """Answer each request of a batch, or leave some for later; returns those answered, too."""
         assert batch.readable_lengths == [len(request.readable) for request in requests]
         assert batch.writable_lengths == [request.room for request in requests]
@@ -267,7 +267,7 @@ class QueueMachine(RuleBasedStateMachine):
             request.length = length
         return lengths, [request for request in requests if request.length is not None]
 
-    def finish(self, frame: Frame, request: Request) -> int:
+    def finish(self, frame: Request, request: Supplied) -> int:
         """Look at a frame, and answer it with a status like the memory that nobody wrote."""
         if not request.room:
             assert frame.header is None
@@ -392,7 +392,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.check_chain(chain, request)
             self.chains[request] = chain
 
-    def next_taken(self, limit: int) -> list[Request]:
+    def next_taken(self, limit: int) -> list[Supplied]:
         """Return the next requests that the queue has to hand out; it has."""
         model = self.model
         expected = model.replay[:limit]
@@ -402,14 +402,14 @@ class QueueMachine(RuleBasedStateMachine):
             model.taken.append(expected[-1])
         return expected
 
-    def check_chain(self, chain: DescriptorChain, request: Request) -> None:
+    def check_chain(self, chain: DescriptorChain, request: Supplied) -> None:
         """Compare a chain with what the driver made."""
         assert chain.read(1000) == request.readable
         assert chain.read(5, 7) == request.readable[7:12]
         assert chain.readable_length == len(request.readable)
         assert chain.writable_length == request.room
 
-    def move_visible(self, group: list[Request]) -> None:
+    def move_visible(self, group: list[Supplied]) -> None:
         """Let the driver see the requests in ``group``, or those whose turn has come."""
         model = self.model
         if self.features & IN_ORDER:

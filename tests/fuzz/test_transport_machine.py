@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.fuzz.machines import machine_settings
 from tests.fuzz.targets.devices import Sampler
 from tests.fuzz.targets.ram import FuzzRam
-from transport.mmio import VirtioMmio
+from transport.mmio.registers import VirtioMmio
 from transport.testing import RecordingLine
 from virtio.testing import ManualLoop, PackedDriver, QueueDriver, SplitDriver
 

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from vmm.config import MachineConfig
-from vmm.ending import Ending
+from vmm.ending.ending import Ending
 from vmm.machine import Machine
 
 BOOT_DEADLINE = 900.0

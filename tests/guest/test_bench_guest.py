@@ -8,9 +8,9 @@ import pytest
 from tests.perf.peers.guest import bench_kernel, write_image
 from tests.perf.peers.workload import GuestFailed, Workload, parse
 from virtio.block import Block
-from virtio.device import VirtioDevice
+from virtio.device.lifecycle import VirtioDevice
 from vmm.config import MachineConfig
-from vmm.disk import DiskConfig
+from vmm.disk.disk import DiskConfig
 from vmm.image.debian import find_tool
 from vmm.image.progress import silent
 from vmm.machine import Machine

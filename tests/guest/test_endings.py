@@ -10,7 +10,7 @@ import pytest
 from tests.guest import bare_metal as bare
 from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig
-from vmm.ending import End, Ending
+from vmm.ending.ending import End, Ending
 from vmm.machine import Machine
 from vmm.x86.platform import is_emulated_host
 

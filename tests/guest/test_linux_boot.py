@@ -7,7 +7,7 @@ import pytest
 
 from tests.guest.shell import BOOT_DEADLINE
 from vmm.config import BootProtocol, MachineConfig
-from vmm.ending import End, Ending
+from vmm.ending.ending import End, Ending
 from vmm.image import default_initramfs, default_kernel
 from vmm.kvm.vcpu import KVM_EXIT_INTERNAL_ERROR
 from vmm.machine import Machine

@@ -10,8 +10,8 @@ import pytest
 
 from tests.guest.shell import Shell
 from vmm.config import MachineConfig
-from vmm.disk import DiskConfig
-from vmm.ending import End
+from vmm.disk.disk import DiskConfig
+from vmm.ending.ending import End
 from vmm.image import demo_disk
 
 pytestmark = pytest.mark.timeout(1200)

@@ -8,8 +8,8 @@ import pytest
 
 from tests.guest.shell import BOOT_DEADLINE, COMMAND_DEADLINE, Shell
 from vmm.config import MachineConfig
-from vmm.disk import DiskConfig
-from vmm.ending import End
+from vmm.disk.disk import DiskConfig
+from vmm.ending.ending import End
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -14,8 +14,8 @@ import pytest
 
 from tests.guest.shell import Shell
 from vmm.config import MachineConfig
-from vmm.disk import DiskConfig
-from vmm.ending import End
+from vmm.disk.disk import DiskConfig
+from vmm.ending.ending import End
 from vmm.image import build_initramfs
 from vmm.image.kernel import recipe_folder
 from vmm.image.program import compiled

@@ -8,8 +8,8 @@ import pytest
 
 from tests.guest.shell import BOOT_DEADLINE
 from vmm.config import MachineConfig
-from vmm.disk import DiskConfig
-from vmm.ending import End
+from vmm.disk.disk import DiskConfig
+from vmm.ending.ending import End
 from vmm.machine import Machine
 
 pytestmark = pytest.mark.timeout(1200)

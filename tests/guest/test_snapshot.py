@@ -17,7 +17,7 @@ from tests.guest.bare_metal import HALT_FOR_EVER, load32, say_eax
 from virtio import Device, Entropy
 from virtio.errors import ConfigurationError
 from vmm import Machine, MachineConfig, Snapshot
-from vmm.ending import End
+from vmm.ending.ending import End
 
 COUNTER = 0x180_0000
 DEADLINE = 120.0

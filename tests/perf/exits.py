@@ -16,7 +16,7 @@ from statistics import median
 from tests.guest import bare_metal as bare
 from virtio import DescriptorChain, Device, queue
 from vmm import Machine, MachineConfig
-from vmm.interrupt import IrqfdLine
+from vmm.kvm.irqfd import IrqfdLine
 from vmm.x86.platform import host_kind
 
 EXITS = 20_000

@@ -28,9 +28,9 @@ from virtio import (
     DescriptorChain,
     Device,
     Entropy,
-    Frame,
     Queue,
     QueueLayout,
+    Request,
     engine,
     queue,
 )
@@ -216,7 +216,7 @@ class RequestFrames(Device):
     device_id = 42
 
     @queue(size=4 * CHAINS, header=HEADER)
-    def requestq(self, request: Frame) -> int:
+    def requestq(self, request: Request) -> int:
         if request.header is None or not request.data_in:
             return 0
         return request.finish(0, request.data_in_bytes)

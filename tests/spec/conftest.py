@@ -7,7 +7,7 @@ import pytest
 
 from tests.spec.devices import CASES, DeviceCase, Gadget
 from tests.spec.rig import PACKED, SPLIT, Form, Rig
-from virtio.device import VirtioDevice
+from virtio.device.lifecycle import VirtioDevice
 from virtio.memory import FlatMemory
 
 

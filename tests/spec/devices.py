@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from virtio import declarative
 from virtio.block import Block
-from virtio.chain import DescriptorChain
 from virtio.console import Console, ConsolePort
-from virtio.declarative import Device, feature, queue
+from virtio.device import declaration as declarative
+from virtio.device.declaration import Device, feature, queue
 from virtio.entropy import Entropy
+from virtio.virtqueue.chain import DescriptorChain
 
 SECTORS = 128
 

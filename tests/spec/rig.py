@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from transport import VirtioMmio
 from transport.testing import MmioDriver, RecordingLine
-from virtio.device import VirtioDevice
+from virtio.device.lifecycle import VirtioDevice
 from virtio.memory import FlatMemory, GuestMemory
 from virtio.testing import ManualLoop, PackedDriver, QueueDriver, SplitDriver, Used, flat_memory
-from virtio.virtqueue import Queue, QueueLayout
+from virtio.virtqueue.queue import Queue, QueueLayout
 
 VERSION_1 = 1 << 32
 EVENT_IDX = 1 << 29

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from tests.spec.races import SharedMemory
 from tests.spec.rig import PACKED, SPLIT, Form
-from virtio.chain import DescriptorChain
-from virtio.fence import make_fence
 from virtio.testing import RingLayout, flat_memory
+from virtio.virtqueue.chain import DescriptorChain
+from virtio.virtqueue.fence import make_fence
 
 PTRACE_TRACEME, PTRACE_PEEKTEXT, PTRACE_PEEKUSER, PTRACE_POKEUSER = 0, 1, 3, 6
 PTRACE_CONT, PTRACE_SINGLESTEP = 7, 9

@@ -9,7 +9,7 @@ from tests.spec.devices import CASES, EVERY_RING, IN_ORDER, DeviceCase, Gadget
 from tests.spec.rig import PACKED, SPLIT, VERSION_1, Form, Rig
 from transport import VirtioMmio
 from transport.testing import RecordingLine
-from virtio.declarative import Device, feature, queue
+from virtio.device.declaration import Device, feature, queue
 from virtio.entropy import Entropy
 from virtio.errors import ConfigurationError
 from virtio.testing import ManualLoop, PackedDriver, Segment, SplitDriver, flat_memory

@@ -12,7 +12,7 @@ from tests.spec.rig import Form, Rig
 from tests.spec.threads import PATIENCE_SECONDS, Crew, wait_until
 from virtio.memory import FlatMemory
 from virtio.testing import QueueDriver
-from virtio.virtqueue import Queue
+from virtio.virtqueue.queue import Queue
 
 BUFFERS = 1500
 

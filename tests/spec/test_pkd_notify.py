@@ -8,7 +8,7 @@ from tests.spec.conftest import RigMaker
 from tests.spec.rig import PACKED, Rig
 from tests.spec.rings import ECHO, EVENT_IDX, IN_ORDER, SLOW, gadget_of, go_live, kick, packed_ring
 from virtio.testing import PackedDriver, flat_memory
-from virtio.virtqueue import Queue
+from virtio.virtqueue.queue import Queue
 
 ENABLE, DISABLE, DESC, RESERVED = 0, 1, 2, 3
 

@@ -15,9 +15,9 @@ from tests.spec.rings import (
     kick,
     split_ring,
 )
-from virtio.chain import DescriptorChain
-from virtio.declarative import Device, queue
+from virtio.device.declaration import Device, queue
 from virtio.testing import Segment
+from virtio.virtqueue.chain import DescriptorChain
 
 
 class Wide(Device):

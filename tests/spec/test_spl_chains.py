@@ -20,10 +20,10 @@ from tests.spec.rings import (
     place,
     room,
 )
-from virtio.chain import DescriptorChain
-from virtio.declarative import queue
+from virtio.device.declaration import queue
 from virtio.memory import FlatMemory
 from virtio.testing import Segment, flat_memory
+from virtio.virtqueue.chain import DescriptorChain
 
 GIB = 1 << 30
 MAP_NORESERVE = 0x4000

@@ -10,7 +10,7 @@ from tests.spec.devices import EVERY_RING, Gadget
 from tests.spec.rig import SPLIT, Form, Rig
 from tests.spec.rings import ECHO, EVENT_IDX, SLOW, gadget_of, go_live, kick, split_ring
 from virtio.testing import SplitDriver, flat_memory
-from virtio.virtqueue import Queue, QueueLayout, QueueState
+from virtio.virtqueue.queue import Queue, QueueLayout, QueueState
 
 FEATURES = pytest.mark.parametrize("features", [0, EVENT_IDX], ids=["plain", "event-idx"])
 

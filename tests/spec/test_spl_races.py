@@ -19,10 +19,10 @@ from tests.spec.rig import PACKED, SPLIT, Form
 from tests.spec.rings import AVAIL, EVENT_IDX, INDIRECT, INDIRECT_DESC, NEXT, WRITE
 from tests.spec.scribbling import Scribble, Scribbler, address_of
 from tests.spec.stepping import CannotTrace, Places, Step, fence_is_locked, layout_of, watch
-from virtio.chain import DescriptorChain
 from virtio.errors import DriverError
 from virtio.testing import Segment
-from virtio.virtqueue import Queue
+from virtio.virtqueue.chain import DescriptorChain
+from virtio.virtqueue.queue import Queue
 
 FEATURES = pytest.mark.parametrize("features", [0, EVENT_IDX], ids=["plain", "event-idx"])
 

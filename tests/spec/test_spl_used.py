@@ -21,9 +21,9 @@ from tests.spec.rings import (
     room,
     split_ring,
 )
-from virtio.chain import DescriptorChain
 from virtio.memory import FlatMemory
 from virtio.testing import Segment, SplitDriver
+from virtio.virtqueue.chain import DescriptorChain
 
 MAP_NORESERVE = 0x4000
 POISONS = (0x00, 0xFF, 0xA5, 0x5A)

@@ -34,14 +34,14 @@ from virtio.block.request import (
     io_error,
     unsupported,
 )
-from virtio.declarative import DEFAULT_RING_FEATURES, Device, feature, field, queue
+from virtio.device.declaration import DEFAULT_RING_FEATURES, Device, feature, field, queue
 from virtio.errors import ConfigurationError
-from virtio.frame import Frame
 from virtio.rate import TokenBucket
+from virtio.virtqueue.request import Request
 
 if TYPE_CHECKING:
-    from virtio.device import TimerHandle
-    from virtio.native import DataPath
+    from virtio.device.lifecycle import TimerHandle
+    from virtio.native.ring import DataPath
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ PAGE_BYTES: Final = 4096
 BLOCK_SIZES: Final = (512, 1024, 2048, 4096)
 MAX_QUEUES: Final = 64
 
-Operation = Callable[[Frame, int], int | None]
+Operation = Callable[[Request, int], int | None]
 """What serves one type of request, given its sector: returns how many bytes it wrote to the guest,
 or ``None`` when the data is on its way in steps. Raises :class:`Refused` and :class:`OSError`."""
 
@@ -140,7 +140,7 @@ class Block(Device):
         header=HEADER,
         native="_data_path",
     )
-    def requestq(self, request: Frame, number: int) -> int | None:
+    def requestq(self, request: Request, number: int) -> int | None:
         """Serve one request; the data of a large one goes on in steps between other work."""
         if request.header is None:  # and perhaps no status byte either (BLK-04)
             return request.finish(VIRTIO_BLK_S_IOERR, 0)
@@ -152,7 +152,7 @@ class Block(Device):
             return self._failed(request, error)
         return None if written is None else request.finish(VIRTIO_BLK_S_OK, written)
 
-    def _failed(self, request: Frame, error: Refused | OSError) -> int:
+    def _failed(self, request: Request, error: Refused | OSError) -> int:
         if isinstance(error, Refused):
             logger.debug("block %s: %s: %s", self.serial, describe(request), str(error))
             return request.finish(error.status, 0)
@@ -161,7 +161,7 @@ class Block(Device):
             logger.warning("block %s: %s failed: %s", self.serial, describe(request), str(error))
         return request.finish(VIRTIO_BLK_S_IOERR, 0)
 
-    def _refuse(self, request: Frame, sector: int) -> int | None:
+    def _refuse(self, request: Request, sector: int) -> int | None:
         if request.header is not None and request.header[0] == VIRTIO_BLK_T_SECURE_ERASE:
             self._check_writable()
         raise unsupported("there is no such type")
@@ -182,7 +182,7 @@ class Block(Device):
         path: DataPath = native.block_path(fd, sectors=sectors, writable=writable)
         return path
 
-    def _read(self, request: Frame, sector: int) -> int | None:
+    def _read(self, request: Request, sector: int) -> int | None:
         length = request.data_in_bytes
         if length > STEP_BYTES:
             views = request.data_in
@@ -193,7 +193,7 @@ class Block(Device):
             self.backend.readv(request.data_in, sector * SECTOR_BYTES)
         return length
 
-    def _write(self, request: Frame, sector: int) -> int | None:
+    def _write(self, request: Request, sector: int) -> int | None:
         self._check_writable()
         length = request.data_out_bytes
         if length > STEP_BYTES:
@@ -267,7 +267,7 @@ class Block(Device):
         if self.write_through:
             self._sync()
 
-    def _flush(self, request: Frame, sector: int) -> int:
+    def _flush(self, request: Request, sector: int) -> int:
         self._sync()
         return 0
 
@@ -282,7 +282,7 @@ class Block(Device):
 
     # Ranges
 
-    def _discard(self, request: Frame, sector: int) -> int:
+    def _discard(self, request: Request, sector: int) -> int:
         self._check_writable()
         if not self.VIRTIO_BLK_F_DISCARD:
             raise unsupported("DISCARD was not negotiated")
@@ -292,7 +292,7 @@ class Block(Device):
         self._stabilize()
         return 0
 
-    def _write_zeroes(self, request: Frame, sector: int) -> int:
+    def _write_zeroes(self, request: Request, sector: int) -> int:
         self._check_writable()
         if not self.VIRTIO_BLK_F_WRITE_ZEROES:
             raise unsupported("WRITE_ZEROES was not negotiated")
@@ -308,7 +308,7 @@ class Block(Device):
         self._stabilize()
         return 0
 
-    def _ranges(self, request: Frame, limits: RangeLimits) -> list[Range]:
+    def _ranges(self, request: Request, limits: RangeLimits) -> list[Range]:
         """Return the ranges that are not empty, all of them checked."""
         ranges = parse_ranges(request, limits)
         for one in ranges:
@@ -317,7 +317,7 @@ class Block(Device):
 
     # The rest
 
-    def _get_id(self, request: Frame, sector: int) -> int:
+    def _get_id(self, request: Request, sector: int) -> int:
         name = self.serial.encode("ascii").ljust(SERIAL_BYTES, b"\0")
         return request.write(name)
 

@@ -7,7 +7,7 @@ import struct
 from typing import Final, NamedTuple
 
 from virtio.block.request import io_error, unsupported
-from virtio.frame import Frame
+from virtio.virtqueue.request import Request
 
 SEGMENT: Final = struct.Struct("<QII")
 assert SEGMENT.size == 16
@@ -36,7 +36,7 @@ class RangeLimits(NamedTuple):
     flags: int
 
 
-def parse_ranges(request: Frame, limits: RangeLimits) -> list[Range]:
+def parse_ranges(request: Request, limits: RangeLimits) -> list[Range]:
     """Copy the ranges out once and check each of them, before any is applied (``BLK-29``).
 
     Raises :class:`Refused`: unsupported for a flag outside the limits (``BLK-27``, ``BLK-28``),

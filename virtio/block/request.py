@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from virtio.block.backend import SECTOR_BYTES
-from virtio.frame import Frame, cut
+from virtio.virtqueue.request import Request, cut
 
 VIRTIO_BLK_T_IN: Final = 0
 VIRTIO_BLK_T_OUT: Final = 1
@@ -49,7 +49,7 @@ def unsupported(reason: str) -> Refused:
     return Refused(VIRTIO_BLK_S_UNSUPP, reason)
 
 
-def describe(request: Frame) -> str:
+def describe(request: Request) -> str:
     """Return what a request is, for a message."""
     kind, _, sector = request.header or (None, None, None)
     return f"type {kind} at sector {sector} in queue {request.queue_index}"
@@ -65,7 +65,7 @@ class Transfer:
     __slots__ = ("_move", "_views", "left", "request", "sector", "written")
 
     def __init__(
-        self, request: Frame, move: Move, views: Sequence[memoryview], sector: int, written: int
+        self, request: Request, move: Move, views: Sequence[memoryview], sector: int, written: int
     ) -> None:
         self.request = request
         self.left = sum(map(len, views))

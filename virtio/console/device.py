@@ -16,16 +16,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 from virtio.console.control import Message
 from virtio.console.dialogue import Dialogue
-from virtio.console.doorbell import Doorbell
 from virtio.console.port import ConsolePort
 from virtio.console.stream import BURST, Stream
-from virtio.declarative import DEFAULT_RING_FEATURES, Device, QueueKind, feature, field, queue
+from virtio.device.declaration import (
+    DEFAULT_RING_FEATURES,
+    Device,
+    QueueKind,
+    feature,
+    field,
+    queue,
+)
+from virtio.device.doorbell import Doorbell
 from virtio.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from virtio.chain import DescriptorChain
-    from virtio.device import Activation
-    from virtio.virtqueue import Queue
+    from virtio.device.lifecycle import Activation
+    from virtio.virtqueue.chain import DescriptorChain
+    from virtio.virtqueue.queue import Queue
 
 QUEUE_SIZE: Final = 128
 CONTROL_QUEUE_SIZE: Final = 32

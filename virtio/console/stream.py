@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from virtio.chain import MAX_CHAIN_BYTES
+from virtio.virtqueue.chain import MAX_CHAIN_BYTES
 
 if TYPE_CHECKING:
-    from virtio.chain import DescriptorChain
     from virtio.console.port import ConsolePort
-    from virtio.virtqueue import Queue
+    from virtio.virtqueue.chain import DescriptorChain
+    from virtio.virtqueue.queue import Queue
 
 BURST: Final = 64
 STEP_BYTES: Final = 65536

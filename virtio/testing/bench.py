@@ -8,14 +8,14 @@ assert used.length == 512
 from collections.abc import Sequence
 from functools import partial
 
-from virtio.device import Activation, VirtioDevice
+from virtio.device.lifecycle import Activation, VirtioDevice
 from virtio.memory import FlatMemory
 from virtio.testing.arena import flat_memory
 from virtio.testing.driver import QueueDriver, Used
 from virtio.testing.loop import ManualLoop
 from virtio.testing.packed import PackedDriver
 from virtio.testing.split import SplitDriver
-from virtio.virtqueue import Queue, QueueLayout
+from virtio.virtqueue.queue import Queue, QueueLayout
 
 
 class Bench:

@@ -21,7 +21,7 @@ class ManualTimer:
 
 
 class ManualLoop:
-    """An :class:`~virtio.device.EventLoop` that does nothing until it is told to.
+    """An :class:`~virtio.device.lifecycle.EventLoop` that does nothing until it is told to.
 
     ``readers`` and ``writers`` hold the callbacks by file descriptor; ``now`` is the time in
     seconds, which only :meth:`advance` moves.

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, TextIO
 
 from virtio.errors import ConfigurationError, Error
-from vmm.ending import STATUS_CONFIGURATION, STATUS_HOST, STATUS_INTERRUPTED
+from vmm.ending.ending import STATUS_CONFIGURATION, STATUS_HOST, STATUS_INTERRUPTED
 
 _SUBCOMMANDS: Final = {
     "run": "boot a guest and connect this terminal to its console",

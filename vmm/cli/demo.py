@@ -12,9 +12,9 @@ from virtio.errors import InternalError
 from vmm.cli.interruption import Interruption
 from vmm.cli.run import report
 from vmm.config import MachineConfig
-from vmm.console import OutputSink
-from vmm.disk import DiskConfig
-from vmm.ending import Ending
+from vmm.console.console import OutputSink
+from vmm.disk.disk import DiskConfig
+from vmm.ending.ending import Ending
 from vmm.machine import Machine
 
 DEADLINE_SECONDS: Final = 300.0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from virtio.engine import current
 from virtio.errors import Error
-from vmm.ending import STATUS_HOST
+from vmm.ending.ending import STATUS_HOST
 from vmm.kvm.system import KVM_API_VERSION, KVM_CAP_MAX_VCPUS, Kvm
 from vmm.x86.platform import host_kind
 

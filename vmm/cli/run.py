@@ -15,15 +15,15 @@ from virtio.engine import ENGINES, use
 from virtio.errors import ConfigurationError
 from vmm.cli.interruption import Interruption
 from vmm.config import MachineConfig, parse_size
-from vmm.console import OutputSink
-from vmm.disk import DiskConfig
-from vmm.ending import End, Ending
+from vmm.console.console import OutputSink
+from vmm.disk.disk import DiskConfig
+from vmm.ending.ending import End, Ending
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
 from vmm.machine import Machine
 
 if TYPE_CHECKING:
+    from vmm.console.terminal import EscapeAction
     from vmm.snapshot import Snapshot
-    from vmm.terminal import EscapeAction
 
 MAX_TIMEOUT_SECONDS: Final = 1e7
 
@@ -194,7 +194,7 @@ def _run_once(
         sink = stack.enter_context(OutputSink(1, on_gone=partial(_output_gone, interruption)))
         machine.console.add_sink(sink.write)
         if interactive:
-            from vmm.terminal import RawTerminal
+            from vmm.console.terminal import RawTerminal
 
             stack.enter_context(RawTerminal(0))
             print("vmm: Ctrl-A x ends the machine, Ctrl-A h shows more keys", file=sys.stderr)
@@ -239,7 +239,7 @@ def _run_command(
 def _connect_input(
     machine: Machine, interruption: Interruption, terminal: OutputSink | None
 ) -> None:
-    from vmm.terminal import HELP_TEXT, ConsoleInput, EscapeAction
+    from vmm.console.terminal import HELP_TEXT, ConsoleInput, EscapeAction
 
     def act(action: EscapeAction) -> None:
         if action is EscapeAction.QUIT:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from virtio.errors import ConfigurationError
-from vmm.digest import sha256
+from vmm.host.digest import sha256
 
 _LOCKS = ".locks"
 _UNFINISHED = ".unfinished-"

@@ -8,9 +8,9 @@ import os
 from typing import Final
 
 from virtio.errors import Error, HostError
+from vmm.host.resource import Resource
 from vmm.kvm import ioctl, structs
 from vmm.kvm.vm import Vm
-from vmm.resource import Resource
 
 KVM_API_VERSION: Final = 12
 

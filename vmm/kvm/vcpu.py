@@ -20,9 +20,9 @@ from functools import partial
 from typing import Final
 
 from virtio.errors import HostError
+from vmm.host.resource import Resource
 from vmm.kvm import ioctl, structs
 from vmm.kvm.ioctl import KVM_RUN, try_ioctl
-from vmm.resource import Resource
 
 KVM_EXIT_IO: Final = 2
 KVM_EXIT_HYPERCALL: Final = 3

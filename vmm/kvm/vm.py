@@ -7,9 +7,9 @@ import ctypes
 import os
 from typing import Final
 
+from vmm.host.resource import Resource
 from vmm.kvm import ioctl, structs
 from vmm.kvm.vcpu import Vcpu
-from vmm.resource import Resource
 
 KVM_PIT_SPEAKER_DUMMY: Final = 1
 KVM_IOEVENTFD_FLAG_DATAMATCH: Final = 1

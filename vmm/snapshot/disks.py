@@ -13,8 +13,8 @@ from pathlib import Path
 
 from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig
-from vmm.disk import DiskConfig, RawDisk
-from vmm.overlay import OverlayDisk, Run
+from vmm.disk.disk import DiskConfig, RawDisk
+from vmm.disk.overlay import OverlayDisk, Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from virtio.errors import ConfigurationError
-from vmm.files import copy_data, extents
+from vmm.host.files import copy_data, extents
 
 _PIECE_BYTES: Final = 1 << 20
 

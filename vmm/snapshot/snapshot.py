@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from virtio.device import VirtioDevice
+from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig
-from vmm.resource import Resource
+from vmm.host.resource import Resource
 from vmm.snapshot.disks import FrozenDisk, SavedDisk, load_disk, save_disk
 from vmm.snapshot.memory import SavedMemory, open_memory, save_memory
 from vmm.snapshot.plain import from_plain, to_plain

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from virtio.errors import ConfigurationError
-from vmm.digest import sha256
+from vmm.host.digest import sha256
 
 VERSION: Final = 1
 """Raised whenever a part of the state changes its form or its meaning."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from virtio.device import VirtioDevice
+from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig, parse_size
-from vmm.disk import DiskConfig
+from vmm.disk.disk import DiskConfig
 
 SPARE_SLOTS: Final = 6
 """How many disks and devices a test can have: their places are there when the guest boots."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from virtio.block import SECTOR_BYTES, BlockBackend
-from virtio.frame import cut
+from virtio.virtqueue.request import cut
 
 ALL: Final = range(1 << 55)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from virtio.block import Block, BlockBackend
-from virtio.device import VirtioDevice
+from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import Error
 from vmm.agent import AgentLostError, GuestFileNotFoundError, Result
-from vmm.console import ConsoleLog
-from vmm.disk import DiskConfig
-from vmm.ending import End, Ending
+from vmm.console.console import ConsoleLog
+from vmm.disk.disk import DiskConfig
+from vmm.ending.ending import End, Ending
 from vmm.machine import Machine
 from vmm.snapshot import Snapshot
 from vmm.testing.config import GuestConfig

@@ -12,8 +12,8 @@ from typing import Final
 import transport
 import virtio
 import vmm
+from vmm.boot_source import boot_source
 from vmm.config import MachineConfig
-from vmm.guest import boot_source
 from vmm.image import cache
 from vmm.machine import Machine
 from vmm.snapshot import Snapshot

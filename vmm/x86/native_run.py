@@ -33,7 +33,7 @@ class NativeRun:
 
 
 def wait_idle(clocks: Sequence[int], interval_ms: int, stop_fd: int) -> bool:
-    """Wait as :func:`vmm.halt_watch.wait_idle_plainly` does, without the interpreter's lock."""
+    """Wait as ``vmm.ending.halt_watch.wait_idle_plainly`` does, without the GIL."""
     return bool(lib.wait_idle(ffi.new("int32_t[]", clocks), len(clocks), interval_ms, stop_fd))
 
 

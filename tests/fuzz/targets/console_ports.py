@@ -13,10 +13,10 @@ from tests.fuzz.targets import assert_one_line
 from tests.fuzz.targets.devices import EVERY_RING_FEATURE
 from tests.fuzz.targets.ram import FuzzRam
 from virtio.console import Console, ConsolePort
-from virtio.device import Activation
+from virtio.device.lifecycle import Activation
 from virtio.errors import DriverError
 from virtio.testing import ManualLoop
-from virtio.virtqueue import Queue, QueueLayout
+from virtio.virtqueue.queue import Queue, QueueLayout
 
 STEP = struct.Struct("<BBHH")
 STEPS_MAX = 32

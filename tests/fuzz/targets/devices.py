@@ -4,8 +4,8 @@ import errno
 from collections.abc import Sequence
 
 from virtio.block import Block
-from virtio.chain import DescriptorChain
-from virtio.declarative import Device, feature, field, queue
+from virtio.device.declaration import Device, feature, field, queue
+from virtio.virtqueue.chain import DescriptorChain
 
 EVERY_RING_FEATURE = 1 << 28 | 1 << 29 | 1 << 32 | 1 << 34 | 1 << 35 | 1 << 38 | 1 << 40
 SECTORS = 16

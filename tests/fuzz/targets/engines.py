@@ -15,13 +15,14 @@ from typing import Any
 
 from tests.fuzz.targets.devices import EVERY_RING_FEATURE, SECTORS, Medium
 from tests.fuzz.targets.ram import FuzzRam
-from virtio import engine, queue_kind
+from virtio import engine
 from virtio.block import Block
-from virtio.device import Activation
+from virtio.device import handlers as queue_kind
+from virtio.device.lifecycle import Activation
 from virtio.errors import DriverError
 from virtio.testing import ManualLoop
-from virtio.virtqueue import Queue, QueueLayout, QueueState
-from vmm.disk import RawDisk
+from virtio.virtqueue.queue import Queue, QueueLayout, QueueState
+from vmm.disk.disk import RawDisk
 
 SET_UP = struct.Struct("<BBHH")
 RINGS_BYTES = 0x400

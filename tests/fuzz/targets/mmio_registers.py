@@ -12,8 +12,8 @@ import struct
 from tests.fuzz.targets import assert_one_line
 from tests.fuzz.targets.devices import EVERY_RING_FEATURE, Medium, Sampler, disk
 from tests.fuzz.targets.ram import FuzzRam
-from transport.mmio import VirtioMmio
-from virtio.device import VirtioDevice
+from transport.mmio.registers import VirtioMmio
+from virtio.device.lifecycle import VirtioDevice
 from virtio.entropy import Entropy
 from virtio.errors import DriverError
 from virtio.testing import ManualLoop

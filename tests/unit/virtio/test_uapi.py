@@ -1,0 +1,192 @@
+"""The numbers and layouts of virtio, against the headers that Linux's drivers are built from."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from transport import VirtioMmio, interrupt, status
+from transport.mmio import registers as mmio
+from transport.testing import RecordingLine
+from virtio import Block, Console, Device, Entropy, features
+from virtio.block import device as block_device
+from virtio.block import ranges, request
+from virtio.console import control
+from virtio.testing import ManualLoop, SplitDriver, flat_memory
+from virtio.virtqueue import chain, packed, split
+from virtio.virtqueue.window import DESCRIPTOR_BYTES
+from vmm.disk.disk import RawDisk
+
+HEADERS = ("config", "ring", "mmio", "blk", "console", "ids")
+INCLUDE = Path("/usr/include/linux")
+
+# The specification's names where they are not the kernel's.
+OTHER_NAMES = {
+    "VIRTQ_DESC_F_NEXT": "VRING_DESC_F_NEXT",
+    "VIRTQ_DESC_F_WRITE": "VRING_DESC_F_WRITE",
+    "VIRTQ_DESC_F_INDIRECT": "VRING_DESC_F_INDIRECT",
+    "VIRTQ_AVAIL_F_NO_INTERRUPT": "VRING_AVAIL_F_NO_INTERRUPT",
+    "VIRTQ_USED_F_NO_NOTIFY": "VRING_USED_F_NO_NOTIFY",
+    "VRING_PACKED_DESC_F_AVAIL": "(1 << VRING_PACKED_DESC_F_AVAIL)",
+    "VRING_PACKED_DESC_F_USED": "(1 << VRING_PACKED_DESC_F_USED)",
+    "VIRTIO_CONSOLE_DEVICE_ADD": "VIRTIO_CONSOLE_PORT_ADD",
+    "VIRTIO_CONSOLE_DEVICE_REMOVE": "VIRTIO_CONSOLE_PORT_REMOVE",
+}
+PREFIXES = ("VIRTIO_", "VIRTQ_", "VRING_")
+MODULES = (features, status, interrupt, chain, split, packed, request, ranges, control)
+# Headers before Linux 6.6 lack some of these.
+RECENT = {
+    "VIRTIO_F_NOTIFICATION_DATA",
+    "VIRTIO_F_NOTIF_CONFIG_DATA",
+    "VIRTIO_F_ADMIN_VQ",
+    "VIRTIO_F_SUSPEND",
+}
+
+STRUCTURES = {
+    "sizeof(struct vring_desc)": DESCRIPTOR_BYTES,
+    "sizeof(struct vring_packed_desc)": DESCRIPTOR_BYTES,
+    "sizeof(struct vring_packed_desc_event)": 4,
+    "sizeof(struct virtio_blk_outhdr)": request.HEADER.size,
+    "__builtin_offsetof(struct virtio_blk_outhdr, sector)": 8,
+    "sizeof(struct virtio_blk_discard_write_zeroes)": ranges.SEGMENT.size,
+    "__builtin_offsetof(struct virtio_blk_discard_write_zeroes, num_sectors)": 8,
+    "__builtin_offsetof(struct virtio_blk_discard_write_zeroes, flags)": 12,
+    "VIRTIO_BLK_ID_BYTES": block_device.SERIAL_BYTES,
+    "sizeof(struct virtio_console_control)": control.HEADER.size,
+    "__builtin_offsetof(struct virtio_console_control, event)": 4,
+    "__builtin_offsetof(struct virtio_console_control, value)": 6,
+    "VIRTIO_ID_RNG": Entropy.device_id,
+    "VIRTIO_ID_BLOCK": Block.device_id,
+    "VIRTIO_ID_CONSOLE": Console.device_id,
+    "VIRTIO_MMIO_CONFIG": mmio.CONFIG,
+    "VIRTIO_MMIO_QUEUE_NOTIFY": VirtioMmio.QUEUE_NOTIFY,
+}
+
+
+def evaluate(expressions: list[str], directory: Path) -> dict[str, int]:
+    """Return the values of C expressions over the kernel's headers; skip where there is no way."""
+    compiler = shutil.which("cc")
+    missing = [name for name in HEADERS if not (INCLUDE / f"virtio_{name}.h").exists()]
+    if compiler is None or missing:
+        pytest.skip("needs a C compiler and linux-libc-dev")
+    includes = [f"#include <linux/virtio_{name}.h>\n" for name in HEADERS]
+    lines = [f'printf("{one}=%lu\\n", (unsigned long)({one}));\n' for one in expressions]
+    guarded = [
+        f"#ifdef {one}\n{line}#endif\n" if one in RECENT else line
+        for one, line in zip(expressions, lines, strict=True)
+    ]
+    source = directory / "probe.c"
+    text = ["#include <stdio.h>\n", *includes, "int main(void) {\n", *guarded, "}\n"]
+    source.write_text("".join(text))
+    subprocess.run([compiler, "-o", directory / "probe", source], check=True)
+    output = subprocess.run([directory / "probe"], check=True, capture_output=True, text=True)
+    pairs = (line.rsplit("=", 1) for line in output.stdout.splitlines())
+    return {name: int(value) for name, value in pairs}
+
+
+def constants() -> dict[str, int]:
+    """Return every constant of ours with a published name, under the kernel's name for it."""
+    found = {
+        name: value
+        for module in MODULES
+        for name, value in vars(module).items()
+        if name.startswith(PREFIXES) and isinstance(value, int)
+    }
+    return {OTHER_NAMES.get(name, name): value for name, value in found.items()}
+
+
+def layout(device: type[Device], config: str) -> dict[str, int]:
+    """Return the feature bits of a device, and where its fields are and end in its structure."""
+    names = {feature: name for name, feature in vars(device).items() if feature in device.features}
+    expected = {names[one]: one.bit for one in device.features}
+    for one in device.fields:
+        name = {"writeback": "wce"}.get(one.name, one.name)
+        member = f"((struct {config} *)0)->{name}"
+        expected[f"__builtin_offsetof(struct {config}, {name})"] = one.offset
+        expected[f"sizeof({member})"] = one.width
+    return expected
+
+
+@pytest.mark.parametrize(
+    ("expected", "least"),
+    [
+        (constants(), 48),
+        (layout(Block, "virtio_blk_config"), 30),
+        (layout(Console, "virtio_console_config"), 11),
+        (STRUCTURES, 17),
+    ],
+    ids=["constants", "block", "console", "structures"],
+)
+def test_numbers_and_layouts_are_those_of_the_kernel_headers(
+    expected: dict[str, int], least: int, tmp_path: Path
+) -> None:
+    found = evaluate(list(expected), tmp_path)
+
+    known = {name: value for name, value in expected.items() if name in found}
+    assert found == known
+    assert len(expected) >= least
+    assert set(expected) - set(found) <= RECENT
+
+
+def test_a_driver_with_the_offsets_of_the_kernel_gets_a_disk_going(tmp_path: Path) -> None:
+    steps = [
+        ("VIRTIO_CONFIG_S_ACKNOWLEDGE", "VIRTIO_MMIO_STATUS"),
+        ("VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER", "VIRTIO_MMIO_STATUS"),
+        ("1", "VIRTIO_MMIO_DRIVER_FEATURES_SEL"),
+        ("1 << (VIRTIO_F_VERSION_1 - 32)", "VIRTIO_MMIO_DRIVER_FEATURES"),
+        ("VIRTIO_CONFIG_S_FEATURES_OK", "VIRTIO_MMIO_STATUS"),
+        ("0", "VIRTIO_MMIO_QUEUE_SEL"),
+        ("8", "VIRTIO_MMIO_QUEUE_NUM"),
+        ("0", "VIRTIO_MMIO_QUEUE_DESC_HIGH"),
+        ("0", "VIRTIO_MMIO_QUEUE_AVAIL_HIGH"),
+        ("0", "VIRTIO_MMIO_QUEUE_USED_HIGH"),
+        ("1", "VIRTIO_MMIO_QUEUE_READY"),
+        ("VIRTIO_CONFIG_S_DRIVER_OK", "VIRTIO_MMIO_STATUS"),
+        ("0", "VIRTIO_MMIO_QUEUE_NOTIFY"),
+        ("VIRTIO_MMIO_INT_CONFIG", "VIRTIO_MMIO_INTERRUPT_ACK"),
+    ]
+    registers = {
+        "VIRTIO_MMIO_MAGIC_VALUE": int.from_bytes(b"virt", "little"),
+        "VIRTIO_MMIO_VERSION": 2,
+        "VIRTIO_MMIO_DEVICE_ID": 2,
+        "VIRTIO_MMIO_DEVICE_FEATURES": 1 << 8 | 1,
+        "VIRTIO_MMIO_QUEUE_NUM_MAX": 256,
+        "VIRTIO_MMIO_QUEUE_READY": 1,
+        "VIRTIO_MMIO_INTERRUPT_STATUS": 1,
+        "VIRTIO_MMIO_STATUS": 15,
+        "VIRTIO_MMIO_SHM_LEN_LOW": 0xFFFF_FFFF,
+        "VIRTIO_MMIO_SHM_LEN_HIGH": 0xFFFF_FFFF,
+        "VIRTIO_MMIO_SHM_BASE_LOW": 0xFFFF_FFFF,
+        "VIRTIO_MMIO_SHM_BASE_HIGH": 0xFFFF_FFFF,
+        "VIRTIO_MMIO_CONFIG_GENERATION": 77,
+        "VIRTIO_MMIO_CONFIG + __builtin_offsetof(struct virtio_blk_config, capacity)": 64,
+    }
+    areas = [f"VIRTIO_MMIO_QUEUE_{area}_LOW" for area in ("DESC", "AVAIL", "USED")]
+    others = [*areas, "VIRTIO_MMIO_DEVICE_FEATURES_SEL", "VIRTIO_ID_BLOCK"]
+    values = evaluate([*{name for step in steps for name in step}, *registers, *others], tmp_path)
+    memory = flat_memory()
+    queue = SplitDriver(memory, 8)
+    queue.add([bytes(16)], [512, 1])
+    with (
+        RawDisk.scratch(64 * 512) as disk,
+        VirtioMmio(Block(disk), memory, RecordingLine(), ManualLoop()) as transport,
+    ):
+
+        def write(offset: int, value: int) -> None:
+            transport.write(offset, value.to_bytes(4, "little"))
+
+        write(values["VIRTIO_MMIO_DEVICE_FEATURES_SEL"], 1)
+        for area, address in zip(areas, queue.layout[1:], strict=True):
+            write(values[area], address)
+        for value, register in steps:
+            write(values[register], values[value])
+        transport.service()
+        transport.device.config_generation = 77
+        found = {
+            name: int.from_bytes(transport.read(values[name], 4), "little") for name in registers
+        }
+
+    [used] = queue.collect()
+    assert used.data == bytes(513)
+    assert found == registers

@@ -1,0 +1,50 @@
+"""A thread with an event loop: it serves between start and stop, and leaves nothing."""
+
+import threading
+
+from vmm.host.io_thread import IoThread
+
+
+def test_callbacks_run_on_the_thread_once_it_is_started() -> None:
+    ran: list[str] = []
+    done = threading.Event()
+    with IoThread("disk", lambda error: None) as thread:
+        thread.loop.call_soon_threadsafe(lambda: ran.append(threading.current_thread().name))
+        thread.loop.call_soon_threadsafe(done.set)
+        assert not thread.started
+        assert ran == []
+        thread.start()
+        assert done.wait(10)
+        assert ran == ["disk"]
+    assert "disk" not in [one.name for one in threading.enumerate()]
+
+
+def test_what_a_callback_raises_is_handed_over() -> None:
+    errors: list[Exception] = []
+    done = threading.Event()
+
+    def fail() -> None:
+        raise ValueError("bad")
+
+    with IoThread("disk", errors.append) as thread:
+        thread.start()
+        thread.loop.call_soon_threadsafe(fail)
+        thread.loop.call_soon_threadsafe(done.set)
+        assert done.wait(10)
+    assert [str(error) for error in errors] == ["bad"]
+
+
+def test_a_thread_that_never_started_can_be_closed() -> None:
+    thread = IoThread("disk", lambda error: None)
+    thread.stop()
+    thread.close()
+
+
+def test_a_thread_that_was_stopped_first_serves_nothing() -> None:
+    ran: list[int] = []
+    with IoThread("disk", lambda error: None) as thread:
+        thread.stop()
+        thread.loop.call_soon_threadsafe(lambda: ran.append(1))
+        thread.start()
+        thread.stop()
+    assert ran == []

@@ -1,0 +1,217 @@
+"""The image cache: one builder at a time, and nothing half-made, whatever happens."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from virtio.errors import ConfigurationError
+from vmm.host.digest import sha256
+from vmm.image import cache
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the cache of each test in a folder of its own."""
+    chosen = tmp_path / "cache"
+    monkeypatch.setenv("PYVMM_CACHE", str(chosen))
+    return chosen
+
+
+def fill(entry: Path) -> None:
+    (entry / "file").write_text("content")
+
+
+def fail(entry: Path) -> None:
+    fill(entry)
+    raise KeyboardInterrupt
+
+
+def start(script: str) -> subprocess.Popen[str]:
+    """Start a Python process with the same cache; its standard streams are pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_missing_entry_is_made_and_returned(folder: Path) -> None:
+    path = cache.obtain("thing-1", fill)
+
+    assert path == folder / "thing-1"
+    assert (path / "file").read_text() == "content"
+
+
+def test_present_entry_is_not_made_again() -> None:
+    first = cache.obtain("thing-1", fill)
+
+    assert cache.obtain("thing-1", fail) == first
+
+
+def test_interrupted_build_leaves_nothing(folder: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        cache.obtain("thing-1", fail)
+
+    assert os.listdir(folder) == [".locks"]
+    assert cache.lookup("thing-1") is None
+
+
+def test_killed_build_is_swept_by_the_next_builder(folder: Path) -> None:
+    builder = start("""
+        import time
+        from vmm.image import cache
+        def make(entry):
+            (entry / "half").write_text("")
+            print("begun", flush=True)
+            time.sleep(60)
+        cache.obtain("thing-1", make)
+    """)
+    with builder:
+        assert builder.stdout is not None
+        assert builder.stdout.readline() == "begun\n"
+        builder.send_signal(signal.SIGKILL)
+    assert [name for name in os.listdir(folder) if name.startswith(".unfinished")]
+
+    path = cache.obtain("thing-1", fill)
+
+    assert os.listdir(path) == ["file"]
+    assert sorted(os.listdir(folder)) == [".locks", "thing-1"]
+
+
+def test_interrupted_build_can_be_gone_on_with(folder: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        cache.obtain("thing-1", fail, resumable=True)
+
+    path = cache.obtain("thing-1", lambda entry: (entry / "more").touch(), resumable=True)
+
+    assert sorted(os.listdir(path)) == ["file", "more"]
+    assert sorted(os.listdir(folder)) == [".locks", "thing-1"]
+
+
+def test_failed_build_is_not_gone_on_with(folder: Path) -> None:
+    def refuse(entry: Path) -> None:
+        fill(entry)
+        raise ConfigurationError("no")
+
+    with pytest.raises(ConfigurationError):
+        cache.obtain("thing-1", refuse, resumable=True)
+
+    assert os.listdir(folder) == [".locks"]
+
+
+def test_second_process_waits_and_takes_what_the_first_made() -> None:
+    first = start("""
+        import sys
+        from vmm.image import cache
+        def make(entry):
+            print("begun", flush=True)
+            sys.stdin.readline()
+            (entry / "maker").write_text("first")
+        cache.obtain("thing-1", make)
+    """)
+    second_script = """
+        from vmm.image import cache
+        def make(entry):
+            (entry / "maker").write_text("second")
+        path = cache.obtain("thing-1", make, waiting=lambda: print("waiting", flush=True))
+        print((path / "maker").read_text())
+    """
+    with first:
+        assert first.stdout is not None
+        assert first.stdin is not None
+        assert first.stdout.readline() == "begun\n"
+        with start(second_script) as second:
+            assert second.stdout is not None
+            assert second.stdout.readline() == "waiting\n"
+            first.stdin.write("\n")
+            first.stdin.flush()
+            assert second.stdout.read() == "first\n"
+
+
+def test_builds_of_other_entries_are_not_swept(folder: Path) -> None:
+    cache.obtain("thing", fill)
+    other = folder / ".unfinished-thing-1~0"
+    other.mkdir()
+
+    cache.remove("thing")
+
+    assert other.is_dir()
+
+
+def test_entries_lists_complete_ones_sorted_with_sizes(folder: Path) -> None:
+    cache.obtain("b-1", fill)
+    cache.obtain("a-1", fill)
+    (folder / ".unfinished-c-1~0").mkdir()
+
+    listed = cache.entries()
+
+    assert [entry.name for entry in listed] == ["a-1", "b-1"]
+    assert listed[0].path == folder / "a-1"
+    assert listed[0].size_bytes > 0
+
+
+def test_entries_of_no_cache_is_empty() -> None:
+    assert cache.entries() == []
+
+
+def test_remove_takes_the_entry_away_once() -> None:
+    cache.obtain("thing-1", fill)
+
+    assert cache.remove("thing-1") is True
+    assert cache.remove("thing-1") is False
+    assert cache.entries() == []
+
+
+@pytest.mark.parametrize("name", ["../else", ".locks", "a/b"])
+def test_remove_refuses_what_is_no_entry(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="not a name"):
+        cache.remove(name)
+
+
+def test_folder_that_cannot_be_made_is_named_with_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PYVMM_CACHE", str(tmp_path / "file" / "below"))
+
+    with pytest.raises(ConfigurationError, match=r"file/below: Not a directory; set PYVMM_CACHE"):
+        cache.obtain("thing-1", fill)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"PYVMM_CACHE": "/x/y"}, "/x/y"),
+        ({"XDG_CACHE_HOME": "/xdg", "HOME": "/home/u"}, "/xdg/pyvmm"),
+        ({"XDG_CACHE_HOME": "relative", "HOME": "/home/u"}, "/home/u/.cache/pyvmm"),
+        ({"HOME": "/home/u"}, "/home/u/.cache/pyvmm"),
+    ],
+)
+def test_root_follows_the_environment(
+    variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYVMM_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert cache.root() == Path(expected)
+
+
+def test_digest_tells_borders_apart() -> None:
+    assert cache.digest("ab", "c") != cache.digest("a", "bc")
+    assert len(cache.digest("ab")) == 16
+
+
+def test_own_sha256_is_that_of_everybody() -> None:
+    assert sha256(b"abc").hexdigest() == hashlib.sha256(b"abc").hexdigest()

@@ -1,0 +1,293 @@
+"""The default kernel's configuration check, its choice of a source, and its cache."""
+
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+import tarfile
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from virtio.errors import ConfigurationError
+from vmm.image import debian, kernel, kernel_build, kernel_config
+from vmm.image.progress import silent
+
+ROOT = Path(__file__).parents[4]
+FRAGMENT = ROOT / "guest-images" / "kernel.config"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the cache of each test in a folder of its own."""
+    monkeypatch.setenv("PYVMM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the empty folder that is searched for linux-source archives."""
+    folder = tmp_path / "src"
+    folder.mkdir()
+    monkeypatch.setattr(kernel, "_SOURCES", folder)
+    monkeypatch.setattr(kernel.newest_source, "__defaults__", (folder,))
+    return folder
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Replace the build by one that notes its source; return the notes."""
+    noted: list[Path] = []
+
+    def build(
+        tarball: Path, fragments: list[Path], target: Path, progress: Callable[..., None]
+    ) -> None:
+        noted.append(tarball)
+        (target / "release").write_text("6.1.0-test\n")
+
+    monkeypatch.setattr(kernel_build, "build", build)
+    return noted
+
+
+def test_fragment_is_read_as_options_and_values() -> None:
+    text = '# why\nCONFIG_A=y\nCONFIG_B=n\n\nCONFIG_C="-x"\n# CONFIG_D is not set\nCONFIG_E=8\n'
+
+    options = kernel_config.parse(text, "fragment")
+
+    assert options == {
+        "CONFIG_A": "y",
+        "CONFIG_B": "n",
+        "CONFIG_C": '"-x"',
+        "CONFIG_D": "n",
+        "CONFIG_E": "8",
+    }
+
+
+@pytest.mark.parametrize("line", ["CONFIG_A", "A=y", "CONFIG_A ="])
+def test_line_that_is_no_option_is_named(line: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"fragment:2: .*: not CONFIG_NAME=value"):
+        kernel_config.parse(f"CONFIG_B=y\n{line}\n", "fragment")
+
+
+def test_option_given_twice_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="fragment:2: CONFIG_A is given twice"):
+        kernel_config.parse("CONFIG_A=y\nCONFIG_A=n\n", "fragment")
+
+
+def test_options_that_came_out_otherwise_are_listed() -> None:
+    wanted = {"CONFIG_A": "y", "CONFIG_B": "n", "CONFIG_C": "8", "CONFIG_D": "n"}
+    got = {"CONFIG_B": "y", "CONFIG_C": "8"}
+
+    assert kernel_config.unmet(wanted, got) == ["CONFIG_A=y (got n)", "CONFIG_B=n (got y)"]
+
+
+def test_later_fragment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_build, "NEEDS", {})
+    # As Kconfig does with an option that is there twice: the last one counts.
+    recipe = "tinyconfig:\n\t@:\n"
+    recipe += "olddefconfig:\n\t@tac .config | sort -su -t= -k1,1 >new; mv new .config\n"
+    tarball = source_with(tmp_path, recipe)
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("CONFIG_A=n\nCONFIG_B=y\n")
+    second.write_text("CONFIG_A=y\n")
+
+    target = empty(tmp_path / "target")
+
+    with pytest.raises(ConfigurationError, match=r"make failed.*vmlinux"):
+        kernel_build.build(tarball, [first, second], target, silent)
+    assert (target / "source" / ".config").read_text() == "CONFIG_A=y\nCONFIG_B=y\n"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES",
+        "CONFIG_VIRTIO_BLK",
+        "CONFIG_VIRTIO_NET",
+        "CONFIG_VIRTIO_CONSOLE",
+        "CONFIG_HW_RANDOM_VIRTIO",
+        "CONFIG_VIRTIO_VSOCKETS",
+        "CONFIG_VIRTIO_BALLOON",
+        "CONFIG_NET_9P_VIRTIO",
+        "CONFIG_PVH",
+        "CONFIG_X86_MPPARSE",
+        "CONFIG_KVM_GUEST",
+        "CONFIG_DEVMEM",
+        "CONFIG_EXT4_FS",
+    ],
+)
+def test_our_fragment_asks_for(option: str) -> None:
+    assert kernel_config.parse(FRAGMENT.read_text(), "kernel.config")[option] == "y"
+
+
+@pytest.mark.parametrize(("cpus", "smp"), [(1, "n"), (2, "y"), (8, "y")])
+def test_only_the_kernel_for_several_processors_is_for_several(cpus: int, smp: str) -> None:
+    options: dict[str, str] = {}
+    for fragment in kernel.fragments(cpus):
+        options |= kernel_config.parse(fragment.read_text(), str(fragment))
+
+    assert options["CONFIG_SMP"] == smp
+    assert cpus == 1 or int(options["CONFIG_NR_CPUS"]) >= cpus
+
+
+def test_newest_source_is_chosen_by_number(sources: Path) -> None:
+    for version in ("5.10", "6.9", "6.12"):
+        (sources / f"linux-source-{version}.tar.xz").write_bytes(b"")
+
+    assert kernel.newest_source(sources) == sources / "linux-source-6.12.tar.xz"
+
+
+def test_kernel_is_built_once_for_each_source(sources: Path, builds: list[Path]) -> None:
+    tarball = sources / "linux-source-6.1.tar.xz"
+    tarball.write_bytes(b"one")
+
+    first = kernel.default_kernel()
+    again = kernel.default_kernel()
+    tarball.write_bytes(b"updated")
+    other = kernel.default_kernel()
+
+    assert first == again
+    assert first.release == "6.1.0-test"
+    assert other.key != first.key
+    assert builds == [tarball, tarball]
+
+
+def test_machine_with_one_processor_has_a_kernel_of_its_own(
+    sources: Path, builds: list[Path]
+) -> None:
+    (sources / "linux-source-6.1.tar.xz").write_bytes(b"one")
+
+    one, two = kernel.default_kernel(), kernel.default_kernel(cpus=2)
+
+    assert one.key != two.key
+    assert kernel.default_kernel(cpus=8) == two
+    assert kernel.cached_kernel() == one
+    assert len(builds) == 2
+
+
+def test_cached_kernel_serves_when_the_source_is_gone(sources: Path, builds: list[Path]) -> None:
+    tarball = sources / "linux-source-6.1.tar.xz"
+    tarball.write_bytes(b"one")
+    built = kernel.default_kernel()
+    tarball.unlink()
+
+    assert kernel.default_kernel() == built
+
+
+@pytest.mark.usefixtures("sources")
+def test_missing_source_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+    with pytest.raises(ConfigurationError, match=r"apt-get install linux-source$"):
+        kernel.default_kernel()
+
+
+def test_missing_tools_name_each_package_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    needs = {"no-such-flex": "flex", "no-such-bc": "bc", "/no/such.h": "bc", sys.executable: "py"}
+
+    with pytest.raises(ConfigurationError, match=r"the thing needs .*: apt-get install bc flex$"):
+        debian.ensure(needs, "the thing", silent)
+
+
+def test_option_that_the_kernel_drops_fails_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_build, "NEEDS", {})
+    tarball = source_with(
+        tmp_path, "tinyconfig olddefconfig:\n\t@printf 'CONFIG_A=y\\n' > .config\n"
+    )
+    fragment = tmp_path / "fragment"
+    fragment.write_text("CONFIG_A=y\nCONFIG_GONE=y\n")
+    later = tmp_path / "later"
+    later.write_text("CONFIG_A=y\n")
+
+    with pytest.raises(ConfigurationError, match=r"does not take CONFIG_GONE=y \(got n\)"):
+        kernel_build.build(tarball, [fragment, later], empty(tmp_path / "target"), silent)
+
+
+def test_compiler_error_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_build, "NEEDS", {})
+    recipe = (
+        "tinyconfig olddefconfig:\n\t@:\nvmlinux bzImage:\n\t@echo 'a.c:1: error: bad'; exit 1\n"
+    )
+    tarball = source_with(tmp_path, recipe)
+    fragment = tmp_path / "fragment"
+    fragment.write_text("CONFIG_A=n\n")
+
+    with pytest.raises(
+        ConfigurationError, match=re.escape("make failed with status 2: a.c:1: error: bad")
+    ):
+        kernel_build.build(tarball, [fragment], empty(tmp_path / "target"), silent)
+
+
+MAKES_ALL = """
+vmlinux:
+	@cp /bin/true vmlinux; touch .config System.map
+	@mkdir -p include/config include/generated arch/x86/boot
+	@echo 9.9 > include/config/kernel.release; touch include/generated/compile.h
+bzImage: vmlinux
+	@touch arch/x86/boot/bzImage
+"""
+
+
+@pytest.mark.skipif(shutil.which("strip") is None, reason="needs strip")
+def test_interrupted_build_goes_on_without_unpacking_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_build, "NEEDS", {})
+    target = empty(tmp_path / "target")
+    (empty(target / "source") / "Makefile").write_text(MAKES_ALL)
+    (target / "prepared").touch()
+
+    kernel_build.build(tmp_path / "not-there.tar.xz", [tmp_path / "not-read"], target, silent)
+
+    assert sorted(os.listdir(target)) == sorted(kernel_build.PRODUCTS)
+
+
+def test_compilation_ends_with_the_process_that_wanted_it(tmp_path: Path) -> None:
+    target = empty(tmp_path / "target")
+    # One after the other, so that one compiler alone writes its number.
+    makefile = "bzImage: vmlinux\nvmlinux:\n"
+    makefile += "\t@echo $$$$ > pid; echo '  CC a.c'; exec sleep 60\n"
+    (empty(target / "source") / "Makefile").write_text(makefile)
+    (target / "prepared").touch()
+    script = f"""
+        from pathlib import Path
+        from vmm.image import kernel_build
+        kernel_build.NEEDS.clear()
+        path = Path({str(target)!r})
+        kernel_build.build(path, [path], path, lambda stage, text: print(text, flush=True))
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as builder:
+        assert builder.stdout is not None
+        assert builder.stdout.readline().startswith("1 of ")
+        compiler = int((target / "source" / "pid").read_text())
+        descriptor = os.pidfd_open(compiler)
+        builder.kill()
+    try:
+        assert select.select([descriptor], [], [], 20)[0], "the compiler went on"
+    finally:
+        os.close(descriptor)
+
+
+def source_with(folder: Path, makefile: str) -> Path:
+    """Return a source archive that holds only a Makefile."""
+    tree = empty(folder / "linux-source-9.9")
+    (tree / "Makefile").write_text(makefile)
+    tarball = folder / "linux-source-9.9.tar.xz"
+    with tarfile.open(tarball, "w:xz") as archive:
+        archive.add(tree, tree.name)
+    return tarball
+
+
+def empty(folder: Path) -> Path:
+    """Make a folder and return it."""
+    folder.mkdir()
+    return folder

@@ -1,0 +1,31 @@
+"""A place for a virtio-mmio device that may come later: a window without a device until then.
+
+VIRTIO 1.4 "MMIO Device Register Layout": a device ID of zero is a placeholder, which a driver
+leaves alone.
+"""
+
+from typing import Final
+
+from transport.mmio.registers import MAGIC, VENDOR, VERSION, VirtioMmio
+
+_REGISTERS: Final = {0x000: MAGIC, 0x004: VERSION, 0x008: 0, 0x00C: VENDOR}
+
+
+class MmioSlot:
+    """Answers for a window of ``WINDOW_SIZE`` bytes; ``transport`` does once it is set."""
+
+    WINDOW_SIZE: Final = VirtioMmio.WINDOW_SIZE
+
+    def __init__(self) -> None:
+        self.transport: VirtioMmio | None = None
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the ``length`` bytes that the guest reads at ``offset``."""
+        if self.transport is not None:
+            return self.transport.read(offset, length)
+        return _REGISTERS.get(offset if length == 4 else -1, 0).to_bytes(length, "little")
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Take the bytes that the guest writes at ``offset``; dropped while there is no device."""
+        if self.transport is not None:
+            self.transport.write(offset, data)

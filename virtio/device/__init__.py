@@ -1,0 +1,1 @@
+"""What a device is: its life cycle, its declaration, and how its queues are handled."""

@@ -1,0 +1,74 @@
+"""Builds ``virtio.native._native`` when the package is installed: see ``setup.py``."""
+
+from pathlib import Path
+
+from cffi import FFI
+
+ffi = FFI()
+ffi.cdef(
+    """
+    struct uring;
+    struct generator;
+    struct region { uint64_t start, end; uint8_t *host; };
+    struct queue {
+        uint8_t *descriptors, *driver, *device;
+        uint32_t size, regions;
+        uint8_t packed, event_idx, indirect, in_order;
+        uint32_t next_avail, next_used;
+        struct region region[4];
+        uint64_t window_start, window_end;
+        struct uring *uring;
+    };
+    struct plain { uint64_t address; uint32_t length; uint16_t flags, head, id; };
+    struct taken {
+        uint64_t readable, writable;
+        uint32_t head, id, slots, descriptors, reads, kind;
+        uint64_t data, status;
+        uint32_t data_bytes;
+        uint8_t header[64];
+    };
+    struct turn {
+        uint32_t next_avail, next_used;
+        uint32_t count, stop;
+        uint64_t given_at;
+        uint32_t given, entries, limit, header_bytes;
+        uint64_t wait_ns;
+        uint32_t lengths[256];
+        struct taken taken[256];
+        struct plain copies[2048];
+    };
+    struct served {
+        uint64_t chains, bytes_read, bytes_written;
+        uint32_t entries, failed;
+    };
+    struct device {
+        int kind, fd;
+        uint8_t writable;
+        uint64_t sectors;
+        const struct generator *generator;
+    };
+
+    static const int CHAINS, MAX_HEADER_BYTES, DATA_OUT, DATA_IN;
+    static const int BLOCK, ENTROPY, MAX_REGIONS, RANDOM_BYTES;
+    static const int IDLE, LEFT, TELL, MORE, WRONG;
+
+    struct generator *open_generator(int in_process);
+    void close_generator(struct generator *generator);
+    ssize_t random_bytes(const struct generator *generator, void *to, size_t bytes);
+    void close_queue(struct queue *queue);
+    int wait_available(const struct queue *queue, uint64_t wait_ns);
+    uint32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit);
+    int turn(struct queue *queue, struct turn *turn, struct served *served);
+    void get_rooms(const struct plain *plain, uint32_t count, uint32_t *rooms);
+    int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t *lengths,
+                      uint32_t count, struct served *served);
+    int serve(struct queue *queue, const struct device *device, uint32_t limit,
+              uint64_t wait_ns, struct served *served);
+    """
+)
+ffi.set_source(
+    "virtio.native._native",
+    Path(__file__).with_name("native.c").read_text(),
+    extra_compile_args=["-O2", "-Wall", "-Wextra", "-fno-strict-aliasing"],
+    libraries=["dl"],
+)

@@ -1,0 +1,55 @@
+"""The guest's console: what it prints is kept and passed on, what it is sent waits its turn.
+
+The receiver of a 16550A holds 16 bytes, that of a virtio console some more, and a guest reads them
+when it likes; so input is kept here and fed on as the guest makes room.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from vmm.console.console import ConsoleLog
+
+_PIECE_BYTES: Final = 256
+
+
+Receiver = Callable[[bytes], int]
+"""Takes input for the guest, and returns how much of it."""
+
+
+class GuestConsole(ConsoleLog):
+    """A :class:`ConsoleLog` that one can also type at, from any thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._input = bytearray()
+        self._feeding = threading.Lock()
+        self._receiver: Receiver | None = None
+        self.on_space: Callable[[], object] | None = None
+        """Called, on any thread, when :meth:`receive` would take more again."""
+
+    def connect(self, receiver: Receiver) -> None:
+        """Send input to ``receiver``; whoever owns it calls :meth:`feed` when it has room again."""
+        self._receiver = receiver
+
+    def send(self, data: bytes | str) -> None:
+        """Type ``data`` at the guest; text goes as UTF-8."""
+        with self._feeding:
+            self._input += data.encode() if isinstance(data, str) else data
+        self.feed()
+
+    def receive(self, data: bytes) -> int:
+        """Offer input and return how much of it the guest took, without keeping the rest here."""
+        with self._feeding:
+            return 0 if self._input or self._receiver is None else self._receiver(data)
+
+    def feed(self) -> None:
+        """Hand on as much of the input kept here as the guest takes now."""
+        with self._feeding:
+            while self._receiver is not None and self._input:
+                taken = self._receiver(bytes(self._input[:_PIECE_BYTES]))
+                if not taken:
+                    return
+                del self._input[:taken]
+        if self.on_space is not None:
+            self.on_space()

@@ -1,0 +1,1 @@
+"""Disks of the host: raw images, and overlays over them."""

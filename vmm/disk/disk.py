@@ -1,0 +1,260 @@
+"""Disks of the host for the block device: what the user says of one, and the raw image itself."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import stat
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+from virtio.block import SECTOR_BYTES
+from virtio.errors import ConfigurationError
+from vmm.disk.overlay import OverlayDisk
+from vmm.host.fallocate import punch_hole, zero_range
+from vmm.host.files import IOV_MAX, Mover, copy_data, move_all
+from vmm.host.resource import Resource
+
+logger = logging.getLogger(__name__)
+
+FLOCK: Final = struct.Struct("@hhqqi4x")
+assert FLOCK.size == 32
+ZEROES: Final = bytes(65536)
+ALLOWED_OPTIONS: Final = "ro, volatile, serial=TEXT, block-size=BYTES, queues=NUMBER"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskConfig:
+    """A disk as the user asks for it.
+
+    ``volatile`` keeps what the guest writes in memory, and leaves the file as it is. ``serial``,
+    ``block_size`` (bytes) and ``queues`` are those of :class:`virtio.block.Block`.
+    """
+
+    path: str
+    read_only: bool = False
+    volatile: bool = False
+    serial: str = ""
+    block_size: int = 512
+    queues: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> DiskConfig:
+        """Read ``FILE[,ro][,volatile][,serial=TEXT][,block-size=BYTES][,queues=NUMBER]``.
+
+        A comma in the file's name is doubled. Raises :class:`ConfigurationError`.
+        """
+        path, *options = (part.replace("\0", ",") for part in text.replace(",,", "\0").split(","))
+        if not path:
+            raise ConfigurationError(f"disk {text!r}: a file name comes first")
+        chosen = dict(_option(option) for option in options)
+        if len(chosen) < len(options):
+            raise ConfigurationError(f"disk {text!r}: an option is given twice")
+        return cls(
+            path,
+            read_only="ro" in chosen,
+            volatile="volatile" in chosen,
+            serial=chosen.get("serial", ""),
+            block_size=_number("block-size", chosen.get("block-size", "512")),
+            queues=_number("queues", chosen.get("queues", "1")),
+        )
+
+    def open(self) -> RawDisk | OverlayDisk:
+        """Open the image; the caller closes it. Raises :class:`ConfigurationError`."""
+        if self.volatile:
+            base = RawDisk.open(self.path, read_only=True)
+            return OverlayDisk(base, read_only=self.read_only)
+        return RawDisk.open(self.path, read_only=self.read_only)
+
+
+def _option(option: str) -> tuple[str, str]:
+    name, equals, value = option.partition("=")
+    wants_value = name in ("serial", "block-size", "queues")
+    if bool(equals) != wants_value or not (wants_value or name in ("ro", "volatile")):
+        raise ConfigurationError(f"disk option {option!r}: {ALLOWED_OPTIONS} are allowed")
+    return name, value
+
+
+def _number(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise ConfigurationError(f"disk option {name}={text}: a decimal number is needed")
+    return int(text)
+
+
+class RawDisk(Resource):
+    """A raw image: a file, a block device or memory, byte for byte what the guest sees.
+
+    It is a :class:`virtio.block.BlockBackend` and a context manager; it owns ``fd``. The image is
+    used up to its last whole 512-byte sector. ``name`` stands in messages.
+    """
+
+    def __init__(self, fd: int, *, name: str, read_only: bool = False) -> None:
+        self.name = name
+        self.read_only = read_only
+        self.can_unmap = not read_only
+        self._can_zero_range = True
+        self._fd = fd
+        self.size_bytes = 0
+        self.rescan()
+
+    @classmethod
+    def open(cls, path: str, *, read_only: bool = False) -> Self:
+        """Open an image and lock it against other writers.
+
+        Raises :class:`ConfigurationError` for a file that is missing, of the wrong kind, empty, in
+        use elsewhere, or that may not be opened so.
+        """
+        with contextlib.ExitStack() as on_failure:
+            fd = _open(path, read_only=read_only)
+            on_failure.callback(os.close, fd)
+            _lock(fd, path, exclusive=not read_only)
+            disk = cls(fd, name=path, read_only=read_only)
+            on_failure.pop_all()
+        return disk
+
+    @classmethod
+    def scratch(cls, size_bytes: int) -> Self:
+        """Make an empty disk in memory, which takes no memory until it is written."""
+        fd = os.memfd_create("scratch-disk")
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(os.close, fd)
+            os.ftruncate(fd, size_bytes)
+            disk = cls(fd, name="scratch disk")
+            on_failure.pop_all()
+        return disk
+
+    def rescan(self) -> int:
+        """Look at the image's size again; returns the usable size in bytes."""
+        size = os.lseek(self._fd, 0, os.SEEK_END)
+        rest = size % SECTOR_BYTES
+        if size == rest:
+            raise ConfigurationError(f"disk {self.name}: {size} bytes, at least 512 are needed")
+        if rest:
+            logger.warning("disk %s: the last %d bytes are no sector: not used", self.name, rest)
+        self.size_bytes = size - rest
+        return self.size_bytes
+
+    @property
+    def raw_fd(self) -> int:
+        """The image itself."""
+        return self._fd
+
+    def readv(self, views: Sequence[memoryview], offset: int) -> None:
+        """Fill the views; an image that was cut off meanwhile is an I/O error (``BLK-13``)."""
+        self._move(os.preadv, views, offset)
+
+    def writev(self, views: Sequence[memoryview], offset: int) -> None:
+        """Write the views; never past the size of the disk."""
+        self._move(os.pwritev, views, offset)
+
+    def _move(self, mover: Mover, views: Sequence[memoryview], offset: int) -> None:
+        length = len(views[0]) if len(views) == 1 else sum(map(len, views))
+        if not 0 <= offset <= self.size_bytes - length:
+            raise self._outside(offset, length)
+        if len(views) > IOV_MAX or mover(self._fd, views, offset) != length:
+            move_all(mover, self._fd, views, offset)  # from the start: it was no more than begun
+
+    def flush(self) -> None:
+        """Return when everything written is on stable storage."""
+        if not self.read_only:
+            os.fdatasync(self._fd)
+
+    def discard(self, offset: int, length: int) -> None:
+        """Punch a hole; where the host cannot, the range stays as it is."""
+        self._check_range(offset, length)
+        self._unmap(offset, length)
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        """Zero a range by the cheapest means that the host has."""
+        self._check_range(offset, length)
+        if unmap and self._unmap(offset, length):
+            return
+        if self._can_zero_range:
+            self._can_zero_range = zero_range(self._fd, offset, length)
+        if not self._can_zero_range:
+            whole, rest = divmod(length, len(ZEROES))
+            self.writev([memoryview(ZEROES)] * whole + [memoryview(ZEROES)[:rest]], offset)
+
+    def _unmap(self, offset: int, length: int) -> bool:
+        if self.can_unmap:
+            self.can_unmap = punch_hole(self._fd, offset, length)
+        return self.can_unmap
+
+    def _check_range(self, offset: int, length: int) -> None:
+        if offset < 0 or length < 0 or offset + length > self.size_bytes:
+            raise self._outside(offset, length)
+
+    def _outside(self, offset: int, length: int) -> OSError:
+        return OSError(errno.EINVAL, f"{self.name}: {length} bytes at {offset} are outside")
+
+    def frozen(self) -> RawDisk:
+        """Return a read-only copy of this moment, while nobody writes; the caller closes it.
+
+        The image itself serves where nobody can write it. Else its data is copied to a nameless
+        file beside the host's temporary ones, shared with the image where the file system can.
+        """
+        if self.read_only:
+            return self.share()
+        import tempfile
+
+        with tempfile.TemporaryFile(prefix="vmm-disk-") as file:
+            copy_data(self._fd, file.fileno(), self.size_bytes)
+            return RawDisk(os.dup(file.fileno()), name=self.name, read_only=True)
+
+    def share(self) -> RawDisk:
+        """Return another owner of the same image, which stays locked until the last one closes."""
+        return RawDisk(os.dup(self._fd), name=self.name, read_only=self.read_only)
+
+    def save(self, target: int) -> None:
+        """Copy the data to an empty file."""
+        copy_data(self._fd, target, self.size_bytes)
+
+    def detach(self) -> int:
+        """Return the file descriptor, which is the caller's from now on."""
+        fd, self._fd = self._fd, -1
+        return fd
+
+    def close(self) -> None:
+        """Close the image, which ends its lock; harmless the second time."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _open(path: str, *, read_only: bool) -> int:
+    mode = os.O_RDONLY if read_only else os.O_RDWR
+    try:
+        # O_NONBLOCK: opening a FIFO would wait for its other end; images do not mind it.
+        fd = os.open(path, mode | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ConfigurationError(f"disk {path}: {_reason(error, read_only=read_only)}") from error
+    kind = os.fstat(fd).st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
+        os.close(fd)
+        raise ConfigurationError(f"disk {path}: a regular file or a block device is needed")
+    return fd
+
+
+def _reason(error: OSError, *, read_only: bool) -> str:
+    if error.errno == errno.EISDIR:
+        return "a regular file or a block device is needed"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and not read_only:
+        return f"cannot be written ({error.strerror}); add ',ro' to use it read-only"
+    return str(error.strerror)
+
+
+def _lock(fd: int, path: str, *, exclusive: bool) -> None:
+    """Keep two machines from writing one image: one writer, or any number of readers."""
+    kind = fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0))
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            hint = "" if exclusive else " for writing"
+            raise ConfigurationError(f"disk {path}: in use by another machine{hint}") from error
+        logger.warning("disk %s: cannot be locked: %s", path, error.strerror)

@@ -1,0 +1,1 @@
+"""How a guest ends, and how that is found out."""

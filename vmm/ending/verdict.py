@@ -1,0 +1,110 @@
+"""The verdict on a run: of all that hints at the guest's end, the first that settles it.
+
+Called from vCPU threads, the event loop, the user's thread and signal handlers: the first counts.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from vmm.ending.ending import End, Ending
+from vmm.ending.signs import GuestSigns
+
+_PANIC_GRACE_SECONDS: Final = 10.0
+_PVPANIC_SHUTDOWN: Final = 4
+
+CallLater = Callable[[float, Callable[[], object]], object]
+
+
+class Verdict:
+    """How the guest ended, once it has; ``call_later`` is the event loop's."""
+
+    def __init__(self, call_later: CallLater) -> None:
+        self._call_later = call_later
+        self._signs = GuestSigns()
+        # Its put() may be called from a signal handler at any moment, which no lock allows.
+        self._reached: SimpleQueue[Ending] = SimpleQueue()
+        self._ending: Ending | None = None
+
+    @property
+    def ending(self) -> Ending | None:
+        """The ending, None as long as the guest goes on."""
+        self.wait(0)
+        return self._ending
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait for an ending; False when there is none after ``timeout`` seconds."""
+        if self._ending is None:
+            with suppress(Empty):
+                first = self._reached.get(timeout=timeout)
+                self._ending = self._ending or first
+                self._reached.put(first)  # for others who wait
+        return self._ending is not None
+
+    def reach(self, ending: Ending) -> None:
+        """Note an ending; it counts for nothing when there is one already."""
+        self._reached.put(ending)
+
+    def end(self, end: End, message: str = "", report: list[str] | None = None) -> None:
+        """Note an ending by its parts; the message defaults to what ``end`` means."""
+        self.reach(Ending(end, message or end.value, report or []))
+
+    def see_line(self, line: str) -> None:
+        """Look at a line of the console.
+
+        After a panic the guest still prints a trace and then stops or resets; it gets some seconds
+        for that.
+        """
+        panicked = self._signs.panic is not None
+        self._signs.see(line)
+        if self._signs.panic_ended:
+            self._panicked()
+        elif self._signs.panic is not None and not panicked:
+            self._call_later(_PANIC_GRACE_SECONDS, self._panicked)
+
+    def guest_reset(self) -> None:
+        """The guest asked for a reset of the machine."""
+        self._unless_panicked(End.REBOOT)
+
+    def guest_reported(self, status: int) -> None:
+        """The guest wrote ``status`` to the debug-exit port."""
+        reported = status & 0xFF
+        message = f"the guest reported status {reported}"
+        self.reach(Ending(End.REPORTED, message, reported=reported))
+
+    def guest_signalled(self, events: int) -> None:
+        """The guest wrote ``events`` to the pvpanic port."""
+        if events & _PVPANIC_SHUTDOWN:
+            self.end(End.POWER_OFF)
+        else:
+            self._panicked()
+
+    def guest_halted(self, *, devices_reset: bool = False) -> None:
+        """No vCPU will ever run again: all are halted with interrupts off.
+
+        ``devices_reset`` says that the guest had given back all of its devices. Linux does so on
+        its way to the end, and a virtio console then misses the line that tells of a power-off.
+        """
+        powered_off = self._signs.powered_off or devices_reset
+        self._unless_panicked(End.POWER_OFF if powered_off else End.HALTED)
+
+    def vcpu_ended(self, end: End, message: str, report: list[str]) -> None:
+        """A vCPU cannot go on. A triple fault is also how Linux resets a PC, its last resort."""
+        if end is not End.TRIPLE_FAULT:
+            self.end(end, message, report)
+        elif self._signs.restarting:
+            self._unless_panicked(End.REBOOT)
+        else:
+            self._unless_panicked(end, message, report)
+
+    def _unless_panicked(
+        self, end: End, message: str = "", report: list[str] | None = None
+    ) -> None:
+        if self._signs.panic is not None:
+            self._panicked()
+        else:
+            self.end(end, message, report)
+
+    def _panicked(self) -> None:
+        self.end(End.PANIC, f"{End.PANIC.value}: {self._signs.panic or 'it gave no reason'}")

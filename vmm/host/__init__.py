@@ -1,0 +1,1 @@
+"""What a machine uses of the host: event loop, threads, files."""

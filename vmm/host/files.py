@@ -1,0 +1,71 @@
+"""Files as wholes: reads and writes that are complete, parts that hold data, copies with holes.
+
+preadv(2), lseek(2) "Seeking file data and holes", ioctl_ficlonerange(2).
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from virtio.virtqueue.request import cut
+
+FICLONE: Final = 0x4004_9409
+IOV_MAX: Final = 1024
+
+Mover = Callable[[int, Sequence[memoryview], int], int]
+"""``os.preadv`` or ``os.pwritev``: how many bytes moved between a file and the views."""
+
+
+def move_all(mover: Mover, fd: int, views: Sequence[memoryview], offset: int) -> None:
+    """Fill the views in turn from ``offset`` of a file, or write them there; never in part.
+
+    Raises :class:`OSError` with ``EIO`` where the file ends too early.
+    """
+    left = sum(map(len, views))
+    while left:
+        moved = mover(fd, views[:IOV_MAX], offset)
+        if moved == 0:
+            raise OSError(errno.EIO, f"the file ends at byte {offset}, before its capacity")
+        left -= moved
+        if left:
+            offset += moved
+            views = cut(views, moved)[1]
+
+
+def extents(fd: int, size_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield ``(offset, length)`` of each part of the first ``size_bytes`` that holds data."""
+    end = 0
+    while end < size_bytes:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole from here on
+                return
+            raise
+        if start >= size_bytes:
+            return
+        end = min(os.lseek(fd, start, os.SEEK_HOLE), size_bytes)
+        yield start, end - start
+
+
+def copy_data(source: int, target: int, size_bytes: int) -> None:
+    """Make ``target``, an empty file, a copy of ``source``, shared where the file system can."""
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+    except OSError:
+        os.ftruncate(target, size_bytes)
+        for offset, length in extents(source, size_bytes):
+            copy_range(source, target, offset, length)
+
+
+def copy_range(source: int, target: int, offset: int, length: int) -> None:
+    """Copy bytes to the same offset of another file."""
+    os.lseek(target, offset, os.SEEK_SET)
+    end = offset + length
+    while offset < end:
+        moved = os.sendfile(target, source, offset, end - offset)
+        if not moved:
+            raise OSError(errno.EIO, f"the file ends at byte {offset}, it had {end}")
+        offset += moved

@@ -1,0 +1,44 @@
+"""A thread that serves file descriptors and timers: an event loop, and its life."""
+
+import threading
+from collections.abc import Callable
+
+from vmm.host.gil import have_exact_timers
+from vmm.host.loop import EventLoop
+from vmm.host.resource import Resource
+
+
+class IoThread(Resource):
+    """An event loop on a thread of its own, which runs between :meth:`start` and :meth:`stop`.
+
+    ``on_error`` gets what a callback raised. What is asked of ``loop`` before the start waits.
+    """
+
+    def __init__(self, name: str, on_error: Callable[[Exception], None]) -> None:
+        self.on_error = on_error
+        self.loop = EventLoop(on_error)
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+
+    def _main(self) -> None:
+        have_exact_timers()
+        self.loop.run()
+
+    @property
+    def started(self) -> bool:
+        """Whether the thread runs, or has run."""
+        return self._thread.ident is not None
+
+    def start(self) -> None:
+        """Serve from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Serve no more, for good; returns when the callback that is running has returned."""
+        self.loop.stop()
+        if self.started:
+            self._thread.join()
+
+    def close(self) -> None:
+        """Stop, and close the loop's own descriptors."""
+        self.stop()
+        self.loop.close()
