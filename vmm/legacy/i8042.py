@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from transport.interrupt import InterruptLine
+    from vmm.legacy.irq import IrqLine
 
 
 DATA_PORT = 0x60
@@ -76,7 +76,7 @@ class I8042:
     Accesses of more than one byte are none of this device's: they read as ones and write nothing.
     """
 
-    def __init__(self, line: "InterruptLine", on_reset: Callable[[], object]) -> None:
+    def __init__(self, line: "IrqLine", on_reset: Callable[[], object]) -> None:
         self._line = line
         self._on_reset = on_reset
         self._lock = threading.Lock()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
-    from transport.interrupt import InterruptLine
+    from vmm.legacy.irq import IrqLine
 
 
 COM1_BASE = 0x3F8
@@ -96,7 +96,7 @@ class Serial16550A:
 
     def __init__(
         self,
-        line: "InterruptLine",
+        line: "IrqLine",
         sink: Callable[[bytes], object],
         on_space: Callable[[], object] | None = None,
     ) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from transport.interrupt import InterruptLine
 from vmm.bus import Bus
 from vmm.kvm.structs import CpuidEntry2
 from vmm.kvm.system import KVM_CAP_TSC_DEADLINE_TIMER, Kvm
@@ -17,6 +16,7 @@ from vmm.kvm.vm import Vm
 from vmm.legacy import debug_exit, i8042, pvpanic, serial
 from vmm.legacy.debug_exit import DebugExit
 from vmm.legacy.i8042 import I8042
+from vmm.legacy.irq import IrqLine
 from vmm.legacy.pvpanic import Pvpanic
 from vmm.legacy.serial import Serial16550A
 from vmm.memory import GuestRam
@@ -98,9 +98,7 @@ class LegacyDevices:
     ``line`` makes the interrupt line of a GSI.
     """
 
-    def __init__(
-        self, ports: Bus, line: Callable[[int], InterruptLine], events: GuestEvents
-    ) -> None:
+    def __init__(self, ports: Bus, line: Callable[[int], IrqLine], events: GuestEvents) -> None:
         self.serial = Serial16550A(line(serial.COM1_IRQ), events.output)
         self.i8042 = I8042(line(i8042.KEYBOARD_IRQ), events.reset)
         ports.add(serial.COM1_BASE, serial.PORT_COUNT, self.serial, "serial")
