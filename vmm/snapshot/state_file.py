@@ -1,6 +1,6 @@
 """The file that a snapshot's state is kept in: one line that says what it is, then JSON.
 
-    pyvmm-snapshot 1 sha256=<64 hexadecimal digits of all that follows the line>
+    pyvmm-snapshot 2 sha256=<64 hexadecimal digits of all that follows the line>
     {"host": ..., "state": ...}
 
 So ``head -1`` tells the version, and ``tail -n +2 | python3 -m json.tool`` shows a saved machine.
@@ -14,7 +14,7 @@ from typing import Any, Final
 from virtio.errors import ConfigurationError
 from vmm.host.digest import sha256
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised whenever a part of the state changes its form or its meaning."""
 
 _HEAD = re.compile(rb"pyvmm-snapshot (\d{1,9}) sha256=([0-9a-f]{64})\n")

@@ -24,7 +24,7 @@ def state(tmp_path: Path) -> Path:
 def test_a_state_file_is_one_line_and_json(state: Path) -> None:
     head, body = state.read_text().split("\n", 1)
 
-    assert head.startswith("pyvmm-snapshot 1 sha256=")
+    assert head.startswith("pyvmm-snapshot 2 sha256=")
     assert body == '{"host":{"vendor":"A"},"numbers":[1,2,3]}'
     assert read_state(state) == CONTENT
 
@@ -47,13 +47,13 @@ def test_a_cut_off_file_is_found(state: Path) -> None:
 
 
 def test_another_version_is_named(state: Path) -> None:
-    state.write_bytes(state.read_bytes().replace(b"snapshot 1 ", b"snapshot 7 ", 1))
+    state.write_bytes(state.read_bytes().replace(b"snapshot 2 ", b"snapshot 7 ", 1))
 
-    with pytest.raises(ConfigurationError, match="version 7, this program reads version 1"):
+    with pytest.raises(ConfigurationError, match="version 7, this program reads version 2"):
         read_state(state)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x7fELF" + bytes(200), b"pyvmm-snapshot 1\n{}"])
+@pytest.mark.parametrize("content", [b"", b"\x7fELF" + bytes(200), b"pyvmm-snapshot 2\n{}"])
 def test_another_file_is_no_state(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "other").write_bytes(content)
 
