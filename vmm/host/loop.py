@@ -6,52 +6,31 @@ asyncio would cost more than starting the rest of the machine.
 
 import logging
 import os
-import select
 import threading
 import time
-from bisect import insort
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 
-from virtio.errors import HostError, InternalError
+from virtio.errors import InternalError
+from vmm.host.epoll_set import READ_EVENTS, WRITE_EVENTS, EpollSet
 from vmm.host.resource import Resource
+from vmm.host.timers import Timer, Timers
 
 Callback = Callable[[], object]
 
 CLOSE_TIMEOUT_SECONDS = 5.0
 
-_READ_EVENTS = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
-_WRITE_EVENTS = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 _EVENTS_PER_POLL = 64
 
 _log = logging.getLogger(__name__)
-
-
-class Timer:
-    """A call that is due later; ``cancel`` may be called at any time and from any thread."""
-
-    __slots__ = ("_loop", "callback", "when")
-
-    def __init__(self, loop: "EventLoop", when: float, callback: Callback) -> None:
-        self._loop = loop
-        self.when = when
-        self.callback = callback
-
-    def __lt__(self, other: "Timer") -> bool:
-        return self.when < other.when
-
-    def cancel(self) -> None:
-        """Forget the call; on another thread than the loop's it may just be running."""
-        self._loop._forget(self)
 
 
 class EventLoop(Resource):
     """Calls back when a descriptor is ready, a time has come, or another thread asks for it.
 
     All methods may be called from any thread; callbacks run on the thread that is in ``run``.
-    Readiness is level-triggered. A callback must bear being called in vain: a descriptor that was
-    closed and whose number was used again may give one event too many.
+    Readiness is level-triggered. Remove a descriptor before you close it, and have callbacks bear
+    being called in vain: ``vmm/host/epoll_set.py`` says why.
 
     An exception in a callback is logged with its traceback and handed to ``on_error``, and the
     loop goes on; without ``on_error`` it leaves ``run``.
@@ -65,13 +44,9 @@ class EventLoop(Resource):
         self._stopping = False
         self._closed = False
         self._woken = False
-        self._readers: dict[int, Callback] = {}
-        self._writers: dict[int, Callback] = {}
         self._soon: deque[Callback] = deque()
-        # Sorted by time; short enough that a cancelled timer can be taken out at once, so that
-        # a guest that makes a device set timers over and over cannot make it grow.
-        self._timers: list[Timer] = []
-        self._epoll = select.epoll()
+        self._timers = Timers()
+        self._watched = EpollSet()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.add_reader(self._wake_fd, self._woke_up)
 
@@ -113,11 +88,11 @@ class EventLoop(Resource):
 
         Raises HostError; EPERM means a file that is always ready and that epoll(7) refuses.
         """
-        self._watch(self._readers, fd, callback)
+        self._watched.add(self._watched.readers, fd, callback)
 
     def add_writer(self, fd: int, callback: Callback) -> None:
         """Call ``callback`` whenever ``fd`` is writable or broken; as ``add_reader``."""
-        self._watch(self._writers, fd, callback)
+        self._watched.add(self._watched.writers, fd, callback)
 
     def remove_reader(self, fd: int) -> None:
         """Stop watching; harmless for an ``fd`` that has no reader.
@@ -126,19 +101,16 @@ class EventLoop(Resource):
         to run, or running, once more when this returns: whoever then frees what it uses must wait
         for it, for example with a call_soon_threadsafe() of its own.
         """
-        self._unwatch(self._readers, fd)
+        self._watched.remove(self._watched.readers, fd)
 
     def remove_writer(self, fd: int) -> None:
         """Stop watching; as ``remove_reader``."""
-        self._unwatch(self._writers, fd)
+        self._watched.remove(self._watched.writers, fd)
 
     def call_later(self, seconds: float, callback: Callback) -> Timer:
         """Call ``callback`` once, not before ``seconds`` have passed."""
-        timer = Timer(self, time.monotonic() + seconds, callback)
-        with self._lock:
-            insort(self._timers, timer)
-            first = self._timers[0] is timer
-        if first:
+        timer, is_first = self._timers.add(seconds, callback)
+        if is_first:
             self._wake()
         return timer
 
@@ -148,53 +120,39 @@ class EventLoop(Resource):
         self._wake()
 
     def _run_once(self) -> None:
-        for fd, events in self._epoll.poll(self._timeout(), _EVENTS_PER_POLL):
+        watched = self._watched
+        if watched.stale:
+            self._call(watched.renew)
+        timeout = 0 if self._soon else self._timers.seconds_left()
+        for fd, events in watched.poll(timeout, _EVENTS_PER_POLL):
             # Looked up one after the other: a reader may take its writer away.
-            if events & _READ_EVENTS and (callback := self._readers.get(fd)) is not None:
+            if events & READ_EVENTS and (callback := watched.readers.get(fd)) is not None:
                 self._call(callback)
-            if events & _WRITE_EVENTS and (callback := self._writers.get(fd)) is not None:
+            if events & WRITE_EVENTS and (callback := watched.writers.get(fd)) is not None:
                 self._call(callback)
         # Only those there now: a callback that asks for itself again must not starve the rest.
         for _ in range(len(self._soon)):
             self._call(self._soon.popleft())
-        if self._timers:
+        if self._timers.waiting:
             now = time.monotonic()
-            while (timer := self._pop_due(now)) is not None:
+            while (timer := self._timers.pop_due(now)) is not None:
                 self._call(timer.callback)
 
     def _call(self, callback: Callback) -> None:
         try:
             callback()
         except Exception as error:
+            self._watched.stale = True
             if self._on_error is None:
                 raise
             _log.exception("event loop: callback %r failed", callback)
             self._on_error(error)
 
-    def _timeout(self) -> float | None:
-        if self._soon:
-            return 0
-        with self._lock:
-            if not self._timers:
-                return None
-            return max(0.0, self._timers[0].when - time.monotonic())
-
-    def _pop_due(self, now: float) -> Timer | None:
-        # One at a time: a timer's callback may cancel the next one.
-        with self._lock:
-            if self._timers and self._timers[0].when <= now:
-                return self._timers.pop(0)
-            return None
-
-    def _forget(self, timer: Timer) -> None:
-        with self._lock, suppress(ValueError):
-            self._timers.remove(timer)
-
     def _close_descriptors(self) -> None:
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self._epoll.close()
+                self._watched.close()
                 os.close(self._wake_fd)
 
     def _wake(self) -> None:
@@ -210,31 +168,3 @@ class EventLoop(Resource):
         # in the queue already, and that is looked at next. The other way round it would stay lost.
         os.eventfd_read(self._wake_fd)
         self._woken = False
-
-    def _watch(self, table: dict[int, Callback], fd: int, callback: Callback) -> None:
-        with self._lock:
-            table[fd] = callback
-            try:
-                self._apply(fd)
-            except OSError as error:
-                del table[fd]
-                detail = f"cannot watch descriptor {fd}"
-                raise HostError("epoll_ctl", error.errno or 0, detail) from error
-
-    def _unwatch(self, table: dict[int, Callback], fd: int) -> None:
-        with self._lock:
-            if table.pop(fd, None) is not None:
-                # A descriptor that was closed first has left the set by itself.
-                with suppress(OSError, ValueError):
-                    self._apply(fd)
-
-    def _apply(self, fd: int) -> None:
-        mask = select.EPOLLIN if fd in self._readers else 0
-        mask |= select.EPOLLOUT if fd in self._writers else 0
-        if not mask:
-            self._epoll.unregister(fd)
-            return
-        try:
-            self._epoll.register(fd, mask)
-        except FileExistsError:
-            self._epoll.modify(fd, mask)

@@ -426,7 +426,7 @@ def test_end_of_the_input_is_not_an_error_and_is_read_once(loop: EventLoop) -> N
     os.close(reading)
 
     assert bytes(guest.received) == b"bye"
-    assert reading not in loop._readers
+    assert reading not in loop._watched.readers
 
 
 def test_terminal_that_hangs_up_ends_the_input_only(loop: EventLoop) -> None:

@@ -188,6 +188,50 @@ def test_number_of_a_closed_descriptor_can_be_watched_again(loop: EventLoop) -> 
     assert notes == ["new"]
 
 
+def test_closed_descriptor_with_a_living_duplicate_does_not_keep_the_loop_awake(
+    loop: EventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds: list[None] = []
+    run_once = loop._run_once
+
+    def counted() -> None:
+        rounds.append(None)
+        run_once()
+
+    monkeypatch.setattr(loop, "_run_once", counted)
+    reading, writing = os.pipe()
+    os.write(writing, b"x")
+    loop.add_reader(reading, lambda: None)
+    duplicate = os.dup(reading)
+    os.close(reading)
+    loop.remove_reader(reading)
+    loop.call_later(0.05, loop.stop)
+
+    loop.run()
+    os.close(duplicate)
+    os.close(writing)
+
+    # One for the wake-up by the timer that was set, one for the timer.
+    assert len(rounds) == 2
+
+
+def test_callback_that_fails_over_a_closed_descriptor_is_not_called_again() -> None:
+    errors: list[Exception] = []
+    with EventLoop(errors.append) as loop:
+        reading, writing = os.pipe()
+        os.write(writing, b"x")
+        loop.add_reader(reading, lambda: os.read(reading, 1))
+        duplicate = os.dup(reading)
+        os.close(reading)
+        loop.call_later(0.05, loop.stop)
+
+        loop.run()
+        os.close(duplicate)
+        os.close(writing)
+
+    assert [type(error) for error in errors] == [OSError]
+
+
 def test_file_that_epoll_refuses_is_a_host_error_with_eperm(loop: EventLoop) -> None:
     with open("/dev/null", "rb") as null, pytest.raises(HostError, match="epoll_ctl") as caught:
         loop.add_reader(null.fileno(), lambda: None)
@@ -258,7 +302,7 @@ def test_cancelled_timers_take_no_memory(loop: EventLoop) -> None:
     for _ in range(1000):
         loop.call_later(3600, lambda: None).cancel()
 
-    assert len(loop._timers) == 1
+    assert len(loop._timers.waiting) == 1
 
 
 def test_calls_from_another_thread_run_on_the_loops_thread_in_order(loop: EventLoop) -> None:
