@@ -1,4 +1,4 @@
-"""Batches of chains that ``native.c`` has taken, and the layouts of what it says of them."""
+"""Batches of chains that ``batch.c`` has taken, and the layouts of what it says of them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,14 @@
-"""Builds ``virtio.native._native`` when the package is installed: see ``setup.py``."""
+"""Builds ``virtio.native._native`` when the package is installed: see ``setup.py``.
 
-from pathlib import Path
+The files are compiled one by one; only what Python calls is declared here, and the shared
+structures once more, which the compiler compares with those of ``native.h``. Paths are relative to
+the project, as setuptools wants them.
+"""
 
 from cffi import FFI
+
+FOLDER = "virtio/native"
+SOURCES = ("ring", "notify", "batch", "serve", "block", "uring", "entropy")
 
 ffi = FFI()
 ffi.cdef(
@@ -68,7 +74,10 @@ ffi.cdef(
 )
 ffi.set_source(
     "virtio.native._native",
-    Path(__file__).with_name("native.c").read_text(),
-    extra_compile_args=["-O2", "-Wall", "-Wextra", "-fno-strict-aliasing"],
+    '#include "native.h"',
+    sources=[f"{FOLDER}/{name}.c" for name in SOURCES],
+    include_dirs=[FOLDER],
+    depends=[f"{FOLDER}/native.h"],
+    extra_compile_args=["-O2", "-Wall", "-Wextra", "-fno-strict-aliasing", "-fvisibility=hidden"],
     libraries=["dl"],
 )

@@ -1,4 +1,4 @@
-"""The native side of a queue: ``native.c`` over the same rings, at the same positions.
+"""The native side of a queue: the same rings in C, at the same positions.
 
 Importing it raises ``ImportError`` where the C part was not built; :mod:`virtio.engine` chooses.
 """
@@ -43,7 +43,7 @@ assert _told(CHAINS).size == _TAKEN_AT
 
 
 class DataPath:
-    """What serves ordinary chains of a device without Python: one of the kinds of ``native.c``."""
+    """What serves ordinary chains of a device without Python: one of the kinds of ``serve.c``."""
 
     __slots__ = ("device", "source")
 

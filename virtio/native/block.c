@@ -1,0 +1,96 @@
+/*
+ * The block device: requests that read and write a file. VIRTIO 1.4 "Block Device".
+ *
+ * A read that would have to wait for the disk is put off to uring.c, so that what the page cache
+ * has is not kept waiting.
+ */
+
+#include "native.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum { SECTOR = 512, IN = 0, OUT = 1 };
+
+/* Copy out up to 16 bytes from the front of what can be read. */
+static int copy_header(const struct chain *chain, uint8_t *header)
+{
+    size_t done = 0;
+    for (uint32_t i = 0; i < chain->reads && done < 16; i++) {
+        size_t length = chain->vector[i].iov_len < 16 - done ? chain->vector[i].iov_len : 16 - done;
+        memcpy(header + done, chain->vector[i].iov_base, length);
+        done += length;
+    }
+    return done == 16;
+}
+
+/* Go on to where the data continues after so many bytes. */
+void skip(struct transfer *transfer, size_t moved)
+{
+    transfer->offset += moved;
+    for (; transfer->parts && moved >= transfer->vector->iov_len; transfer->parts--)
+        moved -= transfer->vector++->iov_len;
+    if (moved) {
+        transfer->vector->iov_base = (uint8_t *)transfer->vector->iov_base + moved;
+        transfer->vector->iov_len -= moved;
+    }
+}
+
+/* Move all of it. With RWF_NOWAIT among the flags, stop with EAGAIN where the disk must be read. */
+int move(struct transfer *transfer, int flags)
+{
+    while (transfer->parts) {
+        ssize_t moved = transfer->writes
+            ? pwritev(transfer->fd, transfer->vector, transfer->parts, transfer->offset)
+            : preadv2(transfer->fd, transfer->vector, transfer->parts, transfer->offset, flags);
+        if (moved < 0 && errno == EINTR)
+            continue;
+        if (moved < 0 && errno == EOPNOTSUPP && flags) {
+            flags = 0; /* a file system that cannot tell */
+            continue;
+        }
+        if (moved <= 0) {
+            errno = moved ? errno : EIO; /* the file ends before the disk does */
+            return 0;
+        }
+        skip(transfer, moved);
+    }
+    return 1;
+}
+
+/* VIRTIO 1.4 "Block Device Operation": struct virtio_blk_req. */
+int64_t serve_block(const struct device *device, struct chain *chain, struct pending *pending)
+{
+    struct { uint32_t type, reserved; uint64_t sector; } header;
+    if (!chain->writable || !copy_header(chain, (uint8_t *)&header) || header.type > OUT)
+        return TO_PYTHON;
+    int writes = header.type == OUT;
+    struct iovec *vector = writes ? chain->vector : chain->vector + chain->reads;
+    uint32_t parts = writes ? chain->reads : chain->writes;
+    uint64_t data_in = chain->writable - 1, length = writes ? chain->readable - 16 : data_in;
+    struct iovec *last = &chain->vector[chain->reads + chain->writes - 1];
+    uint8_t *status = (uint8_t *)last->iov_base + last->iov_len - 1;
+    if (!length || length % SECTOR || length > STEP_BYTES || header.sector > device->sectors ||
+        length / SECTOR > device->sectors - header.sector || (writes && !device->writable))
+        return TO_PYTHON;
+    struct transfer transfer = {device->fd, writes, vector, parts, header.sector * SECTOR};
+    if (writes) {
+        transfer.offset -= 16; /* where the header would be */
+        skip(&transfer, 16);
+    } else if (--last->iov_len == 0)
+        transfer.parts--;
+    if (!move(&transfer, pending ? RWF_NOWAIT : 0)) {
+        if (writes || errno != EAGAIN || transfer.parts > PENDING_PARTS)
+            return TO_PYTHON;
+        pending->done = (struct done){chain->id, chain->slots, chain->readable};
+        pending->transfer = transfer;
+        pending->transfer.vector = pending->vector;
+        memcpy(pending->vector, transfer.vector, transfer.parts * sizeof *pending->vector);
+        pending->status = status;
+        pending->data_in = data_in;
+        return NOT_YET;
+    }
+    STORE(*status, OK);
+    /* The status, being the last byte, counts only when the data before it is full (SPL-34). */
+    return writes ? !data_in : (int64_t)data_in + 1;
+}
