@@ -9,64 +9,48 @@ from typing import TYPE_CHECKING
 from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from virtio.block import Block, BlockBackend
-    from virtio.console import Console, ConsolePort
-    from virtio.device.configuration import feature, field
-    from virtio.device.declaration import Device
-    from virtio.device.handlers import queue
-    from virtio.device.lifecycle import Activation, EventLoop, VirtioDevice
-    from virtio.entropy import Entropy
-    from virtio.errors import ConfigurationError, DriverError, Error, HostError, InternalError
-    from virtio.memory import FlatMemory, GuestMemory, MemoryAccessError
-    from virtio.virtqueue.batch import ChainBatch
-    from virtio.virtqueue.chain import DescriptorChain
-    from virtio.virtqueue.queue import Queue, QueueLayout, QueueState
-    from virtio.virtqueue.request import Request
-
-__all__ = [
-    "Activation",
-    "Block",
-    "BlockBackend",
-    "ChainBatch",
-    "ConfigurationError",
-    "Console",
-    "ConsolePort",
-    "DescriptorChain",
-    "Device",
-    "DriverError",
-    "Entropy",
-    "Error",
-    "EventLoop",
-    "FlatMemory",
-    "GuestMemory",
-    "HostError",
-    "InternalError",
-    "MemoryAccessError",
-    "Queue",
-    "QueueLayout",
-    "QueueState",
-    "Request",
-    "VirtioDevice",
-    "feature",
-    "field",
-    "queue",
-]
-
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "virtqueue.batch": ("ChainBatch",),
-        "block": ("Block", "BlockBackend"),
-        "virtqueue.chain": ("DescriptorChain",),
-        "device.configuration": ("feature", "field"),
-        "console": ("Console", "ConsolePort"),
-        "device.declaration": ("Device",),
-        "device.lifecycle": ("Activation", "EventLoop", "VirtioDevice"),
-        "entropy": ("Entropy",),
-        "errors": ("ConfigurationError", "DriverError", "Error", "HostError", "InternalError"),
-        "virtqueue.request": ("Request",),
-        "memory": ("FlatMemory", "GuestMemory", "MemoryAccessError"),
-        "device.handlers": ("queue",),
-        "virtqueue.queue": ("Queue", "QueueLayout", "QueueState"),
-    },
-)
+    from virtio.block import Block as Block
+    from virtio.block import BlockBackend as BlockBackend
+    from virtio.console import Console as Console
+    from virtio.console import ConsolePort as ConsolePort
+    from virtio.device.configuration import feature as feature
+    from virtio.device.configuration import field as field
+    from virtio.device.declaration import Device as Device
+    from virtio.device.handlers import queue as queue
+    from virtio.device.lifecycle import Activation as Activation
+    from virtio.device.lifecycle import EventLoop as EventLoop
+    from virtio.device.lifecycle import VirtioDevice as VirtioDevice
+    from virtio.entropy import Entropy as Entropy
+    from virtio.errors import ConfigurationError as ConfigurationError
+    from virtio.errors import DriverError as DriverError
+    from virtio.errors import Error as Error
+    from virtio.errors import HostError as HostError
+    from virtio.errors import InternalError as InternalError
+    from virtio.memory import FlatMemory as FlatMemory
+    from virtio.memory import GuestMemory as GuestMemory
+    from virtio.memory import MemoryAccessError as MemoryAccessError
+    from virtio.virtqueue.batch import ChainBatch as ChainBatch
+    from virtio.virtqueue.chain import DescriptorChain as DescriptorChain
+    from virtio.virtqueue.queue import Queue as Queue
+    from virtio.virtqueue.queue import QueueLayout as QueueLayout
+    from virtio.virtqueue.queue import QueueState as QueueState
+    from virtio.virtqueue.request import Request as Request
+else:
+    __getattr__, __all__ = lazy_names(
+        __name__,
+        {
+            "block": "Block BlockBackend",
+            "console": "Console ConsolePort",
+            "device.configuration": "feature field",
+            "device.declaration": "Device",
+            "device.handlers": "queue",
+            "device.lifecycle": "Activation EventLoop VirtioDevice",
+            "entropy": "Entropy",
+            "errors": "ConfigurationError DriverError Error HostError InternalError",
+            "memory": "FlatMemory GuestMemory MemoryAccessError",
+            "virtqueue.batch": "ChainBatch",
+            "virtqueue.chain": "DescriptorChain",
+            "virtqueue.queue": "Queue QueueLayout QueueState",
+            "virtqueue.request": "Request",
+        },
+    )

@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING
 from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from vmm.config import MachineConfig
-    from vmm.disk.disk import DiskConfig
-    from vmm.ending.ending import End, Ending
-    from vmm.machine import Machine
-    from vmm.snapshot import Snapshot
-
-__all__ = ["DiskConfig", "End", "Ending", "Machine", "MachineConfig", "Snapshot"]
-
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "config": ("MachineConfig",),
-        "disk.disk": ("DiskConfig",),
-        "ending.ending": ("End", "Ending"),
-        "machine": ("Machine",),
-        "snapshot": ("Snapshot",),
-    },
-)
+    from vmm.config import MachineConfig as MachineConfig
+    from vmm.disk.disk import DiskConfig as DiskConfig
+    from vmm.ending.ending import End as End
+    from vmm.ending.ending import Ending as Ending
+    from vmm.machine import Machine as Machine
+    from vmm.snapshot import Snapshot as Snapshot
+else:
+    __getattr__, __all__ = lazy_names(
+        __name__,
+        {
+            "config": "MachineConfig",
+            "disk.disk": "DiskConfig",
+            "ending.ending": "End Ending",
+            "machine": "Machine",
+            "snapshot": "Snapshot",
+        },
+    )

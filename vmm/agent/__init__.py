@@ -8,61 +8,35 @@ from typing import TYPE_CHECKING, Final
 from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from vmm.agent.client import Agent
-    from vmm.agent.errors import (
-        AgentLostError,
-        AgentTimeoutError,
-        CommandFailed,
-        CommandTimeoutError,
-        GuestFileNotFoundError,
-        GuestOSError,
-        GuestPermissionError,
-        OutputLimitError,
+    from vmm.agent.client import Agent as Agent
+    from vmm.agent.errors import AgentLostError as AgentLostError
+    from vmm.agent.errors import AgentTimeoutError as AgentTimeoutError
+    from vmm.agent.errors import CommandFailed as CommandFailed
+    from vmm.agent.errors import CommandTimeoutError as CommandTimeoutError
+    from vmm.agent.errors import GuestFileNotFoundError as GuestFileNotFoundError
+    from vmm.agent.errors import GuestOSError as GuestOSError
+    from vmm.agent.errors import GuestPermissionError as GuestPermissionError
+    from vmm.agent.errors import OutputLimitError as OutputLimitError
+    from vmm.agent.job import Output as Output
+    from vmm.agent.link import Channel as Channel
+    from vmm.agent.process import Process as Process
+    from vmm.agent.process import Result as Result
+    from vmm.agent.protocol import ProtocolError as ProtocolError
+    from vmm.agent.protocol import Ready as Ready
+else:
+    __getattr__, __all__ = lazy_names(
+        __name__,
+        {
+            "client": "Agent",
+            "errors": "AgentLostError AgentTimeoutError CommandFailed CommandTimeoutError"
+            " GuestFileNotFoundError GuestOSError GuestPermissionError OutputLimitError",
+            "job": "Output",
+            "link": "Channel",
+            "process": "Process Result",
+            "protocol": "ProtocolError Ready",
+        },
+        "PORT_NAME",
     )
-    from vmm.agent.job import Output
-    from vmm.agent.link import Channel
-    from vmm.agent.process import Process, Result
-    from vmm.agent.protocol import ProtocolError, Ready
-
-__all__ = [
-    "PORT_NAME",
-    "Agent",
-    "AgentLostError",
-    "AgentTimeoutError",
-    "Channel",
-    "CommandFailed",
-    "CommandTimeoutError",
-    "GuestFileNotFoundError",
-    "GuestOSError",
-    "GuestPermissionError",
-    "Output",
-    "OutputLimitError",
-    "Process",
-    "ProtocolError",
-    "Ready",
-    "Result",
-]
 
 PORT_NAME: Final = "vmm.agent"
 """The name of the virtio console port between the agent and the host."""
-
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "client": ("Agent",),
-        "errors": (
-            "AgentLostError",
-            "AgentTimeoutError",
-            "CommandFailed",
-            "CommandTimeoutError",
-            "GuestFileNotFoundError",
-            "GuestOSError",
-            "GuestPermissionError",
-            "OutputLimitError",
-        ),
-        "job": ("Output",),
-        "link": ("Channel",),
-        "process": ("Process", "Result"),
-        "protocol": ("ProtocolError", "Ready"),
-    },
-)

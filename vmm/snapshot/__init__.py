@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from vmm.snapshot.snapshot import Snapshot
-    from vmm.snapshot.state import MachineState
-
-__all__ = ["MachineState", "Snapshot"]
-
-__getattr__ = lazy_names(__name__, {"snapshot": ("Snapshot",), "state": ("MachineState",)})
+    from vmm.snapshot.snapshot import Snapshot as Snapshot
+    from vmm.snapshot.state import MachineState as MachineState
+else:
+    __getattr__, __all__ = lazy_names(
+        __name__,
+        {
+            "snapshot": "Snapshot",
+            "state": "MachineState",
+        },
+    )

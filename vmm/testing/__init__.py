@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from vmm.testing.config import GuestConfig
-    from vmm.testing.faults import FaultyDisk
-    from vmm.testing.guest import Guest, GuestEndedError
-
-__all__ = ["FaultyDisk", "Guest", "GuestConfig", "GuestEndedError"]
-
-__getattr__ = lazy_names(
-    __name__,
-    {"config": ("GuestConfig",), "faults": ("FaultyDisk",), "guest": ("Guest", "GuestEndedError")},
-)
+    from vmm.testing.config import GuestConfig as GuestConfig
+    from vmm.testing.faults import FaultyDisk as FaultyDisk
+    from vmm.testing.guest import Guest as Guest
+    from vmm.testing.guest import GuestEndedError as GuestEndedError
+else:
+    __getattr__, __all__ = lazy_names(
+        __name__,
+        {
+            "config": "GuestConfig",
+            "faults": "FaultyDisk",
+            "guest": "Guest GuestEndedError",
+        },
+    )
