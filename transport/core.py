@@ -16,7 +16,7 @@ from transport.negotiation import FeatureNegotiation
 from transport.queue_slot import QueueSlot, make_slots
 from transport.report import Reporter
 from transport.runner import DeviceRunner
-from transport.state import TransportState
+from transport.state import TransportState, check_transport_state
 from transport.stats import TransportStats
 from transport.status import (
     STEPS,
@@ -28,9 +28,10 @@ from transport.status import (
     status_names,
 )
 from virtio.device.lifecycle import EventLoop, VirtioDevice
-from virtio.errors import ConfigurationError
+from virtio.errors import ConfigurationError, Error
 from virtio.features import VIRTIO_F_RING_RESET, mask
 from virtio.memory import GuestMemory
+from virtio.saved import shown
 from virtio.virtqueue.queue import Queue
 
 DESCRIBE_TIMEOUT_SECONDS: Final = 0.1
@@ -293,10 +294,17 @@ class VirtioTransport:
 
     def _fail(self, error: Exception) -> None:
         """Set DEVICE_NEEDS_RESET, and tell a driver that is live (``COM-04``, ``COM-05``)."""
-        self.report.failed(error, "\n".join(self._description()))
+        self.report.failed(error, self._situation())
         self._runner.stop()
         self._set_status(VIRTIO_CONFIG_S_NEEDS_RESET)
         self.interrupts.notify_config()
+
+    def _situation(self) -> str:
+        """Describe the device that failed; a description that fails, too, is said to have."""
+        try:
+            return "\n".join(self._description())
+        except Exception as error:
+            return f"{self.name} cannot be described: {error!r}"
 
     @property
     def stats(self) -> TransportStats:
@@ -312,7 +320,7 @@ class VirtioTransport:
         if not self._work.acquire(timeout=DESCRIBE_TIMEOUT_SECONDS):
             return [self._headline(), "  a handler of the device has not returned"]
         try:
-            return self._description()
+            return self._situation().split("\n")
         finally:
             self._work.release()
 
@@ -363,6 +371,7 @@ class VirtioTransport:
         Guest memory must have its content of that time. Raises :class:`ConfigurationError` when
         this cannot be the device that was saved.
         """
+        check_transport_state(self.name, state)
         if len(state.queues) != len(self.slots):
             raise ConfigurationError(
                 f"{self.name}: the saved state has {len(state.queues)} queues,"
@@ -371,15 +380,30 @@ class VirtioTransport:
         with self._work:
             self._reset()
             self.negotiation.restore(state.features)
-            if state.status & VIRTIO_CONFIG_S_FEATURES_OK:
-                self.device.negotiated(self.features)
-            self.device.restore(state.device)
+            self._restore_device(state)
             self._find_queues()
             self._restore_queues(state)
             self.status = state.status
             self.interrupts.restore(state.interrupt_status)
             if state.status & VIRTIO_CONFIG_S_DRIVER_OK and not state.status & STOPPED:
                 self._go_live()
+
+    def _restore_device(self, state: TransportState) -> None:
+        """Let the device take its state, which only the device knows the form of."""
+        try:
+            if state.status & VIRTIO_CONFIG_S_FEATURES_OK:
+                if not self.negotiation.valid or not self.device.features_acceptable(self.features):
+                    raise ConfigurationError(
+                        f"saved {self.name}: features {self.features:#x} cannot have been accepted"
+                    )
+                self.device.negotiated(self.features)
+            self.device.restore(state.device)
+        except Error:
+            raise
+        except Exception as error:
+            raise ConfigurationError(
+                f"saved {self.name}: the device does not take its state: {shown(error)}"
+            ) from error
 
     def _restore_queues(self, state: TransportState) -> None:
         self.queue_select = state.queue_select

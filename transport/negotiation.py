@@ -16,6 +16,7 @@ from virtio.features import (
     VIRTIO_RING_F_INDIRECT_DESC,
     mask,
 )
+from virtio.saved import U32, FeatureSet
 
 FEATURE_WORDS: Final = 4
 WORD: Final = 0xFFFF_FFFF
@@ -35,9 +36,9 @@ SHARED_FEATURES: Final = mask(
 class NegotiationState(NamedTuple):
     """Selectors and accepted features, as :class:`FeatureNegotiation` has them."""
 
-    device_select: int
-    driver_select: int
-    accepted: int
+    device_select: U32
+    driver_select: U32
+    accepted: FeatureSet
     accepted_unknown: bool
     frozen: bool
 

@@ -3,6 +3,7 @@
 VIRTIO 1.4 "Virtqueue Configuration".
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final, Literal, NamedTuple
@@ -10,20 +11,23 @@ from typing import Final, Literal, NamedTuple
 from transport.notify import NotifyEvent
 from virtio.errors import ConfigurationError, DriverError
 from virtio.memory import GuestMemory
+from virtio.saved import U32, U64
 from virtio.virtqueue.queue import MAX_QUEUE_SIZE, Queue, QueueLayout, QueueState
 
 Area = Literal["descriptor_area", "driver_area", "device_area"]
 
 WORD: Final = 0xFFFF_FFFF
 
+_log = logging.getLogger(__name__)
+
 
 class QueueSlotState(NamedTuple):
     """The registers of one queue, and its position when it was live."""
 
-    size: int
-    descriptor_area: int
-    driver_area: int
-    device_area: int
+    size: U32
+    descriptor_area: U64
+    driver_area: U64
+    device_area: U64
     ready: bool
     queue: QueueState | None
 
@@ -114,19 +118,37 @@ class QueueSlot:
         )
 
     def restore(self, state: QueueSlotState, memory: GuestMemory) -> None:
-        """Take over a saved state; a live queue goes on where it was."""
+        """Take over a saved state; a live queue goes on where it was.
+
+        Raises :class:`ConfigurationError` for a queue that cannot be.
+        """
         self.size = state.size
         self.descriptor_area = state.descriptor_area
         self.driver_area = state.driver_area
         self.device_area = state.device_area
         self.ready = state.ready
-        self.queue = None if state.queue is None else Queue.from_state(memory, state.queue)
+        self.queue = None if state.queue is None else self._rebuild(state.queue, memory)
+
+    def _rebuild(self, state: QueueState, memory: GuestMemory) -> Queue:
+        if state.layout.size > self.max_size:
+            raise ConfigurationError(
+                f"saved queue {self.index}: size is {state.layout.size}, must be 1 to"
+                f" {self.max_size}"
+            )
+        try:
+            return Queue.from_state(memory, state)
+        except DriverError as error:  # rings or chains that are not in this memory
+            raise ConfigurationError(f"saved queue {self.index}: {error}") from None
 
     @property
     def is_untouched(self) -> bool:
         """Whether the driver has enabled the queue and nobody has used it yet."""
-        queue = self.queue
-        return queue is not None and queue.state().next_avail == 0 and not queue.has_available()
+        try:
+            queue = self.queue
+            return queue is not None and queue.state().next_avail == 0 and not queue.has_available()
+        except Exception as error:
+            _log.debug("queue %d cannot be looked at: %r", self.index, error)
+            return False
 
     def describe(self) -> str:
         """Return one line about the queue for a person to read."""
@@ -155,8 +177,12 @@ def make_slots(max_sizes: Sequence[int], files: ExitStack) -> list[QueueSlot]:
 
 
 def _positions(queue: Queue) -> str:
-    state = queue.state()
-    more = ", more available" if queue.has_available() else ""
+    """Return where a queue is; never raises, as a queue that failed is described for that."""
+    try:
+        state = queue.state()
+        more = ", more available" if queue.has_available() else ""
+    except Exception as error:
+        return f"at positions that cannot be told: {error!r}"
     return (
         f"next available {state.next_avail}, next used {state.next_used},"
         f" {len(state.outstanding)} outstanding{more}"

@@ -1,17 +1,51 @@
 """The state of a transport as a plain value, from which it can be rebuilt."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from transport.negotiation import NegotiationState
 from transport.queue_slot import QueueSlotState
+from transport.status import STEPS, VIRTIO_CONFIG_S_FEATURES_OK
+from virtio.errors import ConfigurationError
+from virtio.saved import U8, U32, Within, check_saved
+from virtio.virtqueue.state import QueueLayout
 
 
 class TransportState(NamedTuple):
     """Registers, queues and pending interrupts; ``device`` is the device's own state."""
 
-    status: int
+    status: U8
     features: NegotiationState
-    queue_select: int
-    interrupt_status: int
+    queue_select: U32
+    interrupt_status: Annotated[int, Within(0, 3)]
     queues: tuple[QueueSlotState, ...]
     device: dict[str, Any]
+
+
+def check_transport_state(name: str, state: TransportState) -> None:
+    """Raise :class:`ConfigurationError` for a state that no transport can have been in.
+
+    A status comes in steps, features are frozen with FEATURES_OK, and a live queue is the one that
+    the driver enabled, with the features that it accepted.
+    """
+    check_saved(name, state)
+    status, features = state.status, state.features
+    for bit, needed in STEPS:
+        if status & bit and status & needed != needed:
+            raise ConfigurationError(
+                f"saved {name}: status is {status:#x}, a step is missing in it"
+            )
+    if features.frozen != bool(status & VIRTIO_CONFIG_S_FEATURES_OK):
+        raise ConfigurationError(
+            f"saved {name}: features.frozen is {features.frozen} at status {status:#x}"
+        )
+    for index, slot in enumerate(state.queues):
+        queue = slot.queue
+        if queue is None:
+            continue
+        areas = slot.descriptor_area, slot.driver_area, slot.device_area
+        if not slot.ready or not features.frozen:
+            raise ConfigurationError(f"saved {name}: queue {index} is live, but not enabled")
+        if queue.index != index or queue.layout != QueueLayout(slot.size, *areas):
+            raise ConfigurationError(f"saved {name}: queue {index} is another one than enabled")
+        if queue.features != features.accepted:
+            raise ConfigurationError(f"saved {name}: queue {index} has features of its own")

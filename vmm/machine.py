@@ -270,13 +270,18 @@ class Machine:
 
         Chips before devices: those raise again what interrupts were pending.
         """
+        from vmm.snapshot.state import check_machine_state, taken_over
         from vmm.x86.chip_state import restore_chips
         from vmm.x86.vcpu_state import restore_vcpu
 
         hardware = self.hardware
+        check_machine_state(state, cpus=self.config.cpus, transports=len(hardware.transports))
         for index, one in enumerate(state.vcpus):
-            restore_vcpu(self._add_vcpu(index, resources), one)
-        restore_chips(hardware.vm, state.chips)
+            vcpu = self._add_vcpu(index, resources)
+            with taken_over(f"processor {index}"):
+                restore_vcpu(vcpu, one)
+        with taken_over("chips"):
+            restore_chips(hardware.vm, state.chips)
         hardware.legacy.serial.restore(state.serial)
         hardware.legacy.i8042.restore(state.i8042)
         for transport, saved in zip(hardware.transports, state.transports, strict=True):

@@ -37,6 +37,7 @@ from virtio.block.request import (
 from virtio.device.declaration import DEFAULT_RING_FEATURES, Device, feature, field, queue
 from virtio.errors import ConfigurationError
 from virtio.rate import TokenBucket
+from virtio.saved import checked
 from virtio.virtqueue.request import Request
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ SERIAL_BYTES: Final = 20
 PAGE_BYTES: Final = 4096
 BLOCK_SIZES: Final = (512, 1024, 2048, 4096)
 MAX_QUEUES: Final = 64
+CHANGING: Final = frozenset({"capacity", "writeback", "write_zeroes_may_unmap"})
+"""The configuration fields that a disk does not keep for its life."""
 
 Operation = Callable[[Request, int], int | None]
 """What serves one type of request, given its sector: returns how many bytes it wrote to the guest,
@@ -347,9 +350,25 @@ class Block(Device):
         return super().state() | {"sync_failed": self._sync_failed}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take them over."""
+        """Take them over, for a disk with as many sectors at least.
+
+        Raises :class:`ConfigurationError` for a disk that is not like the one saved.
+        """
+        sync_failed = checked(bool, "sync_failed", state["sync_failed"])
+        own = {one.name: getattr(self, one.name) for one in self.fields}
         super().restore(state)
-        self._sync_failed = state["sync_failed"]
+        for one in self.fields:
+            mine, saved = own[one.name], getattr(self, one.name)
+            if one.name not in CHANGING and mine != saved:
+                raise ConfigurationError(f"saved disk: {one.name} is {saved}, must be {mine}")
+        available = self.backend.size_bytes // SECTOR_BYTES
+        if self.capacity > available:
+            raise ConfigurationError(
+                f"saved disk: capacity is {self.capacity} sectors, there are {available}"
+            )
+        if self.writeback > 1 or self.write_zeroes_may_unmap > 1:
+            raise ConfigurationError("saved disk: writeback and may_unmap must be 0 or 1")
+        self._sync_failed = sync_failed
 
 
 def _serial(serial: str) -> str:

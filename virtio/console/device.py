@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from virtio.console.control import Message
 from virtio.console.dialogue import Dialogue
 from virtio.console.port import ConsolePort
+from virtio.console.saved import check_console_state
 from virtio.console.stream import BURST, Stream
 from virtio.device.declaration import (
     DEFAULT_RING_FEATURES,
@@ -284,13 +285,10 @@ class Console(Device):
     def restore(self, state: dict[str, Any]) -> None:
         """Take them over; the ports get the numbers that those saved had, in order.
 
-        Raises :class:`ConfigurationError` unless there are as many.
+        Raises :class:`ConfigurationError` unless there are as many, and the rest is possible.
         """
+        check_console_state(state, self._ports, self.max_nr_ports)
         saved = state["ports"]
-        if len(saved) != len(self._ports):
-            raise ConfigurationError(
-                f"console with {len(self._ports)} ports: the saved state has {len(saved)}"
-            )
         super().restore(state)
         with self._ports_lock:
             ends = [self._ports[number] for number in sorted(self._ports)]

@@ -10,6 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
 
+from virtio.errors import ConfigurationError
+from virtio.saved import shown
+
 if TYPE_CHECKING:
     from virtio.device.declaration import Device
 
@@ -120,6 +123,16 @@ class Field(ABC, Generic[Value]):
         self.hook = hook
         return hook
 
+    def check(self, value: object) -> None:
+        """Raise :class:`ConfigurationError` for a saved value that the field cannot have."""
+        if type(value) is not type(self.default):
+            wanted = type(self.default).__name__
+            raise ConfigurationError(f"saved {self.name} is {shown(value)}, must be {wanted}")
+        try:
+            self.encode(value)
+        except ValueError as error:
+            raise ConfigurationError(f"saved {error}") from None
+
     @abstractmethod
     def encode(self, value: Value) -> bytes:
         """Return the bytes in configuration space; raises :class:`ValueError` for too much."""
@@ -135,7 +148,7 @@ class IntegerField(Field[int]):
     def encode(self, value: int) -> bytes:
         """Return it in little-endian order (``COM-26``)."""
         if not 0 <= value < 1 << 8 * self.width:
-            raise ValueError(f"{self.name} = {value}: a u{8 * self.width} is needed")
+            raise ValueError(f"{self.name} = {shown(value)}: a u{8 * self.width} is needed")
         return value.to_bytes(self.width, "little")
 
     def decode(self, data: bytes) -> int:

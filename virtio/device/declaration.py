@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from virtio.device.configuration import Feature, Field, feature, field
 from virtio.device.handlers import QueueKind, QueueSlot, queue
 from virtio.device.lifecycle import Activation, EventLoop, VirtioDevice
-from virtio.errors import InternalError
+from virtio.errors import ConfigurationError, InternalError
 from virtio.features import (
     VIRTIO_F_IN_ORDER,
     VIRTIO_F_NOTIFICATION_DATA,
@@ -30,6 +30,7 @@ from virtio.features import (
     VIRTIO_RING_F_INDIRECT_DESC,
     mask,
 )
+from virtio.saved import shown
 
 if TYPE_CHECKING:
     from virtio.virtqueue.queue import Queue
@@ -230,10 +231,15 @@ class Device(VirtioDevice):
         return super().state() | {"config": config}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take them over."""
+        """Take them over; raises :class:`ConfigurationError` for values that no field can have."""
         super().restore(state)
+        config = state["config"]
+        if config.keys() != {one.name for one in self.fields}:
+            raise ConfigurationError(f"saved configuration: {shown(sorted(config))} are its fields")
+        for one in self.fields:
+            one.check(config[one.name])
         with self.config_lock:
-            self.config_values = dict(state["config"])
+            self.config_values = dict(config)
 
 
 def _members(cls: type[Device]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from virtio.features import VIRTIO_F_VERSION_1, mask
 from virtio.memory import GuestMemory
+from virtio.saved import U32, FeatureSet, checked
 
 if TYPE_CHECKING:
     from virtio.virtqueue.queue import Queue
@@ -162,6 +163,10 @@ class VirtioDevice(ABC):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over a saved state, after :meth:`negotiated` and before :meth:`activate`, if any."""
-        self.driver_features = state["driver_features"]
-        self.config_generation = state["config_generation"]
+        """Take over a saved state, after :meth:`negotiated` and before :meth:`activate`, if any.
+
+        The state may come from anybody: raises :class:`ConfigurationError` for one that cannot be.
+        """
+        features = checked(FeatureSet, "driver_features", state["driver_features"])
+        generation = checked(U32, "config_generation", state["config_generation"])
+        self.driver_features, self.config_generation = features, generation

@@ -27,6 +27,7 @@ from virtio.virtqueue.fence import make_fence
 from virtio.virtqueue.state import QueueLayout as QueueLayout
 from virtio.virtqueue.state import QueueState as QueueState
 from virtio.virtqueue.state import SavedChain as SavedChain
+from virtio.virtqueue.state import check_queue_state
 from virtio.virtqueue.window import DESCRIPTOR_BYTES as DESCRIPTOR_BYTES
 from virtio.virtqueue.window import QueueMemory
 
@@ -459,8 +460,10 @@ class Queue(QueueMemory):
         """Return a queue that continues where ``state`` was taken.
 
         It first hands out again the chains that the device had not given back. After it, call
-        :meth:`enable_notification`, and serve what is available (SPL-46).
+        :meth:`enable_notification`, and serve what is available (SPL-46). Raises
+        :class:`ConfigurationError` for a state that no queue can have been in.
         """
+        check_queue_state(state)
         queue = cls(memory, state.layout, state.features, index=state.index)
         queue._next_avail = state.next_avail
         queue._next_used = state.next_used

@@ -7,7 +7,9 @@ drivers to find a keyboard at once; there is no mouse.
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+from virtio.saved import U8, Length, check_saved
 
 if TYPE_CHECKING:
     from vmm.legacy.irq import IrqLine
@@ -62,10 +64,10 @@ class I8042State(NamedTuple):
     ``command`` is the command that waits for its data byte, 0 when none does.
     """
 
-    control: int
-    output_port: int
-    command: int
-    buffer: bytes
+    control: U8
+    output_port: U8
+    command: U8
+    buffer: Annotated[bytes, Length(BUFFER_SIZE)]
 
 
 class I8042:
@@ -123,7 +125,11 @@ class I8042:
             return I8042State(self._control, self._output_port, self._command, bytes(self._buffer))
 
     def restore(self, state: I8042State) -> None:
-        """Become the controller that ``state`` was taken from; unread bytes are signalled again."""
+        """Become the controller that ``state`` was taken from; unread bytes are signalled again.
+
+        Raises :class:`ConfigurationError` for values that no register has.
+        """
+        check_saved("keyboard controller", state)
         with self._lock:
             self._control = state.control & 0xFF
             self._output_port = state.output_port & 0xFF

@@ -7,7 +7,9 @@ Semiconductor), without baud rates: a byte is sent the moment it is written.
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
+
+from virtio.saved import U8, U16, Length, check_saved
 
 if TYPE_CHECKING:
     from vmm.legacy.irq import IrqLine
@@ -72,16 +74,16 @@ _BYTES = tuple(bytes((value,)) for value in range(256))
 class SerialState(NamedTuple):
     """The registers of a 16550A and the bytes received but not yet read by the guest."""
 
-    interrupt_enable: int
-    fifo_control: int
-    line_control: int
-    modem_control: int
-    scratch: int
-    divisor: int
+    interrupt_enable: U8
+    fifo_control: U8
+    line_control: U8
+    modem_control: U8
+    scratch: U8
+    divisor: U16
     overrun: bool
-    modem_deltas: int
+    modem_deltas: U8
     transmitter_empty_pending: bool
-    received: bytes
+    received: Annotated[bytes, Length(FIFO_SIZE)]
 
 
 class Serial16550A:
@@ -156,7 +158,11 @@ class Serial16550A:
             )
 
     def restore(self, state: SerialState) -> None:
-        """Become the UART that ``state`` was taken from; a cause still pending is raised again."""
+        """Become the UART that ``state`` was taken from; a cause still pending is raised again.
+
+        Raises :class:`ConfigurationError` for values that no register has.
+        """
+        check_saved("serial port", state)
         with self._lock:
             self._ier = state.interrupt_enable & _IER_MASK
             self._fcr = state.fifo_control & 0xFF

@@ -3,9 +3,14 @@
 The one place in this package that knows what kind of machine it is.
 """
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from transport.state import TransportState
+from virtio.errors import ConfigurationError, HostError
 from vmm.legacy import I8042State, SerialState
 from vmm.x86.chip_state import ChipState
 from vmm.x86.host import HostIdentity as HostIdentity
@@ -24,3 +29,33 @@ class MachineState:
     serial: SerialState
     i8042: I8042State
     transports: tuple[TransportState, ...]
+
+
+_NOT_TAKEN: Final = (errno.EINVAL, errno.E2BIG, errno.ERANGE, errno.EFAULT)
+
+
+def check_machine_state(state: MachineState, *, cpus: int, transports: int) -> None:
+    """Raise :class:`ConfigurationError` unless a state has the parts that its machine has.
+
+    Each part is checked where it is taken over.
+    """
+    for name, count, needed in (
+        ("processors", len(state.vcpus), cpus),
+        ("virtio devices", len(state.transports), transports),
+    ):
+        if count != needed:
+            raise ConfigurationError(f"saved machine: {count} {name}, it has {needed}")
+
+
+@contextmanager
+def taken_over(part: str) -> Iterator[None]:
+    """Turn KVM's refusal of a saved value into :class:`ConfigurationError`: the state is at fault.
+
+    Other errors, such as a lack of memory, are the host's.
+    """
+    try:
+        yield
+    except HostError as error:
+        if error.errno not in _NOT_TAKEN:
+            raise
+        raise ConfigurationError(f"saved {part}: this host does not take it: {error}") from None

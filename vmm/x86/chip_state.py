@@ -3,16 +3,24 @@
 KVM api.rst "KVM_GET_IRQCHIP", "KVM_GET_PIT2", "KVM_GET_CLOCK".
 """
 
+import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
+from virtio.errors import ConfigurationError
+from virtio.saved import U64, check_saved
 from vmm.kvm import ioctl, structs
 from vmm.kvm.vm import Vm
+from vmm.x86.vcpu_state import exactly
 
 KVM_IRQCHIP_PIC_MASTER: Final = 0
 KVM_IRQCHIP_PIC_SLAVE: Final = 1
 KVM_IRQCHIP_IOAPIC: Final = 2
 _CHIPS: Final = (KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC)
+
+_CHIP_ID: Final = struct.Struct("<I")  # what struct kvm_irqchip begins with
+
+IrqchipBytes = Annotated[bytes, exactly(ioctl.KVM_GET_IRQCHIP)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +31,9 @@ class ChipState:
     ``clock_ns`` is the guest's kvmclock in nanoseconds.
     """
 
-    irqchips: tuple[bytes, ...]
-    pit: bytes
-    clock_ns: int
+    irqchips: tuple[IrqchipBytes, IrqchipBytes, IrqchipBytes]
+    pit: Annotated[bytes, exactly(ioctl.KVM_GET_PIT2)]
+    clock_ns: U64
 
 
 def save_chips(vm: Vm) -> ChipState:
@@ -33,7 +41,7 @@ def save_chips(vm: Vm) -> ChipState:
     clock = structs.ClockData()
     ioctl.ioctl(vm.fd, ioctl.KVM_GET_CLOCK, clock)
     return ChipState(
-        irqchips=tuple(_chip(vm, number) for number in _CHIPS),
+        irqchips=(_chip(vm, _CHIPS[0]), _chip(vm, _CHIPS[1]), _chip(vm, _CHIPS[2])),
         pit=ioctl.get_bytes(vm.fd, ioctl.KVM_GET_PIT2),
         clock_ns=clock.clock,
     )
@@ -43,8 +51,14 @@ def restore_chips(vm: Vm, state: ChipState) -> None:
     """Bring the chips of a new machine into a saved state, once its vCPUs have theirs.
 
     The clock goes on where it was: for the guest no time has passed (``KVM_CLOCK_REALTIME`` would
-    let it jump, and with it every timer in the guest expire at once).
+    let it jump, and with it every timer in the guest expire at once). Raises
+    :class:`ConfigurationError` for a state of another form, :class:`HostError` for one that KVM
+    refuses.
     """
+    check_saved("chips", state)
+    for number, chip in zip(_CHIPS, state.irqchips, strict=True):
+        if _CHIP_ID.unpack_from(chip) != (number,):
+            raise ConfigurationError(f"saved chips: irqchips[{number}] is of another chip")
     for chip in state.irqchips:
         ioctl.set_bytes(vm.fd, ioctl.KVM_SET_IRQCHIP, chip)
     ioctl.set_bytes(vm.fd, ioctl.KVM_SET_PIT2, state.pit)

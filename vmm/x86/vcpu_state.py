@@ -10,17 +10,28 @@ import errno
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from virtio.errors import HostError
+from virtio.errors import ConfigurationError, HostError
+from virtio.saved import U32, Length, Within, check_saved
 from vmm.kvm import ioctl, structs
 from vmm.kvm.system import Kvm
 from vmm.kvm.vcpu import Vcpu
 
 _CPUID_CAPACITY: Final = 256
+_CPUID_ENTRY_BYTES: Final = ctypes.sizeof(structs.CpuidEntry2)
+_MSR_CAPACITY: Final = 256  # of one call: Linux arch/x86/kvm/x86.c, MAX_IO_MSRS
 _ENTRY_BYTES: Final = ctypes.sizeof(structs.MsrEntry)
 _MSR_TSC: Final = 0x10
 _TSC_TOLERANCE: Final = 250e-6  # what KVM takes for the same frequency, too
+
+
+def exactly(request: ioctl.Request) -> Length:
+    """Return the length of what a request fills in: a saved part is as long, no more and no less.
+
+    The kernel reads so many bytes from the address it is given, whatever is there.
+    """
+    return Length(request.size, request.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +43,25 @@ class VcpuState:
     time-stamp counter.
     """
 
-    cpuid: bytes
-    mp_state: int
-    regs: bytes
-    sregs: bytes
-    xsave: bytes
-    xcrs: bytes
-    debug_registers: bytes
-    lapic: bytes
-    msrs: bytes
-    events: bytes
-    tsc_khz: int
+    cpuid: Annotated[bytes, Length(_CPUID_CAPACITY * _CPUID_ENTRY_BYTES)]
+    mp_state: U32
+    regs: Annotated[bytes, exactly(ioctl.KVM_GET_REGS)]
+    sregs: Annotated[bytes, exactly(ioctl.KVM_GET_SREGS)]
+    xsave: Annotated[bytes, exactly(ioctl.KVM_GET_XSAVE)]
+    xcrs: Annotated[bytes, exactly(ioctl.KVM_GET_XCRS)]
+    debug_registers: Annotated[bytes, exactly(ioctl.KVM_GET_DEBUGREGS)]
+    lapic: Annotated[bytes, exactly(ioctl.KVM_GET_LAPIC)]
+    msrs: Annotated[bytes, Length(_MSR_CAPACITY * _ENTRY_BYTES)]
+    events: Annotated[bytes, exactly(ioctl.KVM_GET_VCPU_EVENTS)]
+    tsc_khz: Annotated[int, Within(1, 0x7FFF_FFFF)]
+
+
+def check_vcpu_state(state: VcpuState) -> None:
+    """Raise :class:`ConfigurationError` for parts of another size than KVM gives."""
+    check_saved("processor", state)
+    for name, size in (("cpuid", _CPUID_ENTRY_BYTES), ("msrs", _ENTRY_BYTES)):
+        if len(getattr(state, name)) % size:
+            raise ConfigurationError(f"saved processor: {name} is no list of {size} bytes each")
 
 
 def msr_indices(kvm: Kvm) -> list[int]:
@@ -84,8 +103,10 @@ def restore_vcpu(vcpu: Vcpu, state: VcpuState) -> None:
 
     CPUID comes before all that depends on its features, SREGS before the local APIC, which needs
     the base address in them, and that before the MSRs, as one of them starts its timer. Raises
-    :class:`HostError` for a part that this host does not take.
+    :class:`ConfigurationError` for a state of another form, :class:`HostError` for a part that this
+    host does not take.
     """
+    check_vcpu_state(state)
     fd = vcpu.fd
     _set_tsc_frequency(fd, state.tsc_khz)
     _set_cpuid(fd, state.cpuid)

@@ -3,10 +3,12 @@
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from transport import TransportState, VirtioMmio
+from transport.queue_slot import QueueSlotState
 from transport.testing import MmioDriver, RecordingLine
 from virtio.device.declaration import Device, feature, field, queue
 from virtio.device.lifecycle import VirtioDevice
@@ -217,3 +219,149 @@ def test_state_with_features_that_are_not_offered_is_refused() -> None:
         pytest.raises(ConfigurationError, match="the saved driver uses features 0x100000002"),
     ):
         new.transport.restore(state)
+
+
+def live_state() -> TransportState:
+    """Return the state of a device with one live queue that waits."""
+    memory = flat_memory()
+    with place(memory) as old:
+        old.driver.start(SplitDriver(memory, 8))
+        return copied(old.transport.state())
+
+
+def with_first(state: TransportState, slot: QueueSlotState) -> TransportState:
+    """Return the state with another first queue."""
+    return state._replace(queues=(slot, *state.queues[1:]))
+
+
+def refused(state: TransportState) -> str:
+    """Return the message with which a transport refuses a state."""
+    with place(flat_memory()) as new, pytest.raises(ConfigurationError) as caught:
+        new.transport.restore(state)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"status": 256}, "status is 256, must be 0 to 255"),
+        ({"status": 0x0E}, "status is 0xe, a step is missing in it"),
+        ({"status": 0x07}, "status is 0x7, a step is missing in it"),
+        ({"status": 0x03}, "features.frozen is True at status 0x3"),
+        ({"interrupt_status": 4}, "interrupt_status is 4, must be 0 to 3"),
+        ({"queue_select": 1 << 32}, "queue_select is 4294967296"),
+        ({"device": {}}, "the device does not take its state: KeyError('driver_features')"),
+        ({"device": []}, "device is [], must be dict"),
+    ],
+)
+def test_registers_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
+    assert message in refused(live_state()._replace(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"accepted": -1}, "features.accepted is -1, must be 0 to"),
+        ({"accepted": 0}, "queue 0 has features of its own"),
+        ({"device_select": 1 << 32}, "features.device_select is 4294967296"),
+        ({"frozen": 1}, "features.frozen is 1, must be bool"),
+        ({"frozen": False}, "features.frozen is False at status 0xf"),
+    ],
+)
+def test_features_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
+    state = live_state()
+
+    assert message in refused(state._replace(features=state.features._replace(**changes)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": 4}, "queue 0 is another one than enabled"),
+        ({"driver_area": 0x40}, "queue 0 is another one than enabled"),
+        ({"ready": False}, "queue 0 is live, but not enabled"),
+        ({"descriptor_area": 1 << 64}, "queues[0].descriptor_area is 18446744073709551616"),
+    ],
+)
+def test_a_queue_that_was_not_enabled_so_is_refused(changes: dict[str, Any], message: str) -> None:
+    state = live_state()
+
+    assert message in refused(
+        state._replace(queues=(state.queues[0]._replace(**changes), state.queues[1]))
+    )
+
+
+def test_a_live_queue_is_no_larger_than_the_device_has_it() -> None:
+    state = live_state()
+    queue = state.queues[0].queue
+    assert queue is not None
+    large = queue._replace(layout=queue.layout._replace(size=32768))
+    slot = state.queues[0]._replace(size=32768, queue=large)
+
+    assert "saved queue 0: size is 32768, must be 1 to" in refused(with_first(state, slot))
+
+
+def test_rings_outside_of_memory_are_refused() -> None:
+    state = live_state()
+    queue = state.queues[0].queue
+    assert queue is not None
+    away = queue._replace(layout=queue.layout._replace(descriptor_area=1 << 40))
+    slot = state.queues[0]._replace(descriptor_area=1 << 40, queue=away)
+
+    assert "saved queue 0: SPL-04" in refused(with_first(state, slot))
+
+
+def test_positions_that_cannot_be_are_refused() -> None:
+    state = live_state()
+    queue = state.queues[0].queue
+    assert queue is not None
+    slot = state.queues[0]._replace(queue=queue._replace(next_used=1000))
+
+    assert "chains take 0 of its 8 entries" in refused(with_first(state, slot))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("driver_features", 1 << 128, "saved driver_features is 340"),
+        ("config_generation", True, "saved config_generation is True, must be int"),
+        ("config", {}, "saved configuration: [] are its fields"),
+        ("config", {"surprise": 1}, "saved configuration: ['surprise'] are its fields"),
+    ],
+)
+def test_a_device_state_that_cannot_be_is_refused(part: str, value: Any, message: str) -> None:
+    state = live_state()
+
+    assert message in refused(state._replace(device=state.device | {part: value}))
+
+
+def fail(*arguments: object) -> bool:
+    raise IndexError("position 1000")
+
+
+def test_a_queue_that_cannot_be_described_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = flat_memory()
+    with place(memory) as new:
+        new.driver.start(SplitDriver(memory, 8))
+        monkeypatch.setattr(type(new.transport.slots[0].queue), "has_available", fail)
+
+        lines = new.transport.describe()
+        new.transport._fail(ValueError("on purpose"))
+
+        assert "device type" in lines[0]
+        assert "at positions that cannot be told: IndexError('position 1000')" in lines[1]
+        assert new.driver.status & 0x40
+
+
+def test_a_device_that_cannot_be_described_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = flat_memory()
+    with place(memory) as new:
+        monkeypatch.setattr(new.transport, "_headline", fail)
+
+        [line] = new.transport.describe()
+        new.transport._fail(ValueError("on purpose"))
+
+        assert "cannot be described: IndexError" in line
+        assert new.driver.status & 0x40

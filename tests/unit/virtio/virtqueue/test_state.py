@@ -2,14 +2,15 @@
 
 import pickle
 from mmap import mmap
+from typing import Any
 
 import pytest
 
-from virtio.errors import DriverError
+from virtio.errors import ConfigurationError, DriverError
 from virtio.memory import FlatMemory
 from virtio.testing import PackedDriver, QueueDriver, Segment, SplitDriver, flat_memory
 from virtio.virtqueue.chain import DescriptorChain
-from virtio.virtqueue.queue import Queue, QueueLayout, QueueState
+from virtio.virtqueue.queue import Queue, QueueLayout, QueueState, SavedChain
 
 EVENT_IDX = 1 << 29
 RING_PACKED = 1 << 34
@@ -212,3 +213,104 @@ def test_the_same_error_is_raised_at_every_attempt(features: int) -> None:
             attempt()
         messages.add(str(caught.value))
     assert len(messages) == 1
+
+
+# States that no queue can have been in
+
+SPLIT = QueueState(0, QueueLayout(16, 0x1000, 0x2000, 0x3000), 1 << 32, 0, 0, 0, (), None)
+PACKED = SPLIT._replace(features=1 << 32 | RING_PACKED)
+READ, WRITE = 0, 2
+
+
+def rebuild(state: QueueState) -> Queue:
+    return Queue.from_state(flat_memory((0, 1 << 20)), state)
+
+
+def one_out(state: QueueState, **changes: Any) -> QueueState:
+    """Return the state with one chain out, of a part to read and one to write."""
+    descriptors = ((0x8000, 16, READ), (0x9000, 32, WRITE))
+    slots = 2 if state.features & RING_PACKED else 1
+    chain = SavedChain(descriptors, 3, 3, slots, None)._replace(**changes)
+    return state._replace(next_avail=chain.slots, outstanding=(chain,))
+
+
+@pytest.mark.parametrize("state", [SPLIT, PACKED, one_out(SPLIT), one_out(PACKED)])
+def test_a_possible_state_is_taken(state: QueueState) -> None:
+    assert rebuild(state).state() == state
+
+
+@pytest.mark.parametrize("position", [1, 16, 31, 32, 1000, 65535, 65536, 1 << 31, 1 << 70, -1])
+def test_packed_positions_must_be_possible(position: int) -> None:
+    with pytest.raises(ConfigurationError, match=r"next_used"):
+        rebuild(PACKED._replace(next_used=position))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"index": -1}, "saved queue: index is -1, must be 0 to 65535"),
+        ({"next_avail": 65536}, "next_avail is 65536, must be 0 to 65535"),
+        ({"next_used": True}, "next_used is True, must be int"),
+        ({"next_used": 1.0}, r"next_used is 1\.0, must be int"),
+        ({"unsignalled": -1}, "unsignalled is -1, must be 0 to 4294967295"),
+        ({"features": 1 << 128}, "features is 3402"),
+        ({"next_avail": 1}, "chains take 0 of its 16 entries, from next_used to next_avail are 1"),
+        ({"layout": SPLIT.layout._replace(size=1 << 20)}, r"layout\.size is 1048576"),
+        ({"layout": QueueLayout(16, 0, "0", 0)}, r"layout\.driver_area is '0'"),  # type: ignore[arg-type]
+        ({"breach": ("SPL-10", "x", 1 << 16)}, r"breach\[2\] is 65536|breach is"),
+        ({"breach": ("SPL-10", "x" * 1001, None)}, "has 1001 items, must have 0 to 1000"),
+    ],
+)
+def test_an_impossible_state_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        rebuild(SPLIT._replace(**changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("state", [SPLIT, PACKED], ids=["split", "packed"])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head_index": 16}, "head_index must be below 16"),
+        ({"buffer_id": 65536}, "buffer_id is 65536"),
+        ({"slots": 0}, "slots is 0"),
+        ({"slots": 3}, "slots are 3 for 2 descriptors"),
+        ({"used_length": 4}, "used_length is set, but chains are not used in order"),
+        ({"descriptors": ()}, "has 0 items, must have 1 to 1024"),
+        ({"descriptors": ((0, 1, READ),) * 1025}, "has 1025 items"),
+        ({"descriptors": ((0x8000, 1, WRITE), (0x8000, 1, READ))}, "to read follow one to write"),
+        ({"descriptors": ((0x8000, 1 << 32, READ),) * 2}, r"descriptors\[0\]\[1\] is 4294967296"),
+        ({"descriptors": ((0, (1 << 32) - 1, READ),) * 2}, "descriptors of 8589934590 bytes"),
+        ({"descriptors": ((0, 1), (0, 1, 0))}, r"descriptors\[0\] is \(0, 1\), must be 3 items"),
+    ],
+)
+def test_an_impossible_chain_is_refused(
+    state: QueueState, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        rebuild(one_out(state, **changes))
+
+
+def test_a_split_chain_goes_back_under_its_own_number() -> None:
+    with pytest.raises(ConfigurationError, match="buffer_id is 4, must be its head_index"):
+        rebuild(one_out(SPLIT, buffer_id=4))
+
+
+def test_a_chain_was_used_in_order_for_no_more_than_it_has_room() -> None:
+    in_order = SPLIT._replace(features=SPLIT.features | IN_ORDER)
+    assert rebuild(one_out(in_order, used_length=32)).state().outstanding[0].used_length == 32
+
+    with pytest.raises(ConfigurationError, match="used_length is 33, there is room for 32"):
+        rebuild(one_out(in_order, used_length=33))
+
+
+def test_more_in_flight_than_the_ring_has_is_refused() -> None:
+    chains = (SavedChain(((0x8000, 1, READ),), 3, 3, 1, None),) * 17
+
+    with pytest.raises(ConfigurationError, match="chains take 17 of its 16 entries"):
+        rebuild(SPLIT._replace(next_avail=17, outstanding=chains))
+
+
+def test_a_chain_outside_of_memory_is_refused() -> None:
+    with pytest.raises(DriverError, match="SPL-15"):
+        rebuild(one_out(SPLIT, descriptors=((1 << 40, 16, READ),)))

@@ -1,7 +1,10 @@
 """The keyboard controller, driven through its two ports as Linux drives them."""
 
+from typing import Any
+
 import pytest
 
+from virtio.errors import ConfigurationError
 from vmm.bus import Bus
 from vmm.legacy.i8042 import I8042, I8042State
 
@@ -250,3 +253,20 @@ def test_state_taken_in_mid_command_goes_on_in_another_controller() -> None:
     assert restored.resets == 1
     assert restored.line.edges == 1
     assert restored.drain(2) == b"\x14\x11"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"control": 256}, "control is 256, must be 0 to 255"),
+        ({"command": True}, "command is True, must be int"),
+        ({"buffer": bytes(17)}, "buffer has 17 items, must have 0 to 16"),
+    ],
+)
+def test_a_state_that_no_controller_has_is_refused(changes: dict[str, Any], message: str) -> None:
+    machine = Machine()
+    state = machine.i8042.state()
+
+    with pytest.raises(ConfigurationError, match=f"saved keyboard controller: {message}"):
+        machine.i8042.restore(state._replace(**changes))
+    assert machine.i8042.state() == state

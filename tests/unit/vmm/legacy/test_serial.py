@@ -1,11 +1,13 @@
 """The 16550A, driven through its ports by the probes and handlers of a driver like Linux's 8250."""
 
 import threading
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from virtio.errors import ConfigurationError
 from vmm.bus import Bus
 from vmm.legacy.serial import Serial16550A, SerialState
 
@@ -507,6 +509,25 @@ def test_restored_port_that_listens_asks_for_input_that_waits(
     machine.serial.restore(opened.serial.state())
 
     assert machine.space == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scratch": 256}, "scratch is 256, must be 0 to 255"),
+        ({"divisor": -1}, "divisor is -1, must be 0 to 65535"),
+        ({"overrun": 1}, "overrun is 1, must be bool"),
+        ({"received": bytes(17)}, "received has 17 items, must have 0 to 16"),
+    ],
+)
+def test_a_state_that_no_port_has_is_refused(
+    machine: Machine, changes: dict[str, Any], message: str
+) -> None:
+    state = machine.serial.state()
+
+    with pytest.raises(ConfigurationError, match=f"saved serial port: {message}"):
+        machine.serial.restore(state._replace(**changes))
+    assert machine.serial.state() == state
 
 
 def test_host_and_guest_on_two_threads_lose_and_reorder_nothing() -> None:
