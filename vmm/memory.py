@@ -14,6 +14,7 @@ from virtio.errors import HostError
 from virtio.memory import FlatMemory
 from vmm.host.files import copy_data
 from vmm.host.resource import Resource
+from vmm.host.runs import Run, runs
 
 PAGE_BYTES: Final = 4096
 
@@ -95,14 +96,14 @@ class GuestRam(FlatMemory, Resource):
             raise HostError("copying guest RAM", error.errno or 0) from None
         return target
 
-    def written_pages(self) -> list[tuple[int, int]]:
+    def written_pages(self) -> list[Run]:
         """Return the runs of pages that differ from the origin: ``(first page, count)`` each."""
         with memoryview(self._mapping) as whole:
             first = _address_of(whole) // PAGE_BYTES
         with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
             pagemap.seek(first * _PAGEMAP_ENTRY_BYTES)
             entries = pagemap.read(self.size_bytes // PAGE_BYTES * _PAGEMAP_ENTRY_BYTES)
-        return _runs(memoryview(entries).cast("Q"))
+        return runs(bytes(map(_is_private, memoryview(entries).cast("Q"))))
 
     def _copy_written_pages(self, target: int) -> None:
         with memoryview(self._mapping) as whole:
@@ -124,14 +125,7 @@ def _address_of(view: memoryview) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
 
-def _runs(entries: memoryview) -> list[tuple[int, int]]:
-    """Return the runs of pages that are the process's own, not the file's."""
-    runs: list[tuple[int, int]] = []
-    for page, entry in enumerate(entries):
-        there = entry & (_PAGEMAP_PRESENT | _PAGEMAP_SWAPPED)
-        if there and not entry & _PAGEMAP_FILE_OR_SHARED:
-            if runs and sum(runs[-1]) == page:
-                runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-            else:
-                runs.append((page, 1))
-    return runs
+def _is_private(entry: int) -> bool:
+    """Whether a page is the process's own, not the file's."""
+    there = entry & (_PAGEMAP_PRESENT | _PAGEMAP_SWAPPED)
+    return bool(there) and not entry & _PAGEMAP_FILE_OR_SHARED

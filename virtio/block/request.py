@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from virtio.block.backend import SECTOR_BYTES
-from virtio.virtqueue.request import Request, cut
+from virtio.scatter import cut
+from virtio.virtqueue.request import Request
 
 VIRTIO_BLK_T_IN: Final = 0
 VIRTIO_BLK_T_OUT: Final = 1

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
+from virtio.scatter import cut
+
 if TYPE_CHECKING:
     from virtio.virtqueue.batch import ChainBatch
     from virtio.virtqueue.chain import DescriptorChain
@@ -107,16 +109,3 @@ class Request:
             return written
         self._status[self._status_at] = status
         return written + 1 if written == self.data_in_bytes else written
-
-
-def cut(
-    views: Sequence[memoryview], length: int
-) -> tuple[Sequence[memoryview], Sequence[memoryview]]:
-    """Cut a scatter list after ``length`` bytes, without copying."""
-    for index, view in enumerate(views):
-        if not length:
-            return views[:index], views[index:]
-        if len(view) > length:
-            return [*views[:index], view[:length]], [view[length:], *views[index + 1 :]]
-        length -= len(view)
-    return views, []

@@ -5,15 +5,14 @@ file descriptor of the host without ever making a vCPU wait.
 """
 
 import logging
-import os
 import re
-import select
 import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from virtio.errors import Error
+from vmm.host.files import write_all
 from vmm.host.resource import Resource
 
 HISTORY_BYTES = 64 * 1024
@@ -267,7 +266,7 @@ class OutputSink(Resource):
     def _run(self) -> None:
         while chunk := self._next_chunk():
             try:
-                _write_all(self._fd, chunk)
+                write_all(self._fd, chunk)
             except OSError as error:
                 self._give_up(error)
                 return
@@ -301,18 +300,6 @@ class OutputSink(Resource):
         _log.info("%s: nobody reads the output any more: %s", self.name, error)
         if self._on_gone is not None:
             self._on_gone(error)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[os.write(fd, rest) :]
-        except BlockingIOError:
-            # Somebody else made the open file non-blocking.
-            poll = select.poll()
-            poll.register(fd, select.POLLOUT)
-            poll.poll()
 
 
 def _compile(pattern: Pattern) -> re.Pattern[bytes]:

@@ -12,18 +12,16 @@ from collections.abc import Sequence
 from typing import Final, Protocol, Self
 
 from virtio.block import BlockBackend
-from virtio.virtqueue.request import cut
+from virtio.scatter import cut
 from vmm.host.fallocate import punch_hole
 from vmm.host.files import copy_data, copy_range, move_all
 from vmm.host.resource import Resource
+from vmm.host.runs import Run, runs
 
 BLOCK_BYTES: Final = 4096
 
 _FROM_BASE: Final = b"\0"
 _OWN: Final = b"\1"
-
-Run = tuple[int, int]
-"""Blocks that follow each other: the first one, and how many."""
 
 
 class BaseDisk(BlockBackend, Protocol):
@@ -104,13 +102,13 @@ class OverlayDisk(Resource):
 
     def changed_runs(self) -> list[Run]:
         """Return which blocks differ from the disk at the bottom, below all overlays."""
-        return _runs(self._changed())
+        return runs(self._changed())
 
     def _changed(self) -> bytearray:
         if not isinstance(self.base, OverlayDisk):
             return self._own
         changed = self.base._changed()[:]
-        for first, count in _runs(self._own):
+        for first, count in runs(self._own):
             changed[first : first + count] = _OWN * count
         return changed
 
@@ -118,7 +116,7 @@ class OverlayDisk(Resource):
         """Return a read-only copy of this moment, while nobody writes; the caller closes it."""
         delta = _empty(self.size_bytes)
         copy_data(self._delta, delta, self.size_bytes)
-        return OverlayDisk(self.base.share(), read_only=True, delta=delta, own=_runs(self._own))
+        return OverlayDisk(self.base.share(), read_only=True, delta=delta, own=runs(self._own))
 
     def share(self) -> Self:
         """Return another owner of the same blocks; only for disks that nobody writes any more."""
@@ -146,7 +144,7 @@ class OverlayDisk(Resource):
             self.base.close()
 
     def _copy_own(self, target: int) -> None:
-        for first, count in _runs(self._own):
+        for first, count in runs(self._own):
             offset = first * BLOCK_BYTES
             length = min(count * BLOCK_BYTES, self.size_bytes - offset)
             copy_range(self._delta, target, offset, length)
@@ -184,13 +182,3 @@ def _empty(size_bytes: int) -> int:
     fd = os.memfd_create("disk-overlay", os.MFD_CLOEXEC)
     os.ftruncate(fd, size_bytes)
     return fd
-
-
-def _runs(own: bytearray) -> list[Run]:
-    runs, at = [], own.find(_OWN)
-    while at >= 0:
-        end = own.find(_FROM_BASE, at)
-        end = len(own) if end < 0 else end
-        runs.append((at, end - at))
-        at = own.find(_OWN, end)
-    return runs

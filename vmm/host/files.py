@@ -6,10 +6,11 @@ preadv(2), lseek(2) "Seeking file data and holes", ioctl_ficlonerange(2).
 import errno
 import fcntl
 import os
+import select
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from virtio.virtqueue.request import cut
+from virtio.scatter import cut
 
 FICLONE: Final = 0x4004_9409
 IOV_MAX: Final = 1024
@@ -19,7 +20,7 @@ Mover = Callable[[int, Sequence[memoryview], int], int]
 
 
 def move_all(mover: Mover, fd: int, views: Sequence[memoryview], offset: int) -> None:
-    """Fill the views in turn from ``offset`` of a file, or write them there; never in part.
+    """Fill the views one after the other from ``offset`` of a file, or write them there, whole.
 
     Raises :class:`OSError` with ``EIO`` where the file ends too early.
     """
@@ -32,6 +33,19 @@ def move_all(mover: Mover, fd: int, views: Sequence[memoryview], offset: int) ->
         if left:
             offset += moved
             views = cut(views, moved)[1]
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of ``data`` where a file, pipe or terminal is; waits for as long as that takes."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            # Somebody else made the open file non-blocking.
+            writable = select.poll()
+            writable.register(fd, select.POLLOUT)
+            writable.poll()
 
 
 def extents(fd: int, size_bytes: int) -> Iterator[tuple[int, int]]:

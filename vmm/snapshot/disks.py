@@ -14,7 +14,8 @@ from pathlib import Path
 from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig
 from vmm.disk.disk import DiskConfig, RawDisk
-from vmm.disk.overlay import OverlayDisk, Run
+from vmm.disk.overlay import OverlayDisk
+from vmm.host.runs import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from virtio.block import SECTOR_BYTES, BlockBackend
-from virtio.virtqueue.request import cut
+from virtio.scatter import cut
 
 ALL: Final = range(1 << 55)
 

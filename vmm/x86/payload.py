@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import IO, Any, cast
 
 from virtio.errors import ConfigurationError, HostError
+from vmm.host.files import write_all
 from vmm.x86.image_file import ImageFile
 
 BLOCK = 1 << 20
@@ -82,18 +83,12 @@ def _write(fd: int, blocks: Iterator[bytes], size: int) -> None:
         if position + len(block) > size:
             raise _DamagedError(f"it unpacks to more than the {size} bytes that it declares")
         try:
-            position += _write_all(fd, block)
+            write_all(fd, block)
         except OSError as error:
             raise HostError("write", error.errno or 0, "unpacked kernel") from error
+        position += len(block)
     if position != size:
         raise _DamagedError(f"it unpacks to {position} bytes and declares {size}")
-
-
-def _write_all(fd: int, block: bytes) -> int:
-    rest = memoryview(block)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-    return len(block)
 
 
 def _pump(source: _Source, decoder: Any, errors: type[Exception]) -> Iterator[bytes]:
