@@ -20,7 +20,7 @@ from virtio.errors import ConfigurationError, InternalError
 from vmm.agent import PORT_NAME
 from vmm.boot_source import boot_source
 from vmm.config import MachineConfig
-from vmm.console.guest import GuestConsole
+from vmm.console.console import GuestConsole
 from vmm.ending.ending import End, Ending
 from vmm.ending.halt_watch import HaltWatch, WaitIdle, wait_idle_plainly
 from vmm.ending.verdict import Verdict

@@ -12,7 +12,7 @@ from virtio.errors import InternalError
 from vmm.cli.interruption import Interruption
 from vmm.cli.run import report
 from vmm.config import MachineConfig
-from vmm.console.console import OutputSink
+from vmm.console.output import OutputSink
 from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import Ending
 from vmm.machine import Machine

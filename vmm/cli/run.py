@@ -15,14 +15,14 @@ from virtio.engine import ENGINES, use
 from virtio.errors import ConfigurationError
 from vmm.cli.interruption import Interruption
 from vmm.config import MachineConfig, parse_size
-from vmm.console.console import OutputSink
+from vmm.console.output import OutputSink
 from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import End, Ending
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
 from vmm.machine import Machine
 
 if TYPE_CHECKING:
-    from vmm.console.terminal import EscapeAction
+    from vmm.console.escape import EscapeAction
     from vmm.snapshot import Snapshot
 
 MAX_TIMEOUT_SECONDS: Final = 1e7
@@ -194,7 +194,7 @@ def _run_once(
         sink = stack.enter_context(OutputSink(1, on_gone=partial(_output_gone, interruption)))
         machine.console.add_sink(sink.write)
         if interactive:
-            from vmm.console.terminal import RawTerminal
+            from vmm.console.raw_terminal import RawTerminal
 
             stack.enter_context(RawTerminal(0))
             print("vmm: Ctrl-A x ends the machine, Ctrl-A h shows more keys", file=sys.stderr)
@@ -239,7 +239,8 @@ def _run_command(
 def _connect_input(
     machine: Machine, interruption: Interruption, terminal: OutputSink | None
 ) -> None:
-    from vmm.console.terminal import HELP_TEXT, ConsoleInput, EscapeAction
+    from vmm.console.escape import HELP_TEXT, EscapeAction
+    from vmm.console.input import ConsoleInput
 
     def act(action: EscapeAction) -> None:
         if action is EscapeAction.QUIT:

@@ -11,7 +11,7 @@ from virtio.errors import ConfigurationError
 from vmm.cli.interruption import Interruption
 from vmm.cli.run import add_machine_arguments, machine_config
 from vmm.config import MachineConfig
-from vmm.console.console import OutputSink
+from vmm.console.output import OutputSink
 from vmm.image import ProgressLine, default_kernel
 from vmm.machine import Machine
 

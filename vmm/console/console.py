@@ -1,325 +1,55 @@
-"""The guest's console on the host: what it printed, and where that goes.
+"""The guest's console: what it prints is kept and passed on, what it is sent waits its turn.
 
-``ConsoleLog`` keeps the last output and lets others wait for it; ``OutputSink`` carries it to a
-file descriptor of the host without ever making a vCPU wait.
+The receiver of a 16550A holds 16 bytes, that of a virtio console some more, and a guest reads them
+when it likes; so input is kept here and fed on as the guest makes room.
 """
 
-import logging
-import re
 import threading
-import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final
 
-from virtio.errors import Error
-from vmm.host.files import write_all
-from vmm.host.resource import Resource
+from vmm.console.log import ConsoleLog
 
-HISTORY_BYTES = 64 * 1024
-LINES_IN_ERRORS = 20
-LONGEST_LINE_BYTES = 4096
-
-SINK_CAPACITY_BYTES = 1024 * 1024
-CLOSE_TIMEOUT_SECONDS = 2.0
-
-# A guest prints byte by byte: these let a burst gather, instead of waking a thread for each byte.
-_SEARCH_INTERVAL_SECONDS = 0.005
-_WRITE_INTERVAL_SECONDS = 0.005
-_CHUNK_BYTES = 16 * 1024
-
-_log = logging.getLogger(__name__)
-
-_Item = TypeVar("_Item")
-
-Sink = Callable[[bytes], object]
-LineWatcher = Callable[[str], object]
-Pattern = str | bytes | re.Pattern[str] | re.Pattern[bytes]
+_PIECE_BYTES: Final = 256
 
 
-class ConsoleTimeoutError(Error, TimeoutError):
-    """What was waited for did not appear in time; the message ends with the last lines."""
+Receiver = Callable[[bytes], int]
+"""Takes input for the guest, and returns how much of it."""
 
 
-class ConsoleClosedError(Error, EOFError):
-    """The machine ended before what was waited for appeared; the message ends likewise."""
+class GuestConsole(ConsoleLog):
+    """A :class:`ConsoleLog` that one can also type at, from any thread."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._input = bytearray()
+        self._feeding = threading.Lock()
+        self._receiver: Receiver | None = None
+        self.on_space: Callable[[], object] | None = None
+        """Called, on any thread, when :meth:`receive` would take more again."""
 
-class ConsoleLog:
-    """Takes the guest's output and shows it to whoever asks; every method is thread-safe.
+    def connect(self, receiver: Receiver) -> None:
+        """Send input to ``receiver``; whoever owns it calls :meth:`feed` when it has room again."""
+        self._receiver = receiver
 
-    The last ``history_bytes`` bytes are kept. Sinks and line watchers are called on the thread
-    that writes (a vCPU's), without any lock, and must not block. One that raises is logged and
-    not called again: what looks at a console must not be able to stop the machine.
-    """
+    def send(self, data: bytes | str) -> None:
+        """Type ``data`` at the guest; text goes as UTF-8."""
+        with self._feeding:
+            self._input += data.encode() if isinstance(data, str) else data
+        self.feed()
 
-    def __init__(self, history_bytes: int = HISTORY_BYTES) -> None:
-        self._limit = history_bytes
-        self._changed = threading.Condition()
-        self._history = bytearray()
-        self._dropped_bytes = 0
-        self._searched = 0
-        self._line = bytearray()
-        self._awaited = False
-        self._closed: str | None = None
-        self._sinks: tuple[Sink, ...] = ()
-        self._watchers: tuple[LineWatcher, ...] = ()
+    def receive(self, data: bytes) -> int:
+        """Offer input and return how much of it the guest took, without keeping the rest here."""
+        with self._feeding:
+            return 0 if self._input or self._receiver is None else self._receiver(data)
 
-    def add_sink(self, sink: Sink) -> None:
-        """Have ``sink`` called with all output from now on, as it comes."""
-        with self._changed:
-            self._sinks = (*self._sinks, sink)
-
-    def on_line(self, watcher: LineWatcher) -> None:
-        """Have ``watcher`` called with every line completed from now on, without its ending.
-
-        Lines longer than LONGEST_LINE_BYTES come in pieces. What is not UTF-8 is replaced.
-        """
-        with self._changed:
-            self._watchers = (*self._watchers, watcher)
-
-    def write(self, data: bytes) -> None:
-        """Take output of the guest."""
-        with self._changed:
-            self._history += data
-            if len(self._history) > 2 * self._limit:
-                self._trim()
-            lines = self._complete_lines(data) if self._watchers else ()
-            if self._awaited:
-                self._awaited = False
-                self._changed.notify_all()
-        for sink in self._sinks:
-            self._pass_on(sink, data)
-        for line in lines:
-            for watcher in self._watchers:
-                self._pass_on(watcher, line)
-
-    def close(self, reason: str = "the machine ended") -> None:
-        """No more output will come; wakes everybody who waits. ``reason`` goes into their error."""
-        with self._changed:
-            self._closed = self._closed or reason
-            self._changed.notify_all()
-
-    def history(self) -> bytes:
-        """Return the last output, ``history_bytes`` of it at most."""
-        with self._changed:
-            return bytes(self._history[-self._limit :])
-
-    def last_lines(self, count: int = LINES_IN_ERRORS) -> list[str]:
-        """Return the last ``count`` lines, an unfinished one included."""
-        return [_text(line) for line in self.history().splitlines()[-count:]] if count else []
-
-    def wait_for(self, pattern: Pattern, timeout: float) -> str:
-        """Wait until the output holds ``pattern`` and return the text that matched.
-
-        ``str`` and ``bytes`` are looked for as they are, a compiled pattern by ``search``. The
-        search goes on where the last successful one ended, so that a conversation can be followed
-        step by step; the first one begins with what is left of the history. Raises
-        ConsoleTimeoutError after ``timeout`` seconds, or ConsoleClosedError as soon as the output
-        has ended without a match.
-        """
-        expression = _compile(pattern)
-        deadline = time.monotonic() + timeout
-        while True:
-            output, position, closed = self._unsearched()
-            # Searched without the lock, which a vCPU may be waiting for.
-            if match := expression.search(output):
-                with self._changed:
-                    self._searched = max(self._searched, position + match.end())
-                return _text(match.group())
-            if closed is not None:
-                raise ConsoleClosedError(self._explain(f"{_show(pattern)} not seen: {closed}"))
-            if not self._wait_for_more(position + len(output), deadline):
-                raise ConsoleTimeoutError(
-                    self._explain(f"{_show(pattern)} not seen within {timeout:g} s")
-                )
-
-    def _unsearched(self) -> tuple[bytes, int, str | None]:
-        with self._changed:
-            start = max(self._searched - self._dropped_bytes, len(self._history) - self._limit, 0)
-            return bytes(self._history[start:]), self._dropped_bytes + start, self._closed
-
-    def _wait_for_more(self, seen: int, deadline: float) -> bool:
-        """Wait for output after position ``seen``; False when the deadline has passed."""
-        with self._changed:
-            while self._dropped_bytes + len(self._history) == seen and self._closed is None:
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
-                    return False
-                self._awaited = True
-                self._changed.wait(remaining)
-            self._changed.wait_for(lambda: self._closed is not None, _SEARCH_INTERVAL_SECONDS)
-        return True
-
-    def _explain(self, message: str) -> str:
-        lines = self.last_lines()
-        if not lines:
-            return f"console: {message}; the guest printed nothing"
-        shown = [_printable(line) for line in lines]
-        return "\n    ".join([f"console: {message}; the last lines were:", *shown])
-
-    def _trim(self) -> None:
-        excess = len(self._history) - self._limit
-        del self._history[:excess]
-        self._dropped_bytes += excess
-
-    def _complete_lines(self, data: bytes) -> list[str]:
-        self._line += data
-        if b"\n" not in data and len(self._line) < LONGEST_LINE_BYTES:
-            return []
-        *lines, rest = self._line.split(b"\n")
-        while len(rest) >= LONGEST_LINE_BYTES:
-            lines.append(rest[:LONGEST_LINE_BYTES])
-            rest = rest[LONGEST_LINE_BYTES:]
-        self._line = rest
-        return [_text(line.rstrip(b"\r")) for line in lines]
-
-    def _pass_on(self, listener: Callable[[_Item], object], item: _Item) -> None:
-        try:
-            listener(item)
-        except Exception:
-            _log.exception("console: %r failed and gets no more output", listener)
-            with self._changed:
-                self._sinks = tuple(sink for sink in self._sinks if sink is not listener)
-                self._watchers = tuple(w for w in self._watchers if w is not listener)
-
-
-class OutputSink(Resource):
-    """Writes to a descriptor of the host (terminal, pipe, file, socket) on a thread of its own.
-
-    Non-blocking mode is no way out: it belongs to the open file, which on a terminal is shared with
-    the user's shell. Waiting for the descriptor to be writable is none either: a terminal that
-    says so may still take less than it is given, and block. So one thread may block, and nobody
-    else waits for it: ``write`` only appends to a buffer. When that is full, the oldest bytes are
-    dropped, because the last ones are those that say how a machine ended; ``dropped`` counts them.
-
-    ``on_gone`` is called once, on that thread, with the error that showed that nobody reads any
-    more (EPIPE, EIO, ENOSPC and the like); output is discarded from then on. The descriptor stays
-    the caller's, who closes it after the sink.
-    """
-
-    def __init__(
-        self,
-        fd: int,
-        name: str = "stdout",
-        *,
-        capacity: int = SINK_CAPACITY_BYTES,
-        on_gone: Callable[[OSError], object] | None = None,
-    ) -> None:
-        self.name = name
-        self.dropped = 0
-        self._fd = fd
-        self._capacity = capacity
-        self._on_gone = on_gone
-        self._changed = threading.Condition()
-        self._buffer = bytearray()
-        self._idle = False
-        self._writing = False
-        self._hurry = 0
-        self._closing = False
-        self._gone = False
-        # A daemon: a reader that never comes back must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name=f"output {name}", daemon=True)
-        self._thread.start()
-
-    def write(self, data: bytes) -> None:
-        """Take output; never blocks and never raises."""
-        with self._changed:
-            if self._gone or self._closing:
-                return
-            self._buffer += data
-            excess = len(self._buffer) - self._capacity
-            if excess > 0:
-                del self._buffer[:excess]
-                self.dropped += excess
-            if self._idle:
-                self._idle = False
-                self._changed.notify_all()
-
-    def flush(self, timeout: float) -> bool:
-        """Wait until everything is written or nobody reads; False after ``timeout`` seconds."""
-        with self._changed:
-            self._hurry += 1
-            self._changed.notify_all()
-            try:
-                return self._changed.wait_for(self._is_drained, timeout)
-            finally:
-                self._hurry -= 1
-
-    def close(self, timeout: float = CLOSE_TIMEOUT_SECONDS) -> None:
-        """Flush, end the thread, and log once how much output was lost, if any was."""
-        drained = self.flush(timeout)
-        with self._changed:
-            self.dropped += len(self._buffer)
-            self._buffer.clear()
-            reported, self._closing = self._closing, True
-            self._changed.notify_all()
-        if drained:
-            self._thread.join(timeout)
-        if self.dropped and not reported:
-            _log.warning(
-                "%s: %d bytes of output dropped: not read in time", self.name, self.dropped
-            )
-
-    def _is_drained(self) -> bool:
-        return self._gone or not (self._buffer or self._writing)
-
-    def _run(self) -> None:
-        while chunk := self._next_chunk():
-            try:
-                write_all(self._fd, chunk)
-            except OSError as error:
-                self._give_up(error)
-                return
-            with self._changed:
-                self._writing = False
-                self._changed.notify_all()
-
-    def _next_chunk(self) -> bytes:
-        """Wait for output and take some; nothing when the sink is closed."""
-        with self._changed:
-            while not self._buffer:
-                if self._closing:
-                    return b""
-                self._idle = True
-                self._changed.wait()
-            if len(self._buffer) < _CHUNK_BYTES:
-                self._changed.wait_for(self._has_no_time, _WRITE_INTERVAL_SECONDS)
-            chunk = bytes(self._buffer[:_CHUNK_BYTES])
-            del self._buffer[:_CHUNK_BYTES]
-            self._writing = bool(chunk)
-        return chunk
-
-    def _has_no_time(self) -> bool:
-        return bool(self._hurry or self._closing)
-
-    def _give_up(self, error: OSError) -> None:
-        with self._changed:
-            self._gone = True
-            self._buffer.clear()
-            self._changed.notify_all()
-        _log.info("%s: nobody reads the output any more: %s", self.name, error)
-        if self._on_gone is not None:
-            self._on_gone(error)
-
-
-def _compile(pattern: Pattern) -> re.Pattern[bytes]:
-    if isinstance(pattern, str):
-        return re.compile(re.escape(pattern.encode()))
-    if isinstance(pattern, bytes):
-        return re.compile(re.escape(pattern))
-    if isinstance(pattern.pattern, bytes):
-        return re.compile(pattern.pattern, pattern.flags)
-    return re.compile(pattern.pattern.encode(), pattern.flags & ~re.UNICODE)
-
-
-def _show(pattern: Pattern) -> str:
-    return repr(pattern.pattern if isinstance(pattern, re.Pattern) else pattern)
-
-
-def _text(data: bytes | bytearray) -> str:
-    return data.decode(errors="replace")
-
-
-def _printable(line: str) -> str:
-    """Show control characters rather than send them to the terminal of whoever reads the error."""
-    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
+    def feed(self) -> None:
+        """Hand on as much of the input kept here as the guest takes now."""
+        with self._feeding:
+            while self._receiver is not None and self._input:
+                taken = self._receiver(bytes(self._input[:_PIECE_BYTES]))
+                if not taken:
+                    return
+                del self._input[:taken]
+        if self.on_space is not None:
+            self.on_space()

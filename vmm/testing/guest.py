@@ -12,7 +12,7 @@ from virtio.block import Block, BlockBackend
 from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import Error
 from vmm.agent import AgentLostError, GuestFileNotFoundError, Result
-from vmm.console.console import ConsoleLog
+from vmm.console.log import ConsoleLog
 from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import End, Ending
 from vmm.machine import Machine

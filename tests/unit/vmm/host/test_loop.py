@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -13,22 +13,6 @@ from virtio.errors import HostError, InternalError
 from vmm.host.loop import EventLoop
 
 DEADLINE_SECONDS = 20
-
-
-@pytest.fixture
-def loop() -> Iterator[EventLoop]:
-    with EventLoop() as loop:
-        # A test that goes wrong ends instead of hanging.
-        loop.call_later(DEADLINE_SECONDS, loop.stop)
-        yield loop
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    ends = os.pipe()
-    yield ends
-    for fd in ends:
-        os.close(fd)
 
 
 def run_on_thread(loop: EventLoop) -> threading.Thread:

@@ -1,0 +1,195 @@
+"""The log of a guest's console: the last output, for those who wait for it or watch it."""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from virtio.errors import Error
+
+HISTORY_BYTES = 64 * 1024
+LINES_IN_ERRORS = 20
+LONGEST_LINE_BYTES = 4096
+
+# A guest prints byte by byte: this lets a burst gather, instead of a search after each byte.
+_SEARCH_INTERVAL_SECONDS = 0.005
+
+_log = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item")
+
+Sink = Callable[[bytes], object]
+LineWatcher = Callable[[str], object]
+Pattern = str | bytes | re.Pattern[str] | re.Pattern[bytes]
+
+
+class ConsoleTimeoutError(Error, TimeoutError):
+    """What was waited for did not appear in time; the message ends with the last lines."""
+
+
+class ConsoleClosedError(Error, EOFError):
+    """The machine ended before what was waited for appeared; the message ends likewise."""
+
+
+class ConsoleLog:
+    """Takes the guest's output and shows it to whoever asks; every method is thread-safe.
+
+    The last ``history_bytes`` bytes are kept. Sinks and line watchers are called on the thread
+    that writes (a vCPU's), without any lock, and must not block. One that raises is logged and
+    not called again: what looks at a console must not be able to stop the machine.
+    """
+
+    def __init__(self, history_bytes: int = HISTORY_BYTES) -> None:
+        self._limit = history_bytes
+        self._changed = threading.Condition()
+        self._history = bytearray()
+        self._dropped_bytes = 0
+        self._searched = 0
+        self._line = bytearray()
+        self._awaited = False
+        self._closed: str | None = None
+        self._sinks: tuple[Sink, ...] = ()
+        self._watchers: tuple[LineWatcher, ...] = ()
+
+    def add_sink(self, sink: Sink) -> None:
+        """Have ``sink`` called with all output from now on, as it comes."""
+        with self._changed:
+            self._sinks = (*self._sinks, sink)
+
+    def on_line(self, watcher: LineWatcher) -> None:
+        """Have ``watcher`` called with every line completed from now on, without its ending.
+
+        Lines longer than LONGEST_LINE_BYTES come in pieces. What is not UTF-8 is replaced.
+        """
+        with self._changed:
+            self._watchers = (*self._watchers, watcher)
+
+    def write(self, data: bytes) -> None:
+        """Take output of the guest."""
+        with self._changed:
+            self._history += data
+            if len(self._history) > 2 * self._limit:
+                self._trim()
+            lines = self._complete_lines(data) if self._watchers else ()
+            if self._awaited:
+                self._awaited = False
+                self._changed.notify_all()
+        for sink in self._sinks:
+            self._pass_on(sink, data)
+        for line in lines:
+            for watcher in self._watchers:
+                self._pass_on(watcher, line)
+
+    def close(self, reason: str = "the machine ended") -> None:
+        """No more output will come; wakes everybody who waits. ``reason`` goes into their error."""
+        with self._changed:
+            self._closed = self._closed or reason
+            self._changed.notify_all()
+
+    def history(self) -> bytes:
+        """Return the last output, ``history_bytes`` of it at most."""
+        with self._changed:
+            return bytes(self._history[-self._limit :])
+
+    def last_lines(self, count: int = LINES_IN_ERRORS) -> list[str]:
+        """Return the last ``count`` lines, an unfinished one included."""
+        return [_text(line) for line in self.history().splitlines()[-count:]] if count else []
+
+    def wait_for(self, pattern: Pattern, timeout: float) -> str:
+        """Wait until the output holds ``pattern`` and return the text that matched.
+
+        ``str`` and ``bytes`` are looked for as they are, a compiled pattern by ``search``. The
+        search goes on where the last successful one ended, so that a conversation can be followed
+        step by step; the first one begins with what is left of the history. Raises
+        ConsoleTimeoutError after ``timeout`` seconds, or ConsoleClosedError as soon as the output
+        has ended without a match.
+        """
+        expression = _compile(pattern)
+        deadline = time.monotonic() + timeout
+        while True:
+            output, position, closed = self._unsearched()
+            # Searched without the lock, which a vCPU may be waiting for.
+            if match := expression.search(output):
+                with self._changed:
+                    self._searched = max(self._searched, position + match.end())
+                return _text(match.group())
+            if closed is not None:
+                raise ConsoleClosedError(self._explain(f"{_show(pattern)} not seen: {closed}"))
+            if not self._wait_for_more(position + len(output), deadline):
+                raise ConsoleTimeoutError(
+                    self._explain(f"{_show(pattern)} not seen within {timeout:g} s")
+                )
+
+    def _unsearched(self) -> tuple[bytes, int, str | None]:
+        with self._changed:
+            start = max(self._searched - self._dropped_bytes, len(self._history) - self._limit, 0)
+            return bytes(self._history[start:]), self._dropped_bytes + start, self._closed
+
+    def _wait_for_more(self, seen: int, deadline: float) -> bool:
+        """Wait for output after position ``seen``; False when the deadline has passed."""
+        with self._changed:
+            while self._dropped_bytes + len(self._history) == seen and self._closed is None:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    return False
+                self._awaited = True
+                self._changed.wait(remaining)
+            self._changed.wait_for(lambda: self._closed is not None, _SEARCH_INTERVAL_SECONDS)
+        return True
+
+    def _explain(self, message: str) -> str:
+        lines = self.last_lines()
+        if not lines:
+            return f"console: {message}; the guest printed nothing"
+        shown = [_printable(line) for line in lines]
+        return "\n    ".join([f"console: {message}; the last lines were:", *shown])
+
+    def _trim(self) -> None:
+        excess = len(self._history) - self._limit
+        del self._history[:excess]
+        self._dropped_bytes += excess
+
+    def _complete_lines(self, data: bytes) -> list[str]:
+        self._line += data
+        if b"\n" not in data and len(self._line) < LONGEST_LINE_BYTES:
+            return []
+        *lines, rest = self._line.split(b"\n")
+        while len(rest) >= LONGEST_LINE_BYTES:
+            lines.append(rest[:LONGEST_LINE_BYTES])
+            rest = rest[LONGEST_LINE_BYTES:]
+        self._line = rest
+        return [_text(line.rstrip(b"\r")) for line in lines]
+
+    def _pass_on(self, listener: Callable[[_Item], object], item: _Item) -> None:
+        try:
+            listener(item)
+        except Exception:
+            _log.exception("console: %r failed and gets no more output", listener)
+            with self._changed:
+                self._sinks = tuple(sink for sink in self._sinks if sink is not listener)
+                self._watchers = tuple(w for w in self._watchers if w is not listener)
+
+
+def _compile(pattern: Pattern) -> re.Pattern[bytes]:
+    if isinstance(pattern, str):
+        return re.compile(re.escape(pattern.encode()))
+    if isinstance(pattern, bytes):
+        return re.compile(re.escape(pattern))
+    if isinstance(pattern.pattern, bytes):
+        return re.compile(pattern.pattern, pattern.flags)
+    return re.compile(pattern.pattern.encode(), pattern.flags & ~re.UNICODE)
+
+
+def _show(pattern: Pattern) -> str:
+    return repr(pattern.pattern if isinstance(pattern, re.Pattern) else pattern)
+
+
+def _text(data: bytes | bytearray) -> str:
+    return data.decode(errors="replace")
+
+
+def _printable(line: str) -> str:
+    """Show control characters rather than send them to the terminal of whoever reads the error."""
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)

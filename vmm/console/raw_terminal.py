@@ -1,0 +1,118 @@
+"""Raw mode of the user's terminal, for as long as a guest has it: termios(3)."""
+
+import os
+import signal
+import termios
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Self
+
+from virtio.errors import HostError
+
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+# Indices into what termios.tcgetattr() returns.
+_IFLAG, _OFLAG, _CFLAG, _LFLAG, _CC = 0, 1, 2, 3, 6
+
+_Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
+
+class RawTerminal:
+    """Puts a terminal into raw mode, and back on every way out that a process can see.
+
+    Leaving the context restores it. So do SIGTERM, SIGHUP and SIGQUIT, after which the handler
+    that was there before gets its turn, and SIGTSTP, until the process is continued in the
+    foreground. Does nothing when ``fd`` is not a terminal. Must be used on the main thread, where
+    Python delivers signals. Raises HostError when the terminal cannot be changed.
+
+    Keys such as Ctrl-C reach the guest. Output processing stays on: a guest ends its lines with
+    CR LF and does not need it, but messages of the host on the same terminal do.
+    """
+
+    def __init__(self, fd: int = 0) -> None:
+        self._fd = fd
+        self._saved: list[Any] | None = None
+        self._handlers: dict[int, _Handler] = {}
+
+    def __enter__(self) -> Self:
+        if os.isatty(self._fd):
+            try:
+                self._saved = termios.tcgetattr(self._fd)
+                self._catch_signals()
+                self._make_raw()
+            except termios.error as error:
+                self.__exit__()
+                raise HostError("tcsetattr", error.args[0], f"descriptor {self._fd}") from error
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+        self._saved = None
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    def _catch_signals(self) -> None:
+        handlers = dict.fromkeys(_ENDING_SIGNALS, self._end)
+        handlers |= {signal.SIGTSTP: self._suspend, signal.SIGCONT: self._resume}
+        for number, handler in handlers.items():
+            # What nohup(1) or a shell without job control made the process ignore stays ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, handler)
+
+    def _make_raw(self) -> None:
+        if self._saved is None or _is_in_background(self._fd):
+            return
+        raw = [*self._saved[:_CC], list(self._saved[_CC])]
+        raw[_IFLAG] &= ~(
+            termios.IGNBRK
+            | termios.BRKINT
+            | termios.PARMRK
+            | termios.ISTRIP
+            | termios.INLCR
+            | termios.IGNCR
+            | termios.ICRNL
+            | termios.IXON
+        )
+        raw[_OFLAG] |= termios.OPOST
+        raw[_CFLAG] = raw[_CFLAG] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+        raw[_LFLAG] &= ~(
+            termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
+        )
+        raw[_CC][termios.VMIN] = 1
+        raw[_CC][termios.VTIME] = 0
+        termios.tcsetattr(self._fd, termios.TCSANOW, raw)
+
+    def _restore(self) -> None:
+        # Without waiting for output to drain, which on a stopped terminal it never does; and a
+        # terminal that is gone needs no restoring.
+        if self._saved is not None:
+            with suppress(termios.error):
+                termios.tcsetattr(self._fd, termios.TCSANOW, self._saved)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self._restore()
+        previous = self._handlers.get(number)
+        if callable(previous):
+            previous(number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def _suspend(self, number: int, frame: FrameType | None) -> None:
+        self._restore()
+        # Not SIGTSTP again: another thread may take it, after this handler is back in place.
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _resume(self, number: int, frame: FrameType | None) -> None:
+        with suppress(termios.error):
+            self._make_raw()
+
+
+def _is_in_background(fd: int) -> bool:
+    """Whether changing the terminal would stop the process with SIGTTOU."""
+    try:
+        return os.tcgetpgrp(fd) != os.getpgrp()
+    except OSError:
+        # Not the controlling terminal, so there is no job control on it.
+        return False
