@@ -1,7 +1,8 @@
 """The register interface between a guest's driver and a virtio device."""
 
 from transport.core import VirtioTransport
-from transport.interrupt import InterruptLine
+from transport.interrupts import Interrupts
+from transport.mmio.interrupt import InterruptLine
 from transport.mmio.registers import VirtioMmio
 from transport.mmio.slot import MmioSlot
 from transport.state import TransportState
@@ -9,6 +10,7 @@ from transport.stats import TransportStats
 
 __all__ = [
     "InterruptLine",
+    "Interrupts",
     "MmioSlot",
     "TransportState",
     "TransportStats",

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
-from transport.interrupt import InterruptLine, InterruptStatus
+from transport.interrupts import Interrupts
 from transport.negotiation import FeatureNegotiation
 from transport.queue_slot import QueueSlot, make_slots
 from transport.report import Reporter
@@ -38,7 +39,7 @@ DESCRIBE_TIMEOUT_SECONDS: Final = 0.1
 
 
 class VirtioTransport:
-    """One device on its transport; a subclass adds the registers.
+    """One device on its transport; a subclass adds the registers and makes the ``interrupts``.
 
     ``loop`` is the machine's event loop, which takes calls from any thread. ``notify_fds`` holds an
     eventfd per queue: whoever adds to one notifies the device, and the machine calls
@@ -57,7 +58,7 @@ class VirtioTransport:
         self,
         device: VirtioDevice,
         memory: GuestMemory,
-        line: InterruptLine,
+        interrupts: Interrupts,
         loop: EventLoop,
         *,
         name: str = "",
@@ -73,7 +74,7 @@ class VirtioTransport:
         self.queue_select = 0
         self.negotiation = FeatureNegotiation(device.device_features)
         self._registers = threading.Lock()
-        self.interrupts = InterruptStatus(line, self._registers, self._counts)
+        self.interrupts = interrupts
         with ExitStack() as files:
             self.slots = make_slots(device.queue_max_sizes, files)
             self._files = files.pop_all()
@@ -146,7 +147,7 @@ class VirtioTransport:
 
     def _go_live(self) -> None:
         self.interrupts.enable()
-        self._runner.start(self.memory, self.features, self.interrupts.notify_config)
+        self._runner.start(self.memory, self.features, self.interrupts.config)
 
     def _reset(self) -> None:
         if self.status:
@@ -245,7 +246,7 @@ class VirtioTransport:
             self._runner.serve_soon(slot)
 
     def _connect(self, queue: Queue) -> None:
-        queue.interrupt = self.interrupts.notify_used
+        queue.interrupt = partial(self.interrupts.used, queue.index)
         if sum(slot.max_size > 0 for slot in self.slots) == 1:  # else the others would wait, too
             queue.poll_ns = self._poll_ns
 
@@ -297,7 +298,7 @@ class VirtioTransport:
         self.report.failed(error, self._situation())
         self._runner.stop()
         self._set_status(VIRTIO_CONFIG_S_NEEDS_RESET)
-        self.interrupts.notify_config()
+        self.interrupts.config()
 
     def _situation(self) -> str:
         """Describe the device that failed; a description that fails, too, is said to have."""
@@ -312,7 +313,12 @@ class VirtioTransport:
         traffic = [slot.traffic for slot in self.slots]
         completions, read, written = (sum(counts) for counts in zip(*traffic, strict=True))
         return replace(
-            self._counts, completions=completions, bytes_read=read, bytes_written=written
+            self._counts,
+            interrupts=self.interrupts.used_count,
+            completions=completions,
+            bytes_read=read,
+            bytes_written=written,
+            config_changes=self.interrupts.config_count,
         )
 
     def describe(self) -> list[str]:
@@ -335,8 +341,8 @@ class VirtioTransport:
         return (
             f"{self.name}: device type {self.device.device_id},"
             f" status {self.status:#x} ({status_names(self.status)}),"
-            f" features {self.features:#x}, interrupt status {self.interrupts.value:#x},"
-            f" {self._counts.kicks} kicks, {self._counts.interrupts} interrupts"
+            f" features {self.features:#x}, {self.interrupts.describe()},"
+            f" {self._counts.kicks} kicks, {self.interrupts.used_count} interrupts"
         )
 
     # Saved state
@@ -354,7 +360,7 @@ class VirtioTransport:
                     status=self.status,
                     features=self.negotiation.state(),
                     queue_select=self.queue_select,
-                    interrupt_status=self.interrupts.value,
+                    interrupts=self.interrupts.state(),
                     queues=tuple(slot.state() for slot in self.slots),
                     device=device,
                 )
@@ -384,7 +390,7 @@ class VirtioTransport:
             self._find_queues()
             self._restore_queues(state)
             self.status = state.status
-            self.interrupts.restore(state.interrupt_status)
+            self.interrupts.restore(state.interrupts)
             if state.status & VIRTIO_CONFIG_S_DRIVER_OK and not state.status & STOPPED:
                 self._go_live()
 

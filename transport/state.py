@@ -1,22 +1,22 @@
 """The state of a transport as a plain value, from which it can be rebuilt."""
 
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from transport.negotiation import NegotiationState
 from transport.queue_slot import QueueSlotState
 from transport.status import STEPS, VIRTIO_CONFIG_S_FEATURES_OK
 from virtio.errors import ConfigurationError
-from virtio.saved import U8, U32, Within, check_saved
+from virtio.saved import U8, U32, check_saved
 from virtio.virtqueue.state import QueueLayout
 
 
 class TransportState(NamedTuple):
-    """Registers, queues and pending interrupts; ``device`` is the device's own state."""
+    """Registers and queues; ``interrupts`` and ``device`` are the states of these two parts."""
 
     status: U8
     features: NegotiationState
     queue_select: U32
-    interrupt_status: Annotated[int, Within(0, 3)]
+    interrupts: dict[str, Any]
     queues: tuple[QueueSlotState, ...]
     device: dict[str, Any]
 

@@ -345,7 +345,7 @@ class TransportMachine(RuleBasedStateMachine):
         self.make()
         self.transport.restore(pickle.loads(pickle.dumps(state)))
         assert self.transport.state() == state
-        assert self.line.level == bool(state.interrupt_status)
+        assert self.line.level == bool(state.interrupts["status"])
 
     # What always holds
 

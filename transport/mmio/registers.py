@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from transport.core import VirtioTransport
-from transport.interrupt import InterruptLine
+from transport.mmio.interrupt import InterruptLine, MmioInterrupt
 from transport.queue_slot import Area
 from virtio.device.lifecycle import EventLoop, VirtioDevice
 from virtio.features import VIRTIO_F_NOTIFICATION_DATA, mask
@@ -48,7 +48,8 @@ class VirtioMmio(VirtioTransport):
         name: str = "",
         poll_us: int = 0,
     ) -> None:
-        super().__init__(device, memory, line, loop, name=name, poll_us=poll_us)
+        interrupt = MmioInterrupt(line)
+        super().__init__(device, memory, interrupt, loop, name=name, poll_us=poll_us)
         self._readable: dict[int, Callable[[], int]] = {
             0x000: lambda: MAGIC,
             0x004: lambda: VERSION,
@@ -57,7 +58,7 @@ class VirtioMmio(VirtioTransport):
             0x010: self.negotiation.read_offered,
             0x034: self._read_queue_size_max,
             0x044: self._read_queue_ready,
-            0x060: lambda: self.interrupts.value,
+            0x060: lambda: interrupt.status,
             0x070: lambda: self.status,
             0x0B0: lambda: NO_SHARED_MEMORY,
             0x0B4: lambda: NO_SHARED_MEMORY,
@@ -87,7 +88,7 @@ class VirtioMmio(VirtioTransport):
         self._writable |= {
             0x044: self._write_queue_ready,
             self.QUEUE_NOTIFY: self._write_queue_notify,
-            0x064: self.interrupts.acknowledge,
+            0x064: interrupt.acknowledge,
             0x070: self.write_status,
             0x0C0: self._write_queue_reset,
         }

@@ -250,7 +250,7 @@ def refused(state: TransportState) -> str:
         ({"status": 0x0E}, "status is 0xe, a step is missing in it"),
         ({"status": 0x07}, "status is 0x7, a step is missing in it"),
         ({"status": 0x03}, "features.frozen is True at status 0x3"),
-        ({"interrupt_status": 4}, "interrupt_status is 4, must be 0 to 3"),
+        ({"interrupts": {"status": 4}}, "interrupt status is 4, must be 0 to 3"),
         ({"queue_select": 1 << 32}, "queue_select is 4294967296"),
         ({"device": {}}, "the device does not take its state: KeyError('driver_features')"),
         ({"device": []}, "device is [], must be dict"),

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from transport import VirtioMmio, interrupt, status
+from transport import VirtioMmio, status
+from transport.mmio import interrupt
 from transport.mmio import registers as mmio
 from transport.testing import RecordingLine
 from virtio import Block, Console, Device, Entropy, features
