@@ -31,7 +31,7 @@ from vmm.kvm.vcpu import Vcpu
 from vmm.vcpu import VcpuThread
 from vmm.x86 import platform
 from vmm.x86.boot import write_boot
-from vmm.x86.emulation import Completer
+from vmm.x86.emulation import Emulator
 
 if TYPE_CHECKING:
     from vmm.agent import Agent
@@ -290,11 +290,9 @@ class Machine:
     def _add_vcpu(self, index: int, resources: ExitStack) -> Vcpu:
         hardware = self.hardware
         vcpu = resources.enter_context(hardware.vm.create_vcpu(index))
-        completer = Completer(hardware.ram)
-        completer.take_part_in(vcpu)
-        thread = VcpuThread(
-            vcpu, hardware.ports, hardware.mmio, completer, self._verdict.vcpu_ended
-        )
+        emulator = Emulator(hardware.ram)
+        emulator.use_native(vcpu)
+        thread = VcpuThread(vcpu, hardware.ports, hardware.mmio, emulator, self._verdict.vcpu_ended)
         self.threads.append(thread)
         return vcpu
 

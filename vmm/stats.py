@@ -1,4 +1,4 @@
-"""What a machine did, counted: exits, completed instructions, and each device's traffic."""
+"""Counts of a machine: exits, emulated instructions, and each device's traffic."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,26 +14,26 @@ from vmm.vcpu import VcpuThread
 class Statistics:
     """Counts since the machine booted.
 
-    ``exits`` are by reason, over all vCPUs; ``completions`` by instruction that KVM's emulator left
-    to us; ``devices`` by name; ``unclaimed`` by port that no device answers.
+    ``exits`` counts by reason, over all vCPUs; ``emulated`` by instruction that our own emulator
+    executed, as KVM's lacks it; ``devices`` by name; ``unclaimed`` by port that no device answers.
     """
 
     exits: dict[str, int]
-    completions: dict[str, int]
+    emulated: dict[str, int]
     devices: dict[str, TransportStats]
     unclaimed: dict[int, int]
 
     @classmethod
     def collect(cls, threads: Sequence[VcpuThread], hardware: Hardware) -> "Statistics":
-        """Take the counts of a machine's parts together."""
+        """Add up the counts of a machine's parts."""
         exits: Counter[int] = Counter()
-        completions: Counter[str] = Counter()
+        emulated: Counter[str] = Counter()
         for thread in threads:
             exits.update(thread.exits)
-            completions.update(thread.completions)
+            emulated.update(thread.emulated)
         return cls(
             exits={EXIT_NAMES.get(reason, str(reason)): n for reason, n in exits.most_common()},
-            completions=dict(completions.most_common()),
+            emulated=dict(emulated.most_common()),
             devices={transport.name: transport.stats for transport in hardware.transports},
             unclaimed=dict(hardware.ports.unclaimed.most_common()),
         )
@@ -41,8 +41,8 @@ class Statistics:
     def lines(self) -> list[str]:
         """Return the counts as lines of text."""
         lines = [f"exits: {_pairs(self.exits)}"]
-        if self.completions:
-            lines.append(f"completed instructions: {_pairs(self.completions)}")
+        if self.emulated:
+            lines.append(f"emulated instructions: {_pairs(self.emulated)}")
         for name, stats in self.devices.items():
             lines.append(
                 f"{name}: {stats.kicks} kicks, {stats.completions} completions,"

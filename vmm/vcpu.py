@@ -40,10 +40,10 @@ class Bus(Protocol):
     def write(self, address: int, data: bytes, /) -> None: ...
 
 
-class InstructionCompleter(Protocol):
-    """Does what an instruction does that KVM's emulator gave up on; ``counts`` by mnemonic.
+class InstructionEmulator(Protocol):
+    """Executes an instruction that KVM's emulator gave up on.
 
-    ``exits_served`` counts those for which no exit came here.
+    ``counts`` counts them by mnemonic, ``exits_served`` those that needed no exit to Python.
     """
 
     @property
@@ -52,7 +52,7 @@ class InstructionCompleter(Protocol):
     @property
     def exits_served(self) -> int: ...
 
-    def complete(self, cpu: Vcpu, instruction: bytes, /) -> bool: ...
+    def emulate(self, cpu: Vcpu, instruction: bytes, /) -> bool: ...
 
     def describe_failure(self, cpu: Vcpu, instruction: bytes, /) -> str: ...
 
@@ -71,14 +71,14 @@ class VcpuThread:
         vcpu: Vcpu,
         ports: Bus,
         mmio: Bus,
-        completer: InstructionCompleter,
+        emulator: InstructionEmulator,
         on_end: Callable[[End, str, list[str]], None],
     ) -> None:
         self.vcpu = vcpu
         self._exits: Counter[int] = Counter()
         self._ports = ports
         self._mmio = mmio
-        self._completer = completer
+        self._emulator = emulator
         self._on_end = on_end
         self._handlers: dict[int, Callable[[], bool]] = {
             kvm.KVM_EXIT_IO: self._serve_io,
@@ -101,12 +101,12 @@ class VcpuThread:
     @property
     def exits(self) -> Counter[int]:
         """How often the vCPU has left the guest, by reason."""
-        return self._exits + Counter({kvm.KVM_EXIT_INTERNAL_ERROR: self._completer.exits_served})
+        return self._exits + Counter({kvm.KVM_EXIT_INTERNAL_ERROR: self._emulator.exits_served})
 
     @property
-    def completions(self) -> Mapping[str, int]:
-        """How many instructions were completed for KVM's emulator, by mnemonic."""
-        return self._completer.counts
+    def emulated(self) -> Mapping[str, int]:
+        """How many instructions our own emulator executed, by mnemonic."""
+        return self._emulator.counts
 
     def start(self) -> None:
         """Let the vCPU run."""
@@ -246,9 +246,9 @@ class VcpuThread:
         if suberror != _EMULATION_FAILURE:
             return self._fail(End.VCPU_FAILED, f"KVM internal error, suberror {suberror}")
         instruction = _instruction_bytes(data)
-        if self._completer.complete(self.vcpu, instruction):
+        if self._emulator.emulate(self.vcpu, instruction):
             return True
-        report = self._completer.describe_failure(self.vcpu, instruction)
+        report = self._emulator.describe_failure(self.vcpu, instruction)
         return self._fail(End.VCPU_FAILED, "KVM could not emulate an instruction", report)
 
     def _serve_shutdown(self) -> bool:

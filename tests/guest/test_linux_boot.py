@@ -54,18 +54,18 @@ def test_exit_status_of_the_guests_command_is_ours() -> None:
 
 
 @pytest.mark.skipif(not is_emulated_host(), reason="hardware leaves no instruction to us")
-def test_system_calls_and_smap_instructions_are_completed_without_python() -> None:
+def test_system_calls_and_smap_instructions_are_emulated_without_python() -> None:
     pytest.importorskip("vmm.x86._run", reason="the run loop in C was not built")
     with Machine(MachineConfig(init_arguments=("true",))) as machine:
         machine.boot()
         ending = machine.wait(BOOT_DEADLINE)
-        completions = machine.statistics.completions
+        emulated = machine.statistics.emulated
         by_python = machine.threads[0]._exits[KVM_EXIT_INTERNAL_ERROR]
 
     assert ending.status == 0
-    assert completions["syscall"] > 20
-    by_c = sum(completions[name] for name in ("clac", "stac", "syscall"))
-    assert by_python <= sum(completions.values()) - by_c + 10
+    assert emulated["syscall"] > 20
+    by_c = sum(emulated[name] for name in ("clac", "stac", "syscall"))
+    assert by_python <= sum(emulated.values()) - by_c + 10
 
 
 @pytest.mark.timeout(2700)  # it builds the kernel for several processors where there is none yet

@@ -119,7 +119,7 @@ def test_state_ahead_of_a_counter_that_cannot_be_set_is_refused() -> None:
                 restore_vcpu(vcpu, ahead)
 
 
-def test_most_smap_instructions_are_completed_without_python(bare_metal: Configure) -> None:
+def test_most_smap_instructions_are_emulated_without_python(bare_metal: Configure) -> None:
     pytest.importorskip("vmm.x86._run", reason="the run loop in C was not built")
     if not is_emulated_host():
         pytest.skip("only a host without hardware virtualization leaves instructions to us")
@@ -136,12 +136,12 @@ def test_most_smap_instructions_are_completed_without_python(bare_metal: Configu
         seen_by_python = machine.threads[0]._exits[KVM_EXIT_INTERNAL_ERROR]
 
     assert (with_ac >> 18 & 1, without_ac >> 18 & 1) == (1, 0)
-    assert statistics.completions == {"stac": 501, "clac": 501}
+    assert statistics.emulated == {"stac": 501, "clac": 501}
     assert statistics.exits["internal-error"] == 1002
     assert seen_by_python == 0
 
 
-def test_python_alone_completes_the_same(
+def test_python_alone_emulates_the_same(
     bare_metal: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_emulated_host():
@@ -153,5 +153,5 @@ def test_python_alone_completes_the_same(
         machine.wait(DEADLINE)
         statistics = machine.statistics
 
-    assert statistics.completions == {"stac": 1, "clac": 1}
+    assert statistics.emulated == {"stac": 1, "clac": 1}
     assert statistics.exits["internal-error"] == 2

@@ -13,21 +13,21 @@ from vmm.x86._run import ffi, lib
 
 
 class NativeRun:
-    """Lets C enter the guest for ``vcpu``, and counts the instructions that it completed."""
+    """Lets C enter the guest for ``vcpu``, and counts the instructions that it emulated."""
 
     def __init__(self, vcpu: Vcpu, memory: GuestMemory) -> None:
-        self._completed = ffi.new("struct completed *")
+        self._emulated = ffi.new("struct emulated *")
         self._ram = _ram_of(memory)
         with ffi.from_buffer("uint8_t[]", vcpu.run_area) as area:
             # The vCPU keeps its area where it is for as long as it can be entered, as the machine
             # does with guest memory.
             run_area = ffi.cast("void *", area)
-        vcpu.enter = partial(lib.run_vcpu, vcpu.fd, run_area, self._ram, self._completed)
+        vcpu.enter = partial(lib.run_vcpu, vcpu.fd, run_area, self._ram, self._emulated)
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many instructions were completed, by mnemonic; without those that did not occur."""
-        done = self._completed
+        """How many instructions were emulated, by mnemonic; without those that did not occur."""
+        done = self._emulated
         counts = {"clac": done.clac, "stac": done.stac, "syscall": done.syscall}
         return {name: count for name, count in counts.items() if count}
 

@@ -2,8 +2,8 @@
  * Running a vCPU up to the first exit that needs Python. KVM api.rst "KVM_RUN".
  *
  * Where a guest's kernel is emulated, nearly all exits are its CLAC and STAC, which KVM's emulator
- * cannot execute, and system calls, which stop at a CLAC; completing them takes a few lines, and
- * here neither the interpreter nor its lock. The twin in Python is vmm/x86/completion, where
+ * cannot execute, and system calls, which stop at a CLAC; emulating them takes a few lines, and
+ * here neither the interpreter nor its lock. The twin in Python is vmm/x86/emulation, where
  * syscall.py tells what a half-done SYSCALL is; what is not certainly the plain case is left to it:
  * user code, single-stepping, and page faults at the kernel's entry that may be no SYSCALL.
  *
@@ -42,8 +42,8 @@ struct ram {
     } region[MAX_REGIONS];
 };
 
-/* How many of each were completed here. */
-struct completed {
+/* How many of each this file emulated. */
+struct emulated {
     uint64_t clac, stac, syscall;
 };
 
@@ -141,14 +141,14 @@ static int finish_syscall(void *registers, const void *system, const struct entr
     return 1;
 }
 
-static int complete(int fd, const struct kvm_run *run, const struct ram *ram,
-                    struct completed *completed)
+static int emulate(int fd, const struct kvm_run *run, const struct ram *ram,
+                    struct emulated *emulated)
 {
     uint8_t which = stopped_at(run);
     struct kvm_regs regs;
     struct kvm_sregs sregs;
     struct entry entry;
-    uint64_t *count = which == CLAC ? &completed->clac : &completed->stac;
+    uint64_t *count = which == CLAC ? &emulated->clac : &emulated->stac;
     if (!which || ioctl(fd, KVM_GET_REGS, &regs) || ioctl(fd, KVM_GET_SREGS, &sregs))
         return 0;
     int is_64_bit = sregs.efer & EFER_LMA && sregs.cs.l;
@@ -166,7 +166,7 @@ static int complete(int fd, const struct kvm_run *run, const struct ram *ram,
             !read_virtual(fd, ram, handler_of(entry.gate), entry.prologue, sizeof entry.prologue) ||
             !finish_syscall(&regs, &sregs, &entry))
             return 0;
-        count = &completed->syscall;
+        count = &emulated->syscall;
     } else {
         regs.rip += LENGTH;
         regs.rflags &= ~(RFLAGS_RF | RFLAGS_AC);
@@ -181,13 +181,13 @@ static int complete(int fd, const struct kvm_run *run, const struct ram *ram,
 
 /* Returns 0 after an exit for Python, which `run` describes, or minus the errno of KVM_RUN. */
 static int run_vcpu(int fd, const void *run_area, const struct ram *ram,
-                    struct completed *completed)
+                    struct emulated *emulated)
 {
     const struct kvm_run *run = run_area;
     do {
         if (ioctl(fd, KVM_RUN, 0) < 0)
             return -errno;
-    } while (complete(fd, run, ram, completed));
+    } while (emulate(fd, run, ram, emulated));
     return 0;
 }
 

@@ -10,8 +10,8 @@ ffi.cdef(
     #define MAX_REGIONS ...
     struct region { uint64_t start, end; uint8_t *host; };
     struct ram { unsigned regions; struct region region[...]; };
-    struct completed { uint64_t clac, stac, syscall; };
-    int run_vcpu(int fd, const void *run_area, const struct ram *ram, struct completed *completed);
+    struct emulated { uint64_t clac, stac, syscall; };
+    int run_vcpu(int fd, const void *run_area, const struct ram *ram, struct emulated *emulated);
     int wait_idle(const int32_t *clocks, unsigned count, int interval_ms, int stop_fd);
 
     // For tests, which show both twins the same page faults:

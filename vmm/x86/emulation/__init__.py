@@ -1,9 +1,9 @@
-"""Instructions that KVM's emulator cannot execute, completed by us: hosts without virtualization.
+"""Emulates instructions that KVM's emulator lacks, on hosts without hardware virtualization.
 
-:class:`Completer` is what a run loop needs. ``syscall.py`` tells how system calls work there.
+:class:`Emulator` is the part that a run loop calls; ``syscall.py`` explains system calls there.
 """
 
-from vmm.x86.emulation.completer import Completer
 from vmm.x86.emulation.cpu import Cpu
+from vmm.x86.emulation.emulator import Emulator
 
-__all__ = ["Completer", "Cpu"]
+__all__ = ["Cpu", "Emulator"]

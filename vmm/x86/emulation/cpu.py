@@ -1,4 +1,4 @@
-"""What completing an instruction needs of a vCPU, and how it can end other than by success.
+"""The vCPU as an emulated instruction sees it, and the two ways in which emulation can fail.
 
 Names and conventions are KVM's: KVM api.rst "KVM_GET_REGS", "KVM_GET_SREGS", "KVM_TRANSLATE".
 """
@@ -10,9 +10,9 @@ from vmm.kvm.structs import Regs, Sregs
 
 
 class Cpu(Protocol):
-    """A vCPU that is out of the guest, stopped at the instruction to complete.
+    """A vCPU that is out of the guest, stopped at the instruction to emulate.
 
-    KVM may have queued a #UD together with the exit; KVM_SET_REGS drops it. So every completion
+    KVM may have queued a #UD together with the exit; KVM_SET_REGS drops it. So every emulation
     ends with :meth:`set_regs`, and an exception of ours is injected *after* that.
     """
 
@@ -35,8 +35,8 @@ class Cpu(Protocol):
         """Deliver an exception at the next entry; vector 1 is a single-step trap (DR6.BS)."""
 
 
-class NotCompletable(Error):
-    """The instruction cannot be completed; the message says why, and nothing was changed."""
+class CannotEmulate(Error):
+    """The instruction cannot be emulated; the message says why, and nothing was changed."""
 
 
 class GuestFault(Error):

@@ -1,4 +1,4 @@
-"""The report on an instruction that cannot be completed: what it is, where, and what would help."""
+"""The report on an instruction that cannot be emulated: what it is, where, and what would help."""
 
 from typing import Final
 
@@ -35,7 +35,7 @@ def describe_failure(state: State, code: bytes, reason: str = "") -> str:
     """Return several lines on the instruction at RIP; ``code`` begins with its bytes."""
     instruction = decode(code, state.regs.rip, _bitness(state))
     lines = [
-        "KVM cannot emulate an instruction of the guest, and it cannot be completed",
+        "neither KVM nor we can emulate an instruction of the guest",
         f"  instruction  {_disassembled(instruction)}",
         f"  bytes        {_hexadecimal(code, instruction)}",
         f"  at           {_place(state)}",

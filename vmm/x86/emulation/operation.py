@@ -9,7 +9,7 @@ from typing import Final
 
 from iced_x86 import Instruction, MemorySizeExt, OpKind, Register, Register_, RegisterExt
 
-from vmm.x86.emulation.cpu import NotCompletable
+from vmm.x86.emulation.cpu import CannotEmulate
 from vmm.x86.emulation.state import State
 
 _FIELDS: Final = (  # in the order of the register numbers, from Register.RAX
@@ -81,5 +81,5 @@ class Operation:
 def _field(register: Register_) -> str:
     index = RegisterExt.full_register(register) - Register.RAX
     if not 0 <= index < len(_FIELDS):
-        raise NotCompletable("an operand is not a general register")
+        raise CannotEmulate("an operand is not a general register")
     return _FIELDS[index]

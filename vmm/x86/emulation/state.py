@@ -14,7 +14,7 @@ _EFER_LMA: Final = 1 << 10
 
 
 class State:
-    """What a completion reads and changes; ``regs`` reaches the vCPU by :meth:`retire`."""
+    """Registers and memory for one instruction; ``regs`` reaches the vCPU by :meth:`retire`."""
 
     def __init__(self, cpu: Cpu, memory: GuestMemory) -> None:
         self.cpu = cpu

@@ -35,7 +35,7 @@ import logging
 import struct
 from typing import Final, NamedTuple
 
-from vmm.x86.emulation.cpu import NotCompletable
+from vmm.x86.emulation.cpu import CannotEmulate
 from vmm.x86.emulation.flags import IF, RESERVED, RF
 from vmm.x86.emulation.state import State
 
@@ -53,8 +53,8 @@ _FRAME = struct.Struct("<6Q")
 _GATE = struct.Struct("<HHBBHII")  # offset 15:0, selector, IST, type, offset 31:16, 63:32, reserved
 
 
-class Frame(NamedTuple):
-    """What a #PF from user mode pushes, from RSP upwards, 8 bytes each."""
+class InterruptFrame(NamedTuple):
+    """The words that a #PF from user mode pushes, from RSP upwards, 8 bytes each."""
 
     error_code: int
     rip: int
@@ -67,7 +67,7 @@ class Frame(NamedTuple):
 def finish_syscall(state: State) -> bool:
     """Turn the #PF of a half-done SYSCALL into the system call, or return False untouched.
 
-    ``state`` is that at the CLAC. A False says that the CLAC is just a CLAC.
+    ``state`` is taken at the CLAC; False means that the CLAC is just a CLAC.
     """
     frame = _frame(state)
     if frame is None or frame.rip != state.sregs.cr2:  # nearly always; spares reading LSTAR
@@ -88,12 +88,12 @@ def finish_syscall(state: State) -> bool:
     return True
 
 
-def _frame(state: State) -> Frame | None:
+def _frame(state: State) -> InterruptFrame | None:
     if state.privilege_level != 0 or not state.is_64_bit:
         return None
     try:
-        return Frame._make(_FRAME.unpack(state.memory.read(state.regs.rsp, _FRAME.size)))
-    except NotCompletable:
+        return InterruptFrame._make(_FRAME.unpack(state.memory.read(state.regs.rsp, _FRAME.size)))
+    except CannotEmulate:
         return None
 
 
@@ -101,7 +101,7 @@ def _masked(rflags: int, mask: int) -> int:
     return (rflags & ~mask | RESERVED) & ~RF
 
 
-def _objection_to_frame(frame: Frame, state: State, mask: int) -> str:
+def _objection_to_frame(frame: InterruptFrame, state: State, mask: int) -> str:
     """Say what in the frame a half-done SYSCALL would not leave; empty if nothing."""
     if frame.error_code != _FETCH_BY_USER_OF_PRESENT_PAGE:
         return f"error code {frame.error_code:#x}"
@@ -122,7 +122,7 @@ def _objection_to_handler(state: State) -> str:
     try:
         entry = _page_fault_entry(state)
         prologue = state.memory.read(entry, len(_ENDBR64))
-    except NotCompletable as obstacle:
+    except CannotEmulate as obstacle:
         return str(obstacle)
     clac = entry + len(_ENDBR64) if prologue == _ENDBR64 else entry
     return "" if state.regs.rip == clac else f"RIP {state.regs.rip:#x}, handler at {entry:#x}"

@@ -1,13 +1,13 @@
 """Guest memory by guest-virtual address, page by page: KVM api.rst "KVM_TRANSLATE".
 
 KVM_TRANSLATE walks the page tables and checks no rights, which is why only instructions of the
-guest's kernel are completed: a user program could otherwise read what it must not.
+guest's kernel are emulated: a user program could otherwise read what it must not.
 """
 
 from typing import Final
 
 from virtio.memory import GuestMemory, MemoryAccessError
-from vmm.x86.emulation.cpu import Cpu, NotCompletable
+from vmm.x86.emulation.cpu import CannotEmulate, Cpu
 
 PAGE_BYTES: Final = 4096
 _ADDRESS_MASK: Final = (1 << 64) - 1
@@ -21,7 +21,7 @@ class VirtualMemory:
         self._memory = memory
 
     def read(self, address: int, length: int) -> bytes:
-        """Return ``length`` bytes; raises NotCompletable when any is not mapped to guest RAM."""
+        """Return ``length`` bytes; raises CannotEmulate when any is not mapped to guest RAM."""
         return b"".join(self.views(address, length))
 
     def read_integer(self, address: int, length: int) -> int:
@@ -29,7 +29,7 @@ class VirtualMemory:
         return int.from_bytes(self.read(address, length), "little")
 
     def write(self, address: int, data: bytes) -> None:
-        """Store ``data``, all of it or, with NotCompletable, nothing."""
+        """Store ``data``, all of it or, with CannotEmulate, nothing."""
         for view in self.views(address, len(data)):
             view[:], data = data[: len(view)], data[len(view) :]
 
@@ -39,7 +39,7 @@ class VirtualMemory:
         for start, count in _pages(address, length):
             try:
                 code += self._view(start, count)
-            except NotCompletable:
+            except CannotEmulate:
                 break
         return code
 
@@ -50,12 +50,12 @@ class VirtualMemory:
     def _view(self, address: int, length: int) -> memoryview:
         physical = self._cpu.translate(address)
         if physical is None:
-            raise NotCompletable(f"virtual address {address:#x} is not mapped")
+            raise CannotEmulate(f"virtual address {address:#x} is not mapped")
         try:
             return self._memory.view(physical, length)
         except MemoryAccessError:
             place = f"virtual address {address:#x}, physical {physical:#x},"
-            raise NotCompletable(f"{place} is not in guest RAM") from None
+            raise CannotEmulate(f"{place} is not in guest RAM") from None
 
 
 def _pages(address: int, length: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Completing instructions: bytes as an assembler makes them, results as the Intel SDM defines them.
+"""Emulating instructions: bytes as an assembler makes them, results as the Intel SDM defines them.
 
 Guest-virtual pages 0x5000 and 0x6000 lie in physical pages 3 and 1, so that an access across them
 is right only if each page is translated.
@@ -11,7 +11,7 @@ import pytest
 
 from virtio.memory import FlatMemory
 from vmm.kvm.structs import Regs, Sregs
-from vmm.x86.emulation import Completer
+from vmm.x86.emulation import Emulator
 
 CODE = 0xFFFFFFFF81000000  # physical page 0
 KERNEL_FLAGS = 0x246  # IF, ZF, PF and the bit that is always set
@@ -67,8 +67,8 @@ def given(cpu: FakeCpu, **registers: int) -> None:
 
 
 def run(cpu: FakeCpu, code: str) -> bool:
-    """Complete the instruction with these bytes (hexadecimal), followed by more as KVM does it."""
-    return Completer(cpu.memory).complete(cpu, bytes.fromhex(code).ljust(15, b"\xf4"))
+    """Emulate the instruction with these bytes (hexadecimal), followed by more as KVM does it."""
+    return Emulator(cpu.memory).emulate(cpu, bytes.fromhex(code).ljust(15, b"\xf4"))
 
 
 # Assembler, bytes, registers before, flags before, registers that change, flags after.
@@ -207,23 +207,23 @@ def test_operand_that_is_not_mapped_is_refused_without_any_change(
 ) -> None:
     given(cpu, rsi=address)
     before = cpu.registers()
-    completer = Completer(cpu.memory)
+    emulator = Emulator(cpu.memory)
 
-    assert not completer.complete(cpu, bytes.fromhex("f3480fb80ef4"))
+    assert not emulator.emulate(cpu, bytes.fromhex("f3480fb80ef4"))
 
     assert cpu.registers() == before
-    assert completer.reason.endswith("is not mapped")
-    assert completer.counts == {}
+    assert emulator.reason.endswith("is not mapped")
+    assert emulator.counts == {}
 
 
 def test_operand_outside_guest_ram_is_refused(cpu: FakeCpu) -> None:
     given(cpu, rsi=0x7000)
     cpu.pages[0x7] = 0xFEE00
-    completer = Completer(cpu.memory)
+    emulator = Emulator(cpu.memory)
 
-    assert not completer.complete(cpu, bytes.fromhex("f3480fb80ef4"))
+    assert not emulator.emulate(cpu, bytes.fromhex("f3480fb80ef4"))
 
-    assert completer.reason == "virtual address 0x7000, physical 0xfee00000, is not in guest RAM"
+    assert emulator.reason == "virtual address 0x7000, physical 0xfee00000, is not in guest RAM"
 
 
 def test_crc32_of_the_check_string_is_the_published_value(cpu: FakeCpu) -> None:
@@ -382,7 +382,7 @@ def test_fwait_with_the_fpu_switched_away_is_device_not_available(cpu: FakeCpu) 
     assert cpu.state.rip == CODE
 
 
-def test_completed_instruction_clears_the_resume_flag(cpu: FakeCpu) -> None:
+def test_emulated_instruction_clears_the_resume_flag(cpu: FakeCpu) -> None:
     given(cpu, rflags=0x10246)
 
     assert run(cpu, "0f01cb")
@@ -405,7 +405,7 @@ def test_missing_instruction_bytes_are_read_from_the_guest(cpu: FakeCpu, handed_
     cpu.ram[0:5] = bytes.fromhex("f3480fb8c8")
     given(cpu, rax=0xF)
 
-    assert Completer(cpu.memory).complete(cpu, bytes.fromhex(handed_over))
+    assert Emulator(cpu.memory).emulate(cpu, bytes.fromhex(handed_over))
 
     assert cpu.state.rcx == 4
 
@@ -415,16 +415,16 @@ def test_instruction_across_two_pages_is_read_from_both(cpu: FakeCpu) -> None:
     cpu.ram[0x3FFE:0x4000] = bytes.fromhex("f348")
     cpu.ram[0x1000:0x1003] = bytes.fromhex("0fb8c8")
 
-    assert Completer(cpu.memory).complete(cpu, b"\xf3\x48")
+    assert Emulator(cpu.memory).emulate(cpu, b"\xf3\x48")
 
     assert (cpu.state.rcx, cpu.state.rip) == (4, 0x6003)
 
 
-def test_instruction_at_the_end_of_mapped_memory_is_completed(cpu: FakeCpu) -> None:
+def test_instruction_at_the_end_of_mapped_memory_is_emulated(cpu: FakeCpu) -> None:
     given(cpu, rip=0x6FFF)
     cpu.ram[0x1FFF] = 0x9B
 
-    assert Completer(cpu.memory).complete(cpu, b"")
+    assert Emulator(cpu.memory).emulate(cpu, b"")
 
     assert cpu.state.rip == 0x7000
 
@@ -432,7 +432,7 @@ def test_instruction_at_the_end_of_mapped_memory_is_completed(cpu: FakeCpu) -> N
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        pytest.param("c5edfed9", "there is no completion for this instruction", id="vpaddd"),
+        pytest.param("c5edfed9", "it is not among the instructions emulated here", id="vpaddd"),
         pytest.param("f00f01ca", "the bytes are not an instruction", id="lock clac"),
     ],
 )
@@ -440,39 +440,39 @@ def test_instruction_that_is_not_known_is_refused_with_the_reason(
     cpu: FakeCpu, code: str, reason: str
 ) -> None:
     before = cpu.registers()
-    completer = Completer(cpu.memory)
+    emulator = Emulator(cpu.memory)
 
-    assert not completer.complete(cpu, bytes.fromhex(code).ljust(15, b"\xf4"))
+    assert not emulator.emulate(cpu, bytes.fromhex(code).ljust(15, b"\xf4"))
 
-    assert completer.reason.startswith(reason)
+    assert emulator.reason.startswith(reason)
     assert cpu.registers() == before
 
 
-def test_user_code_is_not_completed_because_its_rights_are_not_checked(cpu: FakeCpu) -> None:
+def test_user_code_is_not_emulated_because_its_rights_are_not_checked(cpu: FakeCpu) -> None:
     cpu.system.cs.selector, cpu.system.ss.dpl = 0x33, 3
-    completer = Completer(cpu.memory)
+    emulator = Emulator(cpu.memory)
 
-    assert not completer.complete(cpu, bytes.fromhex("f3480fb80ef4"))
+    assert not emulator.emulate(cpu, bytes.fromhex("f3480fb80ef4"))
 
-    assert completer.reason == "the code runs at CPL 3, not 0"
+    assert emulator.reason == "the code runs at CPL 3, not 0"
 
 
 def test_32_bit_code_is_not_decoded_as_64_bit(cpu: FakeCpu) -> None:
     cpu.system.cs.l, cpu.system.cs.db = 0, 1
-    completer = Completer(cpu.memory)
+    emulator = Emulator(cpu.memory)
 
-    assert not completer.complete(cpu, bytes.fromhex("f30fb8c8f4"))
+    assert not emulator.emulate(cpu, bytes.fromhex("f30fb8c8f4"))
 
-    assert completer.reason == "the code is not 64-bit"
+    assert emulator.reason == "the code is not 64-bit"
 
 
-def test_counts_say_how_often_each_instruction_was_completed(cpu: FakeCpu) -> None:
-    completer = Completer(cpu.memory)
+def test_counts_say_how_often_each_instruction_was_emulated(cpu: FakeCpu) -> None:
+    emulator = Emulator(cpu.memory)
 
     for code in ("0f01ca", "0f01cb", "0f01ca", "f3480fb8c8", "cc"):
-        completer.complete(cpu, bytes.fromhex(code))
+        emulator.emulate(cpu, bytes.fromhex(code))
 
-    assert completer.counts == {"clac": 2, "stac": 1, "popcnt": 1, "int3": 1}
+    assert emulator.counts == {"clac": 2, "stac": 1, "popcnt": 1, "int3": 1}
 
 
 def test_decoder_is_not_imported_before_an_instruction_needs_it() -> None:
@@ -483,16 +483,16 @@ def test_decoder_is_not_imported_before_an_instruction_needs_it() -> None:
 
 def test_report_tells_instruction_bytes_place_reason_and_registers(cpu: FakeCpu) -> None:
     given(cpu, rip=CODE + 0x40, r13=0xFEEDFACECAFEBEEF)
-    completer = Completer(cpu.memory)
+    emulator = Emulator(cpu.memory)
     code = bytes.fromhex("c5edfed9f4f4")
-    completer.complete(cpu, code)
+    emulator.emulate(cpu, code)
 
-    report = completer.describe_failure(cpu, code)
+    report = emulator.describe_failure(cpu, code)
 
     assert "vpaddd %ymm1,%ymm2,%ymm3" in report
     assert "c5 ed fe d9\n" in report
     assert "RIP 0xffffffff81000040, CS 0x10, CPL 0, 64-bit code" in report
-    assert "because      there is no completion for this instruction" in report
+    assert "because      it is not among the instructions emulated here" in report
     assert "computes with vector registers" in report
     assert "r13 feedfacecafebeef" in report
 
@@ -504,7 +504,7 @@ def test_report_tells_instruction_bytes_place_reason_and_registers(cpu: FakeCpu)
 def test_report_says_which_boot_option_avoids_the_instruction(
     cpu: FakeCpu, code: str, hint: str
 ) -> None:
-    report = Completer(cpu.memory).describe_failure(cpu, bytes.fromhex(code).ljust(15, b"\xf4"))
+    report = Emulator(cpu.memory).describe_failure(cpu, bytes.fromhex(code).ljust(15, b"\xf4"))
 
     assert hint in report
 
@@ -512,7 +512,7 @@ def test_report_says_which_boot_option_avoids_the_instruction(
 def test_report_of_unreadable_code_says_so(cpu: FakeCpu) -> None:
     given(cpu, rip=0x9000)
 
-    report = Completer(cpu.memory).describe_failure(cpu, b"")
+    report = Emulator(cpu.memory).describe_failure(cpu, b"")
 
     assert "instruction  (not decodable)" in report
     assert "bytes        (not readable)" in report

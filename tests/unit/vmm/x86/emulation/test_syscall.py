@@ -11,7 +11,7 @@ import pytest
 
 from virtio.memory import FlatMemory
 from vmm.kvm.structs import Regs, Sregs
-from vmm.x86.emulation import Completer
+from vmm.x86.emulation import Emulator
 
 HANDLER = 0xFFFFFFFF81C00B40  # in physical page 0
 LSTAR = 0xFFFFFFFF81E00000
@@ -96,13 +96,13 @@ def finished_by_c(cpu: FakeCpu) -> bool:
     return bool(lib.finish_syscall(regs, sregs, entry))
 
 
-def complete(cpu: FakeCpu) -> str:
-    """Complete the CLAC and return what it was taken for."""
+def emulate(cpu: FakeCpu) -> str:
+    """Emulate the CLAC and return what it was taken for."""
     if cpu.by_c and finished_by_c(cpu):
         return "syscall"
-    completer = Completer(cpu.memory)
-    completer.complete(cpu, CLAC)
-    (name,) = completer.counts
+    emulator = Emulator(cpu.memory)
+    emulator.emulate(cpu, CLAC)
+    (name,) = emulator.counts
     assert not (cpu.by_c and name == "syscall"), "C left a system call to Python"
     return name
 
@@ -111,7 +111,7 @@ def assert_plain_clac(cpu: FakeCpu) -> None:
     rip, stack, r11 = cpu.state.rip, cpu.state.rsp, cpu.state.r11
     cpu.state.rflags = 0x40002
 
-    assert complete(cpu) == "clac"
+    assert emulate(cpu) == "clac"
 
     assert (cpu.state.rip, cpu.state.rsp, cpu.state.r11) == (rip + 3, stack, r11)
     assert cpu.state.rflags == 0x2
@@ -121,7 +121,7 @@ def assert_plain_clac(cpu: FakeCpu) -> None:
 def test_half_done_syscall_is_finished(handler: bytes) -> None:
     cpu = FakeCpu(handler)
 
-    assert complete(cpu) == "syscall"
+    assert emulate(cpu) == "syscall"
 
     assert cpu.state.rip == LSTAR
     assert cpu.state.rsp == 0x7FFD12345678
@@ -137,7 +137,7 @@ def test_flags_that_sfmask_leaves_are_those_of_the_program() -> None:
     cpu.state.r11 = 0xAD7
     cpu.frame(0x15, LSTAR, 0x33, 0x108D7, 0x7FFD12345678, 0x2B)
 
-    assert complete(cpu) == "syscall"
+    assert emulate(cpu) == "syscall"
 
     assert cpu.state.rflags == 0x8D7
     assert cpu.state.r11 == 0x10AD7
@@ -148,7 +148,7 @@ def test_resume_flag_of_the_program_does_not_reach_the_kernel() -> None:
     cpu.msrs[0xC0000084] = 0x47700
     cpu.state.r11 = 0x10202
 
-    assert complete(cpu) == "syscall"
+    assert emulate(cpu) == "syscall"
 
     assert cpu.state.rflags == 0x2
 
@@ -157,7 +157,7 @@ def test_single_stepped_program_enters_the_kernel_without_a_trap() -> None:
     cpu = FakeCpu()
     cpu.state.r11 = 0x346
 
-    assert complete(cpu) == "syscall"
+    assert emulate(cpu) == "syscall"
 
     assert cpu.state.rflags == 0x2
     assert cpu.injected == []
@@ -249,6 +249,6 @@ def test_fault_at_the_entry_that_is_no_syscall_is_logged_with_the_reason(
     cpu.frame(0x15, LSTAR, 0x33, 0x10246, 0x7FFD12345678, 0x2B)
     caplog.set_level(logging.INFO)
 
-    complete(cpu)
+    emulate(cpu)
 
     assert "RFLAGS 0x10246 is not R11 0x246 masked by 0x257fd5" in caplog.text

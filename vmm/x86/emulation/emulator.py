@@ -1,15 +1,15 @@
-"""Completing instructions that KVM's emulator gave up on, so that the guest can go on.
+"""Emulates the instructions that KVM's emulator gave up on, so that the guest can go on.
 
 On hosts without hardware virtualization KVM emulates guest kernel code; where it meets an
 instruction it has no code for, the vCPU stops (KVM api.rst "KVM_EXIT_INTERNAL_ERROR", suberror
 KVM_INTERNAL_ERROR_EMULATION). With hardware virtualization none of this runs.
 
-A boot completes a few thousand CLAC and STAC, a few hundred SYSCALLs and little else, so those are
+A boot has a few thousand CLAC and STAC for us, a few hundred SYSCALLs and little else, so those are
 recognised by their bytes; the decoder is imported at the first instruction that needs it. Where C
 could be compiled, hardly any of them come here: see ``run.c`` one folder up.
 
-RF and TF are treated as by a processor: an instruction that completes clears RF, and with TF set it
-ends in a single-step #DB. A fault sets RF in the flags it pushes.
+RF and TF are treated as by a processor: an instruction that completes clears RF, and with TF set
+it ends in a single-step #DB. A fault sets RF in the flags it pushes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from virtio.memory import GuestMemory
-from vmm.x86.emulation.cpu import Cpu, GuestFault, NotCompletable
+from vmm.x86.emulation.cpu import CannotEmulate, Cpu, GuestFault
 from vmm.x86.emulation.flags import AC, RF
 from vmm.x86.emulation.state import LONGEST_INSTRUCTION_BYTES, State
 from vmm.x86.emulation.syscall import finish_syscall
@@ -35,10 +35,10 @@ _CR0_MP_AND_TS: Final = 1 << 1 | 1 << 3
 _LONGEST_PATTERN_BYTES: Final = 3
 
 
-class Completer:
-    """Completes instructions; one for each vCPU thread.
+class Emulator:
+    """Emulates instructions; one for each vCPU thread.
 
-    ``reason`` says why the last :meth:`complete` returned False.
+    ``reason`` says why the last :meth:`emulate` returned False.
     """
 
     def __init__(self, memory: GuestMemory) -> None:
@@ -47,8 +47,8 @@ class Completer:
         self._counts: Counter[str] = Counter()
         self._native: NativeRun | None = None
 
-    def take_part_in(self, vcpu: Vcpu) -> None:
-        """Have the commonest instructions completed without Python where the C part was built."""
+    def use_native(self, vcpu: Vcpu) -> None:
+        """Have C emulate the commonest instructions of ``vcpu``, where the C part was built."""
         try:
             from vmm.x86.native_run import NativeRun
         except ImportError:
@@ -57,7 +57,7 @@ class Completer:
 
     @property
     def counts(self) -> Counter[str]:
-        """How often each was completed, by mnemonic; ``syscall`` and ``exception 6`` among them."""
+        """How often each was emulated, by mnemonic; ``syscall`` and ``exception 6`` among them."""
         return self._counts + self._native_counts
 
     @property
@@ -69,24 +69,24 @@ class Completer:
     def _native_counts(self) -> Counter[str]:
         return Counter(self._native.counts if self._native is not None else {})
 
-    def complete(self, cpu: Cpu, instruction_bytes: bytes, /) -> bool:
-        """Do what the instruction at RIP does, and return whether the vCPU can be entered again.
+    def emulate(self, cpu: Cpu, instruction_bytes: bytes, /) -> bool:
+        """Do the work of the instruction at RIP; return whether the vCPU can be entered again.
 
         ``instruction_bytes`` is what KVM handed over: up to 15 bytes, perhaps fewer than the
         instruction has, or none. After False the vCPU is as it was; entering it would fail again.
         """
         try:
-            name = _complete(State(cpu, self._memory), instruction_bytes)
+            name = _emulate(State(cpu, self._memory), instruction_bytes)
         except GuestFault as fault:
             name = _deliver(cpu, fault)
-        except NotCompletable as obstacle:
+        except CannotEmulate as obstacle:
             self.reason = str(obstacle)
             return False
         self._counts[name] += 1
         return True
 
     def describe_failure(self, cpu: Cpu, instruction_bytes: bytes, /) -> str:
-        """Return the report, several lines, on an instruction that :meth:`complete` refused."""
+        """Return the report, several lines, on an instruction that :meth:`emulate` refused."""
         from vmm.x86.emulation.failure import describe_failure
 
         state = State(cpu, self._memory)
@@ -94,14 +94,14 @@ class Completer:
         return describe_failure(state, code, self.reason)
 
 
-def _complete(state: State, given: bytes) -> str:
+def _emulate(state: State, given: bytes) -> str:
     code = state.code(given, _LONGEST_PATTERN_BYTES)
     for pattern, handler in _FIXED.items():
         if code.startswith(pattern):
             return handler(state)
-    from vmm.x86.emulation.decoding import complete_decoded
+    from vmm.x86.emulation.decoding import emulate_decoded
 
-    return complete_decoded(state, code)
+    return emulate_decoded(state, code)
 
 
 def _deliver(cpu: Cpu, fault: GuestFault) -> str:
