@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from vmm.config import MachineConfig
-from vmm.x86.boot import BootSource
-from vmm.x86.platform import default_cmdline
+from vmm.x86 import BootSource, default_cmdline
 
 # What the default guest's kernel and init can do without, as it makes them start faster.
 _DEFAULT_GUEST_CMDLINE: Final = "quiet retain_initrd rootfstype=ramfs percpu_alloc=page"

@@ -1,4 +1,4 @@
-"""What a machine is made of, as plain values that are checked when they are made."""
+"""The configuration of a machine: plain values, checked when they are made."""
 
 import os
 import re
@@ -10,16 +10,12 @@ from typing import Final, Literal, get_args
 from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import ConfigurationError
 from vmm.disk.disk import DiskConfig
+from vmm.x86 import BootProtocol, check_cpus, check_memory
 
-BootProtocol = Literal["auto", "pvh", "linux64"]
 ConsoleKind = Literal["serial", "virtio"]
 AgentRole = Literal["none", "init", "beside"]
 IoThreads = Literal["shared", "disks", "devices"]
 
-PAGE_BYTES: Final = 4096
-MIN_MEMORY_BYTES: Final = 4 << 20
-MAX_MEMORY_BYTES: Final = 255 << 30
-MAX_CPUS: Final = 254
 MAX_POLL_US: Final = 1000
 DEFAULT_POLL_US: Final = 50
 
@@ -78,15 +74,7 @@ class MachineConfig:
     ring_features: int | None = None
 
     def __post_init__(self) -> None:
-        if not MIN_MEMORY_BYTES <= self.memory_bytes <= MAX_MEMORY_BYTES:
-            raise ConfigurationError(
-                f"memory of {self.memory_bytes} bytes: allowed are"
-                f" {MIN_MEMORY_BYTES >> 20}M to {MAX_MEMORY_BYTES >> 30}G"
-            )
-        if self.memory_bytes % PAGE_BYTES:
-            raise ConfigurationError(
-                f"memory of {self.memory_bytes} bytes: must be a multiple of {PAGE_BYTES}"
-            )
+        check_memory(self.memory_bytes)
         check_cpus(self.cpus)
         for name, value, kind in (
             ("boot", self.boot, BootProtocol),
@@ -96,10 +84,10 @@ class MachineConfig:
         ):
             if value not in get_args(kind):
                 allowed = ", ".join(get_args(kind))
-                raise ConfigurationError(f"{name} {value!r}: allowed are {allowed}")
+                raise ConfigurationError(f"{name} {value!r}: must be one of {allowed}")
         if not 0 <= self.poll_us <= MAX_POLL_US:
             raise ConfigurationError(
-                f"polling for {self.poll_us} microseconds: allowed are 0 to {MAX_POLL_US}"
+                f"polling for {self.poll_us} microseconds: must be 0 to {MAX_POLL_US}"
             )
         if len(set(self.ports)) < len(self.ports):
             raise ConfigurationError(f"ports {', '.join(self.ports)}: each needs a name of its own")
@@ -108,12 +96,6 @@ class MachineConfig:
 def spare_processor() -> bool:
     """Whether a thread may wait on a processor while a vCPU runs on another one."""
     return len(os.sched_getaffinity(0)) > 1
-
-
-def check_cpus(cpus: int) -> None:
-    """Raise :class:`ConfigurationError` for a number of processors that a machine cannot have."""
-    if not 1 <= cpus <= MAX_CPUS:
-        raise ConfigurationError(f"{cpus} processors: allowed are 1 to {MAX_CPUS}")
 
 
 def parse_size(text: str) -> int:

@@ -21,10 +21,16 @@ from vmm.disk.disk import RawDisk
 from vmm.disk.overlay import OverlayDisk
 from vmm.host.io_thread import IoThread
 from vmm.kvm.irqfd import IrqfdLine
-from vmm.kvm.system import KVM_CAP_MAX_VCPUS, Kvm
+from vmm.kvm.system import KVM_CAP_MAX_VCPUS
 from vmm.memory import GuestRam
-from vmm.x86 import platform
-from vmm.x86.layout import VirtioMmioWindow, ram_regions, virtio_mmio_window
+from vmm.x86 import (
+    GuestEvents,
+    Platform,
+    VirtioMmioWindow,
+    open_kvm,
+    ram_regions,
+    virtio_mmio_window,
+)
 
 if TYPE_CHECKING:
     from virtio.console import ConsolePort
@@ -48,7 +54,7 @@ class Hardware:
         self,
         config: MachineConfig,
         main: IoThread,
-        events: platform.GuestEvents,
+        events: GuestEvents,
         resources: ExitStack,
         *,
         memory: int | None = None,
@@ -59,16 +65,13 @@ class Hardware:
         self._main = main
         self._io_threads: list[IoThread] = []
         self._config = config
-        self.kvm = resources.enter_context(Kvm())
+        self.kvm = resources.enter_context(open_kvm())
         self._check_cpus(config.cpus)
         self.vm = resources.enter_context(self.kvm.create_vm())
         self.ram = resources.enter_context(GuestRam(ram_regions(config.memory_bytes), memory))
-        # In this order: with its chips a machine waits some milliseconds for a change of memory.
-        platform.map_memory(self.vm, self.ram)
-        platform.create_chips(self.vm)
         self.ports = Bus("port I/O")
         self.mmio = Bus("memory-mapped I/O")
-        self.legacy = platform.LegacyDevices(self.ports, self._line, events)
+        self.platform = Platform(self.kvm, self.vm, self.ram, self.ports, self._line, events)
         self.disks = _open_disks(config, resources) if disks is None else list(disks)
         self.channels = _channels(config)
         self.transports: list[VirtioMmio] = []

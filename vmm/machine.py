@@ -22,16 +22,13 @@ from vmm.boot_source import boot_source
 from vmm.config import MachineConfig
 from vmm.console.console import GuestConsole
 from vmm.ending.ending import End, Ending
-from vmm.ending.halt_watch import HaltWatch, WaitIdle, wait_idle_plainly
+from vmm.ending.halt_watch import HaltWatch, best_wait_idle
 from vmm.ending.verdict import Verdict
 from vmm.hardware import HVC, Hardware
 from vmm.host.gil import prompt_switching
 from vmm.host.io_thread import IoThread
-from vmm.kvm.vcpu import Vcpu
 from vmm.vcpu import VcpuThread
-from vmm.x86 import platform
-from vmm.x86.boot import write_boot
-from vmm.x86.emulation import Emulator
+from vmm.x86 import GuestEvents, Vcpu, check_host, describe_position
 
 if TYPE_CHECKING:
     from vmm.agent import Agent
@@ -86,11 +83,12 @@ class Machine:
 
     def __enter__(self) -> Self:
         with ExitStack() as resources:
+            check_host()
             check_environment()
             resources.enter_context(prompt_switching())
             self._main = resources.enter_context(IoThread("event-loop", self._loop_failed))
             self.loop = self._main.loop
-            watch = HaltWatch(self.loop, self.threads, self._guest_halted, _wait_idle())
+            watch = HaltWatch(self.loop, self.threads, self._guest_halted, best_wait_idle())
             self._halt_watch = resources.enter_context(watch)
             self._verdict = Verdict(self.loop.call_later)
             self.hardware = self._open_hardware(resources)
@@ -122,12 +120,11 @@ class Machine:
         Raises :class:`ConfigurationError` when the kernel or the initrd cannot be booted.
         """
         hardware, cpus = self.hardware, self.config.cpus
-        entry = write_boot(
-            hardware.ram, boot_source(self.config), cpus=cpus, windows=hardware.windows
-        )
+        platform = hardware.platform
+        entry = platform.load(boot_source(self.config), cpus=cpus, windows=hardware.windows)
         for index in range(cpus):
             vcpu = self._add_vcpu(index, self._resources)
-            platform.set_up_vcpu(hardware.kvm, vcpu, cpus, entry)
+            platform.set_up_vcpu(vcpu, cpus, entry)
         logger.info("entering the guest")
         self.resume()
 
@@ -166,21 +163,12 @@ class Machine:
             )
         from vmm.snapshot import MachineState, Snapshot
         from vmm.snapshot.disks import freeze
-        from vmm.x86.chip_state import save_chips
-        from vmm.x86.vcpu_state import msr_indices, save_vcpu
 
         with self._still(), ExitStack() as frozen:
             hardware = self.hardware
             transports = [frozen.enter_context(one.frozen()) for one in hardware.transports]
-            indices = msr_indices(hardware.kvm)
-            vcpus = [thread.call(lambda vcpu: save_vcpu(vcpu, indices)) for thread in self.threads]
-            state = MachineState(
-                tuple(vcpus),
-                save_chips(hardware.vm),
-                hardware.legacy.serial.state(),
-                hardware.legacy.i8042.state(),
-                tuple(transports),
-            )
+            vcpus = [thread.call(hardware.platform.vcpu_state) for thread in self.threads]
+            state = MachineState(tuple(vcpus), hardware.platform.state(), tuple(transports))
             disks = map(freeze, self.config.disks, hardware.disks)
             return Snapshot(self.config, state, hardware.ram.copy(), tuple(disks))
 
@@ -243,7 +231,7 @@ class Machine:
 
     def _connect_console(self) -> None:
         """Take what both consoles print; what is typed goes to the one that the guest uses."""
-        serial, hvc = self.hardware.legacy.serial, self.hardware.channels.get(HVC)
+        serial, hvc = self.hardware.platform.serial, self.hardware.channels.get(HVC)
         serial.on_space = self.console.feed
         self.console.connect(serial.receive)
         if hvc is not None:
@@ -266,33 +254,29 @@ class Machine:
         )
 
     def _take_over(self, state: MachineState, resources: ExitStack) -> None:
-        """Bring vCPUs, chips and devices into a saved state.
+        """Bring vCPUs, platform and virtio devices into a saved state.
 
-        Chips before devices: those raise again what interrupts were pending.
+        Chips before devices: a device raises its pending interrupt again.
         """
         from vmm.snapshot.state import check_machine_state, taken_over
-        from vmm.x86.chip_state import restore_chips
-        from vmm.x86.vcpu_state import restore_vcpu
 
         hardware = self.hardware
         check_machine_state(state, cpus=self.config.cpus, transports=len(hardware.transports))
         for index, one in enumerate(state.vcpus):
             vcpu = self._add_vcpu(index, resources)
             with taken_over(f"processor {index}"):
-                restore_vcpu(vcpu, one)
+                hardware.platform.restore_vcpu(vcpu, one)
         with taken_over("chips"):
-            restore_chips(hardware.vm, state.chips)
-        hardware.legacy.serial.restore(state.serial)
-        hardware.legacy.i8042.restore(state.i8042)
+            hardware.platform.restore(state.platform)
         for transport, saved in zip(hardware.transports, state.transports, strict=True):
             transport.restore(saved)
 
     def _add_vcpu(self, index: int, resources: ExitStack) -> Vcpu:
         hardware = self.hardware
-        vcpu = resources.enter_context(hardware.vm.create_vcpu(index))
-        emulator = Emulator(hardware.ram)
-        emulator.use_native(vcpu)
-        thread = VcpuThread(vcpu, hardware.ports, hardware.mmio, emulator, self._verdict.vcpu_ended)
+        vcpu = resources.enter_context(hardware.platform.create_vcpu(index))
+        emulator = hardware.platform.emulator(vcpu)
+        ended = self._verdict.vcpu_ended
+        thread = VcpuThread(vcpu, hardware.ports, hardware.mmio, emulator, ended)
         self.threads.append(thread)
         return vcpu
 
@@ -308,8 +292,8 @@ class Machine:
             for thread in running:
                 thread.resume()
 
-    def _guest_events(self) -> platform.GuestEvents:
-        return platform.GuestEvents(
+    def _guest_events(self) -> GuestEvents:
+        return GuestEvents(
             output=self.console.write,
             reset=self._verdict.guest_reset,
             status=self._verdict.guest_reported,
@@ -351,16 +335,7 @@ class Machine:
         """Return what was seen last: the console, each vCPU's position, each device's queues."""
         lines = ["last console lines:"]
         lines += [f"  {line}" for line in self.console.last_lines(_LAST_LINES)]
-        lines += [thread.call(platform.position) for thread in self.threads]
+        lines += [thread.call(describe_position) for thread in self.threads]
         for transport in self.hardware.transports:
             lines += transport.describe()
         return lines
-
-
-def _wait_idle() -> WaitIdle:
-    """Return the wait that needs no Python, where the C part was built."""
-    try:
-        from vmm.x86.native_run import wait_idle
-    except ImportError:
-        return wait_idle_plainly
-    return wait_idle

@@ -18,7 +18,7 @@ from virtio.errors import HostError, InternalError
 from vmm.ending.ending import End
 from vmm.host.gil import have_exact_timers
 from vmm.kvm import vcpu as kvm
-from vmm.kvm.vcpu import Vcpu
+from vmm.x86 import Vcpu
 
 logger = logging.getLogger(__name__)
 

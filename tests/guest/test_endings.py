@@ -12,7 +12,7 @@ from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig
 from vmm.ending.ending import End, Ending
 from vmm.machine import Machine
-from vmm.x86.platform import is_emulated_host
+from vmm.x86 import is_emulated_host
 
 Configure = Callable[[bytes], MachineConfig]
 

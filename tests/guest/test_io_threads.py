@@ -93,5 +93,5 @@ def test_a_slow_device_holds_up_only_itself(bare_metal: BareMetal) -> None:
 
 @pytest.mark.parametrize("poll_us", [-1, 1001])
 def test_a_polling_time_out_of_bounds_is_refused(poll_us: int) -> None:
-    with pytest.raises(ConfigurationError, match=r"polling for .* allowed are 0 to 1000"):
+    with pytest.raises(ConfigurationError, match=r"polling for .* must be 0 to 1000"):
         MachineConfig(poll_us=poll_us)

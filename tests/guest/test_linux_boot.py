@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from tests.guest.shell import BOOT_DEADLINE
-from vmm.config import BootProtocol, MachineConfig
+from vmm.config import MachineConfig
 from vmm.ending.ending import End, Ending
 from vmm.image import default_initramfs, default_kernel
 from vmm.kvm.vcpu import KVM_EXIT_INTERNAL_ERROR
 from vmm.machine import Machine
-from vmm.x86.platform import is_emulated_host
+from vmm.x86 import BootProtocol, is_emulated_host
 
 pytestmark = pytest.mark.timeout(1200)
 

@@ -15,7 +15,7 @@ from vmm import DiskConfig, Machine, MachineConfig, Snapshot
 from vmm.image import build_initramfs, make_disk
 from vmm.image.kernel import recipe_folder
 from vmm.image.program import compiled_freestanding
-from vmm.x86.platform import is_emulated_host
+from vmm.x86 import is_emulated_host
 
 pytestmark = pytest.mark.timeout(1200)
 

@@ -12,11 +12,13 @@ from tests.guest import bare_metal as bare
 from virtio.entropy import Entropy
 from virtio.errors import HostError
 from vmm.config import MachineConfig
-from vmm.kvm.system import Kvm
 from vmm.kvm.vcpu import KVM_EXIT_INTERNAL_ERROR
 from vmm.machine import Machine
-from vmm.x86.platform import create_chips, is_emulated_host
-from vmm.x86.vcpu_state import msr_indices, restore_vcpu, save_vcpu
+from vmm.x86 import is_emulated_host, open_kvm
+from vmm.x86.chips import create_chips
+from vmm.x86.kvm.msr import msr_indices
+from vmm.x86.kvm.vcpu import Vcpu
+from vmm.x86.vcpu_state import restore_vcpu, save_vcpu
 
 Configure = Callable[[bytes], MachineConfig]
 
@@ -109,9 +111,9 @@ def test_stop_during_a_storm_of_kicks_and_calls(bare_metal: Configure) -> None:
 
 @pytest.mark.skipif(not is_emulated_host(), reason="this host can set a time-stamp counter")
 def test_state_ahead_of_a_counter_that_cannot_be_set_is_refused() -> None:
-    with Kvm() as kvm, kvm.create_vm() as vm:
+    with open_kvm() as kvm, kvm.create_vm() as vm:
         create_chips(vm)
-        with vm.create_vcpu(0) as vcpu:
+        with vm.create_vcpu(0, Vcpu) as vcpu:
             state = save_vcpu(vcpu, msr_indices(kvm))
             restore_vcpu(vcpu, state)
             ahead = replace(state, msrs=struct.pack("<IIQ", 0x10, 0, 1 << 62))

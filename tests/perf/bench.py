@@ -22,9 +22,8 @@ from vmm import Machine, MachineConfig, Snapshot
 from vmm.image import build_initramfs
 from vmm.image.kernel import recipe_folder
 from vmm.image.program import compiled_freestanding
-from vmm.kvm.vcpu import Vcpu
 from vmm.testing import Guest, GuestConfig
-from vmm.x86.platform import host_kind
+from vmm.x86 import Vcpu, host_kind
 
 START_ROUNDS = 11
 BOOT_ROUNDS = 3

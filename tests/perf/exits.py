@@ -17,7 +17,7 @@ from tests.guest import bare_metal as bare
 from virtio import DescriptorChain, Device, queue
 from vmm import Machine, MachineConfig
 from vmm.kvm.irqfd import IrqfdLine
-from vmm.x86.platform import host_kind
+from vmm.x86 import host_kind
 
 EXITS = 20_000
 EXITS_BESIDE_WORK = 1_000

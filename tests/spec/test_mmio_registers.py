@@ -10,7 +10,7 @@ from tests.spec.rig import VERSION_1, Rig
 from virtio.errors import ConfigurationError
 from virtio.memory import FlatMemory
 from virtio.testing import flat_memory
-from vmm.x86.cmdline import build_cmdline
+from vmm.x86.boot.cmdline import build_cmdline
 from vmm.x86.layout import ram_regions, virtio_mmio_window
 
 READABLE = {

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from virtio.engine import current
 from virtio.errors import Error
 from vmm.ending.ending import STATUS_HOST
-from vmm.kvm.system import KVM_API_VERSION, KVM_CAP_MAX_VCPUS, Kvm
-from vmm.x86.platform import host_kind
+from vmm.kvm.system import KVM_API_VERSION, KVM_CAP_MAX_VCPUS
+from vmm.x86 import host_kind, open_kvm
 
 _IMAGE_TOOLS = {
     "cc": "gcc",
@@ -37,7 +37,7 @@ def execute(options: argparse.Namespace) -> int:
 
 def _print_kvm() -> bool:
     try:
-        with Kvm() as kvm:
+        with open_kvm() as kvm:
             vcpus = kvm.check(KVM_CAP_MAX_VCPUS)
             kvm.create_vm().close()
     except Error as error:

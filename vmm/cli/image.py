@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from virtio.errors import ConfigurationError
-from vmm.config import check_cpus
+from vmm.x86 import check_cpus
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,11 +20,10 @@ from typing import Final, Protocol
 
 from virtio.errors import HostError
 from vmm.host.resource import Resource
-from vmm.kvm.vcpu import KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, Vcpu
 from vmm.vcpu import VcpuThread
+from vmm.x86 import is_halted_for_ever, native_wait_idle
 
 INTERVAL_MS: Final = 200
-_RFLAGS_IF: Final = 1 << 9
 
 
 WaitIdle = Callable[[Sequence[int], int, int], bool]
@@ -84,12 +83,9 @@ class HaltWatch(Resource):
                 return
 
 
-def is_halted_for_ever(vcpu: Vcpu) -> bool:
-    """Whether only an NMI or a start-up IPI could make the vCPU run again."""
-    state = vcpu.mp_state()
-    if state == KVM_MP_STATE_RUNNABLE:
-        return False
-    return state != KVM_MP_STATE_HALTED or not vcpu.regs().rflags & _RFLAGS_IF
+def best_wait_idle() -> WaitIdle:
+    """Return the wait in C, or its twin here where that was not built."""
+    return native_wait_idle() or wait_idle_plainly
 
 
 def wait_idle_plainly(clocks: Sequence[int], interval_ms: int, stop_fd: int) -> bool:

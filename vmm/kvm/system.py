@@ -9,24 +9,17 @@ from typing import Final
 
 from virtio.errors import Error, HostError
 from vmm.host.resource import Resource
-from vmm.kvm import ioctl, structs
+from vmm.kvm import ioctl
 from vmm.kvm.vm import Vm
 
 KVM_API_VERSION: Final = 12
 
 REQUIRED_CAPABILITIES: Final = {
-    "KVM_CAP_IRQCHIP": 0,
     "KVM_CAP_USER_MEMORY": 3,
-    "KVM_CAP_SET_TSS_ADDR": 4,
-    "KVM_CAP_EXT_CPUID": 7,
-    "KVM_CAP_MP_STATE": 14,
     "KVM_CAP_IRQFD": 32,
-    "KVM_CAP_PIT2": 33,
     "KVM_CAP_IOEVENTFD": 36,
-    "KVM_CAP_VCPU_EVENTS": 41,
 }
 KVM_CAP_MAX_VCPUS: Final = 66
-KVM_CAP_TSC_DEADLINE_TIMER: Final = 72
 
 _HINTS: Final = {
     errno.ENOENT: "there is no such device: load kvm_intel or kvm_amd, or turn on virtualization"
@@ -43,27 +36,30 @@ class KvmUnavailable(Error):
 class Kvm(Resource):
     """An open ``/dev/kvm`` whose API version and capabilities have been checked."""
 
-    def __init__(self, path: str = "/dev/kvm") -> None:
-        """Open ``path``; raises :class:`KvmUnavailable` with the reason and the remedy."""
+    def __init__(self, required: dict[str, int], path: str = "/dev/kvm") -> None:
+        """Open ``path``; ``required`` are capabilities beside ``REQUIRED_CAPABILITIES``.
+
+        Raises :class:`KvmUnavailable` with the reason and the remedy.
+        """
         try:
             self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             hint = _HINTS.get(error.errno or 0, os.strerror(error.errno or 0))
             raise KvmUnavailable(f"cannot open {path}: {hint}") from None
         try:
-            self._check(path)
+            self._check(path, REQUIRED_CAPABILITIES | required)
         except BaseException:
             os.close(self.fd)
             raise
 
-    def _check(self, path: str) -> None:
+    def _check(self, path: str, required: dict[str, int]) -> None:
         try:
             version = ioctl.ioctl(self.fd, ioctl.KVM_GET_API_VERSION)
         except HostError:
             raise KvmUnavailable(f"{path} is not a KVM device") from None
         if version != KVM_API_VERSION:
             raise KvmUnavailable(f"{path} has API version {version}, need {KVM_API_VERSION}")
-        missing = [name for name, number in REQUIRED_CAPABILITIES.items() if not self.check(number)]
+        missing = [name for name, number in required.items() if not self.check(number)]
         if missing:
             raise KvmUnavailable(f"{path} lacks {', '.join(missing)}")
 
@@ -85,21 +81,6 @@ class Kvm(Resource):
     def vcpu_mmap_size(self) -> int:
         """Return the size in bytes of the area shared with each vCPU (``struct kvm_run``)."""
         return ioctl.ioctl(self.fd, ioctl.KVM_GET_VCPU_MMAP_SIZE)
-
-    def supported_cpuid(self) -> list[structs.CpuidEntry2]:
-        """Return the CPUID leaves that this host can give a guest ("KVM_GET_SUPPORTED_CPUID")."""
-        capacity = 128
-        while True:
-            table = structs.flexible(structs.Cpuid2Header, structs.CpuidEntry2, capacity)
-            table.head.nent = capacity
-            try:
-                ioctl.ioctl(self.fd, ioctl.KVM_GET_SUPPORTED_CPUID, table)
-            except HostError as error:
-                if error.errno != errno.E2BIG or capacity > 4096:
-                    raise
-                capacity *= 2
-            else:
-                return list(table.entries[: table.head.nent])
 
     def close(self) -> None:
         """Close the device."""

@@ -62,11 +62,11 @@ _FAIL_ENTRY = struct.Struct("<QI")  # at 0x20: hardware_entry_failure_reason, cp
 _PAYLOAD: Final = 0x20
 
 
-class Vcpu(Resource):
-    """A virtual CPU of KVM; ``run_area`` is the ``struct kvm_run`` it shares with the kernel.
+class VcpuFd(Resource):
+    """A virtual CPU of KVM, of any architecture.
 
-    ``enter`` performs KVM_RUN, and returns 0 or minus the errno; what replaces it may serve exits
-    by itself before it returns.
+    ``run_area`` is the ``struct kvm_run`` that it shares with the kernel. ``enter`` performs
+    KVM_RUN and returns 0 or minus the errno; a replacement may serve exits before it returns.
     """
 
     def __init__(self, fd: int, index: int, run_size: int) -> None:
@@ -113,93 +113,11 @@ class Vcpu(Resource):
         reason: int = _FAIL_ENTRY.unpack_from(self.run_area, _PAYLOAD)[0]
         return reason
 
-    def regs(self) -> structs.Regs:
-        """Return the general registers ("KVM_GET_REGS")."""
-        regs = structs.Regs()
-        ioctl.ioctl(self.fd, ioctl.KVM_GET_REGS, regs)
-        return regs
-
-    def set_regs(self, regs: structs.Regs) -> None:
-        """Replace the general registers ("KVM_SET_REGS")."""
-        ioctl.ioctl(self.fd, ioctl.KVM_SET_REGS, regs)
-
-    def sregs(self) -> structs.Sregs:
-        """Return segment, table and control registers ("KVM_GET_SREGS")."""
-        sregs = structs.Sregs()
-        ioctl.ioctl(self.fd, ioctl.KVM_GET_SREGS, sregs)
-        return sregs
-
-    def set_sregs(self, sregs: structs.Sregs) -> None:
-        """Replace segment, table and control registers ("KVM_SET_SREGS")."""
-        ioctl.ioctl(self.fd, ioctl.KVM_SET_SREGS, sregs)
-
-    def set_fpu(self, fpu: structs.Fpu) -> None:
-        """Replace the x87 and SSE state ("KVM_SET_FPU")."""
-        ioctl.ioctl(self.fd, ioctl.KVM_SET_FPU, fpu)
-
-    def lapic(self) -> structs.LapicState:
-        """Return the local APIC's register page ("KVM_GET_LAPIC")."""
-        state = structs.LapicState()
-        ioctl.ioctl(self.fd, ioctl.KVM_GET_LAPIC, state)
-        return state
-
-    def set_lapic(self, state: structs.LapicState) -> None:
-        """Replace the local APIC's register page ("KVM_SET_LAPIC")."""
-        ioctl.ioctl(self.fd, ioctl.KVM_SET_LAPIC, state)
-
-    def set_cpuid(self, entries: list[structs.CpuidEntry2]) -> None:
-        """Set what CPUID answers; must precede MSRs ("KVM_SET_CPUID2")."""
-        table = structs.flexible(structs.Cpuid2Header, structs.CpuidEntry2, len(entries))
-        table.head.nent = len(entries)
-        table.entries[:] = entries
-        ioctl.ioctl(self.fd, ioctl.KVM_SET_CPUID2, table)
-
-    def msr(self, index: int) -> int:
-        """Return one model-specific register ("KVM_GET_MSRS")."""
-        table = structs.flexible(structs.MsrsHeader, structs.MsrEntry, 1)
-        table.head.nmsrs = 1
-        table.entries[0].index = index
-        if ioctl.ioctl(self.fd, ioctl.KVM_GET_MSRS, table) != 1:
-            raise HostError(ioctl.KVM_GET_MSRS.name, errno.EINVAL, f"MSR {index:#x}")
-        value: int = table.entries[0].data
-        return value
-
-    def set_msrs(self, msrs: list[tuple[int, int]]) -> None:
-        """Write ``(index, value)`` pairs in order; an MSR that KVM refuses is named in the error
-        ("KVM_SET_MSRS").
-        """
-        table = structs.flexible(structs.MsrsHeader, structs.MsrEntry, len(msrs))
-        table.head.nmsrs = len(msrs)
-        for entry, (index, value) in zip(table.entries, msrs, strict=True):
-            entry.index, entry.data = index, value
-        accepted = ioctl.ioctl(self.fd, ioctl.KVM_SET_MSRS, table)
-        if accepted != len(msrs):
-            refused = f"MSR {msrs[accepted][0]:#x} was refused"
-            raise HostError(ioctl.KVM_SET_MSRS.name, errno.EINVAL, refused)
-
     def mp_state(self) -> int:
         """Return the multiprocessing state, ``KVM_MP_STATE_HALTED`` in HLT ("KVM_GET_MP_STATE")."""
         state = structs.MpState()
         ioctl.ioctl(self.fd, ioctl.KVM_GET_MP_STATE, state)
         return state.mp_state
-
-    def translate(self, virtual: int) -> int | None:
-        """Return the guest-physical address of a guest-virtual one, None if it is not mapped
-        ("KVM_TRANSLATE").
-        """
-        translation = structs.Translation(linear_address=virtual)
-        ioctl.ioctl(self.fd, ioctl.KVM_TRANSLATE, translation)
-        return translation.physical_address if translation.valid else None
-
-    def inject_exception(self, vector: int, error_code: int | None = None) -> None:
-        """Deliver an exception at the next entry ("KVM_SET_VCPU_EVENTS")."""
-        events = structs.VcpuEvents()
-        ioctl.ioctl(self.fd, ioctl.KVM_GET_VCPU_EVENTS, events)
-        events.exception.injected = 1
-        events.exception.nr = vector
-        events.exception.has_error_code = error_code is not None
-        events.exception.error_code = error_code or 0
-        ioctl.ioctl(self.fd, ioctl.KVM_SET_VCPU_EVENTS, events)
 
     def close(self) -> None:
         """Unmap the shared area and close the file descriptor."""

@@ -1,20 +1,21 @@
-"""The virtual machine file descriptor: memory slots, interrupt chips, event file descriptors.
+"""The virtual machine file descriptor: memory slots, event file descriptors, vCPUs.
 
 KVM api.rst "VM ioctls".
 """
 
 import ctypes
 import os
-from typing import Final
+from typing import Final, TypeVar
 
 from vmm.host.resource import Resource
 from vmm.kvm import ioctl, structs
-from vmm.kvm.vcpu import Vcpu
+from vmm.kvm.vcpu import VcpuFd
 
-KVM_PIT_SPEAKER_DUMMY: Final = 1
 KVM_IOEVENTFD_FLAG_DATAMATCH: Final = 1
 KVM_IRQFD_FLAG_DEASSIGN: Final = 1
 KVM_IOEVENTFD_FLAG_DEASSIGN: Final = 4
+
+AnyVcpu = TypeVar("AnyVcpu", bound=VcpuFd)
 
 
 class Vm(Resource):
@@ -23,19 +24,6 @@ class Vm(Resource):
     def __init__(self, fd: int, vcpu_mmap_size: int) -> None:
         self.fd = fd
         self._vcpu_mmap_size = vcpu_mmap_size
-
-    def set_tss_address(self, address: int) -> None:
-        """Give KVM three pages of guest-physical space ("KVM_SET_TSS_ADDR")."""
-        ioctl.ioctl(self.fd, ioctl.KVM_SET_TSS_ADDR, address)
-
-    def create_irqchip(self) -> None:
-        """Create the in-kernel 8259 pair, IOAPIC and local APICs ("KVM_CREATE_IRQCHIP")."""
-        ioctl.ioctl(self.fd, ioctl.KVM_CREATE_IRQCHIP)
-
-    def create_pit(self) -> None:
-        """Create the in-kernel 8254 timer, which also answers port 0x61 ("KVM_CREATE_PIT2")."""
-        config = structs.PitConfig(flags=KVM_PIT_SPEAKER_DUMMY)
-        ioctl.ioctl(self.fd, ioctl.KVM_CREATE_PIT2, config)
 
     def set_memory(self, slot: int, address: int, memory: memoryview) -> None:
         """Back guest-physical ``address`` with ``memory``, a page-aligned writable buffer."""
@@ -63,10 +51,10 @@ class Vm(Resource):
         )
         ioctl.ioctl(self.fd, ioctl.KVM_IOEVENTFD, request)
 
-    def create_vcpu(self, index: int) -> Vcpu:
-        """Create vCPU ``index``, whose initial APIC ID is the same number ("KVM_CREATE_VCPU")."""
+    def create_vcpu(self, index: int, kind: type[AnyVcpu]) -> AnyVcpu:
+        """Create vCPU ``index`` as a ``kind``, the architecture's own class ("KVM_CREATE_VCPU")."""
         fd = ioctl.ioctl(self.fd, ioctl.KVM_CREATE_VCPU, index)
-        return Vcpu(fd, index, self._vcpu_mmap_size)
+        return kind(fd, index, self._vcpu_mmap_size)
 
     def close(self) -> None:
         """Close the file descriptor."""

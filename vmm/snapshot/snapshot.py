@@ -16,8 +16,9 @@ from vmm.host.resource import Resource
 from vmm.snapshot.disks import FrozenDisk, SavedDisk, load_disk, save_disk
 from vmm.snapshot.memory import SavedMemory, open_memory, save_memory
 from vmm.snapshot.plain import from_plain, to_plain
-from vmm.snapshot.state import HostIdentity, MachineState
+from vmm.snapshot.state import MachineState
 from vmm.snapshot.state_file import read_state, write_state
+from vmm.x86 import HostIdentity
 
 STATE_FILE: Final = "state"
 MEMORY_FILE: Final = "memory"

@@ -1,7 +1,4 @@
-"""The state of a whole machine, as one plain value: what its memory and its disks do not hold.
-
-The one place in this package that knows what kind of machine it is.
-"""
+"""The state of a whole machine, as one plain value: what its memory and its disks do not hold."""
 
 import errno
 from collections.abc import Iterator
@@ -11,10 +8,7 @@ from typing import Final
 
 from transport.state import TransportState
 from virtio.errors import ConfigurationError, HostError
-from vmm.legacy import I8042State, SerialState
-from vmm.x86.chip_state import ChipState
-from vmm.x86.host import HostIdentity as HostIdentity
-from vmm.x86.vcpu_state import VcpuState
+from vmm.x86 import PlatformState, VcpuState
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +19,7 @@ class MachineState:
     """
 
     vcpus: tuple[VcpuState, ...]
-    chips: ChipState
-    serial: SerialState
-    i8042: I8042State
+    platform: PlatformState
     transports: tuple[TransportState, ...]
 
 

@@ -18,9 +18,9 @@ from vmm.image import cache
 from vmm.machine import Machine
 from vmm.snapshot import Snapshot
 from vmm.snapshot.plain import to_plain
-from vmm.snapshot.state import HostIdentity
 from vmm.snapshot.state_file import VERSION
 from vmm.testing.config import GuestConfig
+from vmm.x86 import HostIdentity
 
 PREFIX: Final = "snapshot-"
 KEPT: Final = 12

@@ -1,0 +1,51 @@
+"""Everything that is x86, behind one door: the rest of the program imports from here only.
+
+The names below are imported when they are first used, so that a start imports what it needs.
+Another architecture would be a package beside this one with the same names.
+"""
+
+from typing import TYPE_CHECKING
+
+from virtio.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from vmm.x86.boot.boot import BootSource as BootSource
+    from vmm.x86.boot.cmdline import default_cmdline as default_cmdline
+    from vmm.x86.host import check_host as check_host
+    from vmm.x86.host import host_kind as host_kind
+    from vmm.x86.host import is_emulated_host as is_emulated_host
+    from vmm.x86.host import open_kvm as open_kvm
+    from vmm.x86.host_identity import HostIdentity as HostIdentity
+    from vmm.x86.idle import native_wait_idle as native_wait_idle
+    from vmm.x86.kvm.vcpu import Vcpu as Vcpu
+    from vmm.x86.layout import VirtioMmioWindow as VirtioMmioWindow
+    from vmm.x86.layout import ram_regions as ram_regions
+    from vmm.x86.layout import virtio_mmio_window as virtio_mmio_window
+    from vmm.x86.legacy_devices import GuestEvents as GuestEvents
+    from vmm.x86.limits import BootProtocol as BootProtocol
+    from vmm.x86.limits import check_cpus as check_cpus
+    from vmm.x86.limits import check_memory as check_memory
+    from vmm.x86.platform import Platform as Platform
+    from vmm.x86.position import describe_position as describe_position
+    from vmm.x86.position import is_halted_for_ever as is_halted_for_ever
+    from vmm.x86.state import PlatformState as PlatformState
+    from vmm.x86.vcpu_state import VcpuState as VcpuState
+else:
+    __getattr__, __all__ = lazy_names(
+        __name__,
+        {
+            "boot.boot": "BootSource",
+            "boot.cmdline": "default_cmdline",
+            "host": "check_host host_kind is_emulated_host open_kvm",
+            "host_identity": "HostIdentity",
+            "idle": "native_wait_idle",
+            "kvm.vcpu": "Vcpu",
+            "layout": "VirtioMmioWindow ram_regions virtio_mmio_window",
+            "legacy_devices": "GuestEvents",
+            "limits": "BootProtocol check_cpus check_memory",
+            "platform": "Platform",
+            "position": "describe_position is_halted_for_ever",
+            "state": "PlatformState",
+            "vcpu_state": "VcpuState",
+        },
+    )

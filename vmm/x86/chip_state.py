@@ -9,8 +9,18 @@ from typing import Annotated, Final
 
 from virtio.errors import ConfigurationError
 from virtio.saved import U64, check_saved
-from vmm.kvm import ioctl, structs
+from vmm.kvm.ioctl import get_bytes, ioctl, set_bytes
 from vmm.kvm.vm import Vm
+from vmm.x86.kvm.chips import (
+    KVM_GET_CLOCK,
+    KVM_GET_IRQCHIP,
+    KVM_GET_PIT2,
+    KVM_SET_CLOCK,
+    KVM_SET_IRQCHIP,
+    KVM_SET_PIT2,
+    ClockData,
+    Irqchip,
+)
 from vmm.x86.vcpu_state import exactly
 
 KVM_IRQCHIP_PIC_MASTER: Final = 0
@@ -18,31 +28,31 @@ KVM_IRQCHIP_PIC_SLAVE: Final = 1
 KVM_IRQCHIP_IOAPIC: Final = 2
 _CHIPS: Final = (KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC)
 
-_CHIP_ID: Final = struct.Struct("<I")  # what struct kvm_irqchip begins with
+_CHIP_ID: Final = struct.Struct("<I")  # struct kvm_irqchip begins with it
 
-IrqchipBytes = Annotated[bytes, exactly(ioctl.KVM_GET_IRQCHIP)]
+IrqchipBytes = Annotated[bytes, exactly(KVM_GET_IRQCHIP)]
 
 
 @dataclass(frozen=True, slots=True)
 class ChipState:
-    """What a machine has in the kernel beside its vCPUs.
+    """The parts of a PC in the kernel, beside its vCPUs.
 
     ``irqchips`` are the two 8259s and the IOAPIC, ``pit`` is the 8254, each as KVM gave it;
     ``clock_ns`` is the guest's kvmclock in nanoseconds.
     """
 
     irqchips: tuple[IrqchipBytes, IrqchipBytes, IrqchipBytes]
-    pit: Annotated[bytes, exactly(ioctl.KVM_GET_PIT2)]
+    pit: Annotated[bytes, exactly(KVM_GET_PIT2)]
     clock_ns: U64
 
 
 def save_chips(vm: Vm) -> ChipState:
     """Return the state of the chips while no vCPU runs."""
-    clock = structs.ClockData()
-    ioctl.ioctl(vm.fd, ioctl.KVM_GET_CLOCK, clock)
+    clock = ClockData()
+    ioctl(vm.fd, KVM_GET_CLOCK, clock)
     return ChipState(
         irqchips=(_chip(vm, _CHIPS[0]), _chip(vm, _CHIPS[1]), _chip(vm, _CHIPS[2])),
-        pit=ioctl.get_bytes(vm.fd, ioctl.KVM_GET_PIT2),
+        pit=get_bytes(vm.fd, KVM_GET_PIT2),
         clock_ns=clock.clock,
     )
 
@@ -60,12 +70,12 @@ def restore_chips(vm: Vm, state: ChipState) -> None:
         if _CHIP_ID.unpack_from(chip) != (number,):
             raise ConfigurationError(f"saved chips: irqchips[{number}] is of another chip")
     for chip in state.irqchips:
-        ioctl.set_bytes(vm.fd, ioctl.KVM_SET_IRQCHIP, chip)
-    ioctl.set_bytes(vm.fd, ioctl.KVM_SET_PIT2, state.pit)
-    ioctl.ioctl(vm.fd, ioctl.KVM_SET_CLOCK, structs.ClockData(clock=state.clock_ns))
+        set_bytes(vm.fd, KVM_SET_IRQCHIP, chip)
+    set_bytes(vm.fd, KVM_SET_PIT2, state.pit)
+    ioctl(vm.fd, KVM_SET_CLOCK, ClockData(clock=state.clock_ns))
 
 
 def _chip(vm: Vm, number: int) -> bytes:
-    chip = structs.Irqchip(chip_id=number)
-    ioctl.ioctl(vm.fd, ioctl.KVM_GET_IRQCHIP, chip)
+    chip = Irqchip(chip_id=number)
+    ioctl(vm.fd, KVM_GET_IRQCHIP, chip)
     return bytes(chip)

@@ -1,56 +1,49 @@
-"""What a snapshot must find again on the host that it is restored on: the processor, and its KVM.
+"""The host: whether it is an x86-64 machine, and what its KVM runs guest kernels on."""
 
-A guest has looked at the processor when it booted and relies on what it saw. On KVM without
-hardware virtualization its programs even see the host's own CPUID.
-"""
-
-import re
-from dataclasses import dataclass, fields
+import platform
 from pathlib import Path
+from typing import Final
 
 from virtio.errors import ConfigurationError
-from vmm.x86.platform import host_kind
+from vmm.kvm.system import Kvm
+
+REQUIRED_CAPABILITIES: Final = {
+    "KVM_CAP_IRQCHIP": 0,
+    "KVM_CAP_SET_TSS_ADDR": 4,
+    "KVM_CAP_EXT_CPUID": 7,
+    "KVM_CAP_MP_STATE": 14,
+    "KVM_CAP_PIT2": 33,
+    "KVM_CAP_VCPU_EVENTS": 41,
+}
+KVM_CAP_TSC_DEADLINE_TIMER: Final = 72
+
+_SOFTWARE_KVM_MODULE = Path("/sys/module/kvm_pvm")
 
 
-@dataclass(frozen=True, slots=True)
-class HostIdentity:
-    """The processor as ``/proc/cpuinfo`` tells it, and which kind of KVM runs guests on it."""
+def check_host() -> None:
+    """Raise :class:`ConfigurationError` on a machine that is no x86-64."""
+    machine = platform.machine()
+    if machine != "x86_64":
+        raise ConfigurationError(f"this host is {machine}; pyvmm runs guests on x86-64 only so far")
 
-    kvm: str
-    vendor: str
-    family: str
-    model: str
-    stepping: str
-    name: str
-    flags: tuple[str, ...]
 
-    @classmethod
-    def of_this_host(cls, cpuinfo: Path = Path("/proc/cpuinfo")) -> "HostIdentity":
-        """Return what this host is."""
-        first = cpuinfo.read_text().split("\n\n", 1)[0]
-        found = dict(re.findall(r"^([^\t:]+)\t*: ?(.*)$", first, re.MULTILINE))
-        return cls(
-            kvm=host_kind(),
-            vendor=found.get("vendor_id", ""),
-            family=found.get("cpu family", ""),
-            model=found.get("model", ""),
-            stepping=found.get("stepping", ""),
-            name=found.get("model name", ""),
-            flags=tuple(sorted(found.get("flags", "").split())),
-        )
+def open_kvm() -> Kvm:
+    """Open ``/dev/kvm``, checked for everything that a PC needs of it.
 
-    def check(self, where: str) -> None:
-        """Raise :class:`ConfigurationError` unless this host is like the one described."""
-        here = HostIdentity.of_this_host()
-        for one in fields(self):
-            saved, found = getattr(self, one.name), getattr(here, one.name)
-            if saved == found:
-                continue
-            if one.name == "flags":
-                differing = " ".join(sorted(set(saved) ^ set(found)))
-                raise ConfigurationError(
-                    f"{where}: taken on another processor: they differ in {differing}"
-                )
-            raise ConfigurationError(
-                f"{where}: taken on another host: {one.name} {saved!r}, here it is {found!r}"
-            )
+    Raises :class:`ConfigurationError` on another machine than x86-64, and
+    :class:`vmm.kvm.system.KvmUnavailable` with the reason and the remedy.
+    """
+    check_host()
+    return Kvm(REQUIRED_CAPABILITIES)
+
+
+def is_emulated_host() -> bool:
+    """Whether KVM here works without hardware virtualization: guest kernels are emulated."""
+    return _SOFTWARE_KVM_MODULE.exists()
+
+
+def host_kind() -> str:
+    """Return in words how this host runs guest kernels."""
+    if is_emulated_host():
+        return "KVM without hardware virtualization (guest kernel code is emulated)"
+    return "KVM with hardware virtualization"

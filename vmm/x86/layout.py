@@ -40,9 +40,6 @@ KVM_TSS = 0xFFFB_D000
 HIGH_RAM = 0x1_0000_0000
 HIGH_RAM_END = 0x40_0000_0000
 
-RAM_MINIMUM = 2 * MEBIBYTE
-RAM_MAXIMUM = LOW_RAM_END + HIGH_RAM_END - HIGH_RAM
-
 SERIAL_IRQ = 4
 VIRTIO_MMIO = 0xC000_1000
 VIRTIO_MMIO_SIZE = 0x1000
@@ -70,15 +67,6 @@ def virtio_mmio_window(index: int) -> VirtioMmioWindow:
 
 
 def ram_regions(size: int) -> list[tuple[int, int]]:
-    """Place ``size`` bytes of RAM around the 32-bit hole: ``(first address, length)`` each.
-
-    Raises :class:`ConfigurationError` for a size that is no multiple of 4 KiB, or out of bounds.
-    """
-    if not RAM_MINIMUM <= size <= RAM_MAXIMUM:
-        raise ConfigurationError(
-            f"RAM of {size} bytes: allowed are {RAM_MINIMUM} (2 MiB) to {RAM_MAXIMUM} (255 GiB)"
-        )
-    if size % PAGE_SIZE:
-        raise ConfigurationError(f"RAM of {size} bytes: must be a multiple of {PAGE_SIZE}")
+    """Place ``size`` bytes of RAM around the 32-bit hole: ``(first address, length)`` each."""
     low = min(size, LOW_RAM_END)
     return [(0, low)] + [(HIGH_RAM, size - low)] * (size > low)

@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any
 
 from virtio.memory import GuestMemory
-from vmm.kvm.vcpu import Vcpu
+from vmm.kvm.vcpu import VcpuFd
 from vmm.x86._run import ffi, lib
 
 
 class NativeRun:
     """Lets C enter the guest for ``vcpu``, and counts the instructions that it emulated."""
 
-    def __init__(self, vcpu: Vcpu, memory: GuestMemory) -> None:
+    def __init__(self, vcpu: VcpuFd, memory: GuestMemory) -> None:
         self._emulated = ffi.new("struct emulated *")
         self._ram = _ram_of(memory)
         with ffi.from_buffer("uint8_t[]", vcpu.run_area) as area:

@@ -6,9 +6,9 @@ What is accepted must stand in RAM as its program headers say, read here by the 
 import struct
 
 from tests.fuzz.targets import kernel_file
-from vmm.x86.kernel import ProtocolChoice
+from vmm.x86.limits import BootProtocol
 
-PROTOCOLS: tuple[ProtocolChoice, ...] = ("auto", "pvh", "linux64")
+PROTOCOLS: tuple[BootProtocol, ...] = ("auto", "pvh", "linux64")
 
 
 def one_input(data: bytes) -> None:

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from tests.fuzz.targets import assert_one_line
 from virtio.errors import ConfigurationError
 from virtio.memory import FlatMemory
-from vmm.x86 import payload
-from vmm.x86.kernel import LoadedKernel, ProtocolChoice, load_kernel
+from vmm.x86.boot import payload
+from vmm.x86.boot.kernel import LoadedKernel, load_kernel
+from vmm.x86.limits import BootProtocol
 
 UNPACKED_MAX = 1 << 20
 KERNEL_AREA = 0x100000
@@ -31,7 +32,7 @@ def store(image: bytes) -> None:
     os.pwrite(FD, image, 0)
 
 
-def load(image: bytes, protocol: ProtocolChoice) -> LoadedKernel | None:
+def load(image: bytes, protocol: BootProtocol) -> LoadedKernel | None:
     """Load a kernel; None if it is refused. What is written, and what is told, must be right."""
     store(image)
     CONTENT[KERNEL_AREA:] = DIRTY

@@ -4,8 +4,8 @@ import os
 
 from tests.fuzz.targets import assert_one_line, kernel_file
 from virtio.errors import ConfigurationError
-from vmm.x86 import payload
-from vmm.x86.image_file import ImageFile
+from vmm.x86.boot import payload
+from vmm.x86.boot.image_file import ImageFile
 
 MAGICS = (b"\x1f\x8b", b"\xfd7zXZ\0", b"\x5d\0\0", b"BZh", b"\x02\x21\x4c\x18", b"\x28\xb5\x2f\xfd")
 

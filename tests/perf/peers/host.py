@@ -11,15 +11,14 @@ from datetime import date
 from typing import Any, Final
 
 from tests.perf.peers.contender import Contender
-from vmm.kvm.system import Kvm
-from vmm.x86.platform import host_kind, is_emulated_host
+from vmm.x86 import Vcpu, host_kind, is_emulated_host, open_kvm
 
 KVM_GET_TSC_KHZ: Final = 0xAEA3  # Linux include/uapi/linux/kvm.h: _IO(0xAE, 0xa3)
 
 
 def tsc_khz() -> int:
     """Return how many thousand cycles a guest's time stamp counter makes in a second."""
-    with Kvm() as kvm, kvm.create_vm() as vm, vm.create_vcpu(0) as vcpu:
+    with open_kvm() as kvm, kvm.create_vm() as vm, vm.create_vcpu(0, Vcpu) as vcpu:
         return fcntl.ioctl(vcpu.fd, KVM_GET_TSC_KHZ, 0)
 
 

@@ -9,7 +9,7 @@ import pytest
 from virtio.errors import ConfigurationError
 from virtio.memory import FlatMemory, GuestMemory, MemoryAccessError
 from vmm.memory import PAGE_BYTES, GuestRam
-from vmm.x86.image_file import open_image
+from vmm.x86.boot.image_file import open_image
 
 HIGH = 1 << 32
 REGIONS = [(0, 2 * PAGE_BYTES), (HIGH, 2 * PAGE_BYTES)]

@@ -6,7 +6,7 @@ Names and conventions are KVM's: KVM api.rst "KVM_GET_REGS", "KVM_GET_SREGS", "K
 from typing import Protocol
 
 from virtio.errors import Error
-from vmm.kvm.structs import Regs, Sregs
+from vmm.x86.kvm.registers import Regs, Sregs
 
 
 class Cpu(Protocol):

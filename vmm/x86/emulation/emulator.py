@@ -25,7 +25,7 @@ from vmm.x86.emulation.state import LONGEST_INSTRUCTION_BYTES, State
 from vmm.x86.emulation.syscall import finish_syscall
 
 if TYPE_CHECKING:
-    from vmm.kvm.vcpu import Vcpu
+    from vmm.x86.kvm.vcpu import Vcpu
     from vmm.x86.native_run import NativeRun
 
 _BREAKPOINT: Final = 3

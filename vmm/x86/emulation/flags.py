@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from vmm.kvm.structs import Regs
+from vmm.x86.kvm.registers import Regs
 
 CF: Final = 1 << 0
 RESERVED: Final = 1 << 1  # reads as one

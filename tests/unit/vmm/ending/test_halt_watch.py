@@ -11,8 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from vmm.ending import halt_watch
-from vmm.ending.halt_watch import HaltWatch, WaitIdle, is_halted_for_ever, wait_idle_plainly
-from vmm.kvm.vcpu import Vcpu
+from vmm.ending.halt_watch import HaltWatch, WaitIdle, wait_idle_plainly
 from vmm.vcpu import VcpuThread
 
 DEADLINE, FOREVER_MS = 30, 10**6
@@ -74,23 +73,6 @@ def watched(monkeypatch: pytest.MonkeyPatch, *threads: FakeThread) -> Iterator[L
         watch.start()
         yield loop
     assert on_halted.call_count == loop.calls
-
-
-@pytest.mark.parametrize(
-    ("state", "rflags", "expected"),
-    [
-        (RUNNABLE, INTERRUPTS_OFF, False),
-        (HALTED, INTERRUPTS_ON, False),
-        (HALTED, INTERRUPTS_OFF, True),
-        (UNINITIALIZED, INTERRUPTS_OFF, True),
-    ],
-)
-def test_only_a_halt_with_interrupts_off_is_for_ever(
-    state: int, rflags: int, expected: bool
-) -> None:
-    vcpu = cast(Vcpu, FakeVcpu(state, rflags))
-
-    assert is_halted_for_ever(vcpu) is expected
 
 
 def test_halted_guest_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from virtio.errors import ConfigurationError
 from vmm.snapshot.memory import SavedMemory, open_memory, save_memory
 from vmm.snapshot.state_file import read_state, write_state
-from vmm.x86.host import HostIdentity
+from vmm.x86.host_identity import HostIdentity
 
 CONTENT = {"host": {"vendor": "A"}, "numbers": [1, 2, 3]}
 

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from virtio.memory import FlatMemory
-from vmm.kvm.structs import Regs, Sregs
 from vmm.x86.emulation import Emulator
+from vmm.x86.kvm.registers import Regs, Sregs
 
 CODE = 0xFFFFFFFF81000000  # physical page 0
 KERNEL_FLAGS = 0x246  # IF, ZF, PF and the bit that is always set

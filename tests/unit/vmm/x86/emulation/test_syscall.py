@@ -10,8 +10,8 @@ import struct
 import pytest
 
 from virtio.memory import FlatMemory
-from vmm.kvm.structs import Regs, Sregs
 from vmm.x86.emulation import Emulator
+from vmm.x86.kvm.registers import Regs, Sregs
 
 HANDLER = 0xFFFFFFFF81C00B40  # in physical page 0
 LSTAR = 0xFFFFFFFF81E00000

@@ -4,7 +4,7 @@ import pytest
 
 from virtio.errors import ConfigurationError
 from virtio.memory import FlatMemory
-from vmm.x86.cmdline import build_cmdline, write_cmdline
+from vmm.x86.boot.cmdline import build_cmdline, write_cmdline
 from vmm.x86.layout import VirtioMmioWindow
 
 WINDOWS = [VirtioMmioWindow(0xC0001000, 5), VirtioMmioWindow(0xC0002000, 6)]

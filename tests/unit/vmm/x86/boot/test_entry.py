@@ -6,8 +6,7 @@ import struct
 import pytest
 
 from virtio.memory import FlatMemory
-from vmm.kvm.structs import LapicState, Segment, Sregs
-from vmm.x86.registers import (
+from vmm.x86.boot.entry import (
     BOOT_MSRS,
     EntryPoint,
     entry_fpu,
@@ -17,6 +16,8 @@ from vmm.x86.registers import (
     set_virtual_wire,
     write_tables,
 )
+from vmm.x86.kvm.chips import LapicState
+from vmm.x86.kvm.registers import Segment, Sregs
 
 LINUX64 = EntryPoint("linux64", 0x1000000, rsi=0x7000, rsp=0x8FF0)
 PVH = EntryPoint("pvh", 0x1000140, rbx=0x6000)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from virtio.memory import GuestMemory
 from vmm.x86 import layout
-from vmm.x86.e820 import MemoryRange
-from vmm.x86.initrd import LoadedInitrd
-from vmm.x86.kernel import LoadedKernel
+from vmm.x86.boot.e820 import MemoryRange
+from vmm.x86.boot.initrd import LoadedInitrd
+from vmm.x86.boot.kernel import LoadedKernel
 
 SIZE = 4096
 E820_ENTRIES = 0x1E8

@@ -8,8 +8,8 @@ import pytest
 
 from virtio.errors import ConfigurationError
 from virtio.memory import FlatMemory
-from vmm.x86.image_file import open_image
-from vmm.x86.kernel import load_kernel
+from vmm.x86.boot.image_file import open_image
+from vmm.x86.boot.kernel import load_kernel
 
 
 def refusal(path: Path | str) -> str:

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from virtio.memory import FlatMemory
-from vmm.x86.kernel import load_kernel
+from vmm.x86.boot.kernel import load_kernel
 
 KERNELS = sorted(
     {*glob.glob("/boot/vmlinu[xz]-*"), *os.environ.get("PYVMM_TEST_KERNELS", "").split()}

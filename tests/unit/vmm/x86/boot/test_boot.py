@@ -8,13 +8,13 @@ import pytest
 
 from virtio.errors import ConfigurationError
 from virtio.memory import FlatMemory
-from vmm.x86.boot import BootSource, write_boot
-from vmm.x86.e820 import memory_map
-from vmm.x86.initrd import place_initrd
-from vmm.x86.kernel import LoadedKernel
+from vmm.x86.boot.boot import BootSource, write_boot
+from vmm.x86.boot.e820 import memory_map
+from vmm.x86.boot.entry import EntryPoint
+from vmm.x86.boot.initrd import place_initrd
+from vmm.x86.boot.kernel import LoadedKernel
+from vmm.x86.boot.zero_page import write_zero_page
 from vmm.x86.layout import VirtioMmioWindow
-from vmm.x86.registers import EntryPoint
-from vmm.x86.zero_page import write_zero_page
 
 RAM = 4 << 20
 WINDOWS = [VirtioMmioWindow(0xC0001000, 5)]

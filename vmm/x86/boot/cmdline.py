@@ -1,19 +1,46 @@
-"""The kernel command line: the user's words plus one item for each virtio-mmio device.
+"""The kernel command line: what suits this host, the user's words, an item for each device.
 
 Implements Linux kernel-parameters.txt ``virtio_mmio.device=``.
 """
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from virtio.errors import ConfigurationError
 from virtio.memory import GuestMemory
 from vmm.x86 import layout
+from vmm.x86.host import is_emulated_host
 from vmm.x86.layout import VirtioMmioWindow
 
 # A word as Linux's next_arg() cuts it: blanks inside double quotes belong to it.
 _WORD = re.compile(r'(?:"[^"]*(?:"|$)|[^\s"])+')
 _FORBIDDEN = re.compile(r"[^\t -~]")
+
+# An emulated kernel has no XSAVE and saves registers with FXSAVE, but CPUID at CPL 3 is the host's
+# and tells programs of AVX: two that both use it would find each other's upper halves in their
+# registers. This keeps glibc's string functions, the only users in most guests, to SSE; the kernel
+# puts it into the environment of init.
+_NO_AVX_IN_GLIBC: Final = (
+    "GLIBC_TUNABLES=glibc.cpu.hwcaps="
+    "-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-AVX,-AVX_Fast_Unaligned_Load"
+)
+_FOR_EVERY_HOST: Final = (
+    "reboot=k panic=-1 pci=off noreplace-smp i8042.noaux i8042.nomux i8042.dumbkbd"
+)
+# clearcpuid: of what KVM's emulator lacks, and of string instructions that it takes by the byte.
+_FOR_EMULATED_KERNELS: Final = (
+    f"tsc=reliable mitigations=off rodata=off clearcpuid=xsave,erms,fsrm {_NO_AVX_IN_GLIBC}"
+)
+
+
+def default_cmdline(console: str) -> str:
+    """Return the kernel parameters that suit a machine of ours on this host, whatever the guest.
+
+    ``console`` is the guest's name of its console, such as ``ttyS0``.
+    """
+    words = f"console={console} {_FOR_EVERY_HOST}"
+    return f"{words} {_FOR_EMULATED_KERNELS}" if is_emulated_host() else words
 
 
 def build_cmdline(text: str, windows: Sequence[VirtioMmioWindow], maximum: int) -> bytes:

@@ -3,7 +3,7 @@
 Magic numbers are those of ``file(1)`` and of the formats' own specifications.
 """
 
-from vmm.x86.image_file import ImageFile
+from vmm.x86.boot.image_file import ImageFile
 
 # Offset, bytes, what it is. The first that matches counts, so the narrow ones stand first.
 _LOOKS: tuple[tuple[int, bytes, str], ...] = (

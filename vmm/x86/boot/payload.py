@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 
 from virtio.errors import ConfigurationError, HostError
 from vmm.host.files import write_all
-from vmm.x86.image_file import ImageFile
+from vmm.x86.boot.image_file import ImageFile
 
 BLOCK = 1 << 20
 # Distribution kernels unpack to 40-80 MiB; what says more is not one.

@@ -6,7 +6,7 @@ import pytest
 
 from virtio.errors import ConfigurationError
 from virtio.memory import FlatMemory
-from vmm.x86.mptable import mp_table, write_mp_table
+from vmm.x86.boot.mptable import mp_table, write_mp_table
 
 ENTRY_SIZES = {0: 20, 1: 8, 2: 8, 3: 8, 4: 8}
 
@@ -82,5 +82,5 @@ def test_bus_ioapic_and_interrupts_are_those_of_an_isa_machine() -> None:
 
 @pytest.mark.parametrize("cpus", [-1, 0, 255])
 def test_cpu_count_out_of_bounds_is_refused(cpus: int) -> None:
-    with pytest.raises(ConfigurationError, match=f"{cpus} CPUs: allowed are 1 to 254"):
+    with pytest.raises(ConfigurationError, match=f"{cpus} processors: must be 1 to 254"):
         mp_table(cpus, 0x9FC00)

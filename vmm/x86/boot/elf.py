@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from virtio.errors import ConfigurationError
 from vmm.x86 import layout
-from vmm.x86.image_file import BootMemory, ImageFile, clear, low_ram_end
+from vmm.x86.boot.image_file import BootMemory, ImageFile, clear, low_ram_end
 
 ELF_MAGIC = b"\x7fELF"
 ELFCLASS64 = 2

@@ -5,12 +5,10 @@ Implements the Intel MultiProcessor Specification 1.4, chapter 4.
 
 import struct
 
-from virtio.errors import ConfigurationError
 from virtio.memory import GuestMemory
 from vmm.x86 import layout
+from vmm.x86.limits import check_cpus
 
-# APIC IDs have 8 bits; one is the IOAPIC's, 0xff is broadcast.
-CPUS_MAX = 254
 ISA_INTERRUPTS = 24
 
 SPECIFICATION_1_4 = 4
@@ -47,8 +45,7 @@ def write_mp_table(memory: GuestMemory, cpus: int) -> None:
 
 def mp_table(cpus: int, address: int) -> bytes:
     """Return floating pointer and configuration table of ``cpus`` CPUs, to stand at ``address``."""
-    if not 1 <= cpus <= CPUS_MAX:
-        raise ConfigurationError(f"{cpus} CPUs: allowed are 1 to {CPUS_MAX}")
+    check_cpus(cpus)
     table = _table(_entries(cpus))
     fields = (b"_MP_", address + _FLOATING_POINTER.size, 1, SPECIFICATION_1_4)
     pointer = _FLOATING_POINTER.pack(*fields, 0, bytes(5))

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from virtio.memory import GuestMemory
 from vmm.x86 import layout
-from vmm.x86.e820 import MemoryRange
-from vmm.x86.initrd import LoadedInitrd
+from vmm.x86.boot.e820 import MemoryRange
+from vmm.x86.boot.initrd import LoadedInitrd
 
 XEN_HVM_START_MAGIC_VALUE = 0x336EC578
 VERSION = 1

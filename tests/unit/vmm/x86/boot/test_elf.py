@@ -10,7 +10,7 @@ import pytest
 
 from virtio.errors import ConfigurationError
 from virtio.memory import FlatMemory
-from vmm.x86.kernel import LoadedKernel, load_kernel
+from vmm.x86.boot.kernel import LoadedKernel, load_kernel
 
 RAM = 8 << 20
 DIRTY = 0xEE

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vmm.x86 import layout
-from vmm.x86.cmdline import build_cmdline, write_cmdline
-from vmm.x86.e820 import memory_map
-from vmm.x86.image_file import BootMemory
-from vmm.x86.initrd import Initrd, LoadedInitrd, load_initrd
-from vmm.x86.kernel import LoadedKernel, ProtocolChoice, load_kernel
+from vmm.x86.boot.cmdline import build_cmdline, write_cmdline
+from vmm.x86.boot.e820 import memory_map
+from vmm.x86.boot.entry import EntryPoint, write_tables
+from vmm.x86.boot.image_file import BootMemory
+from vmm.x86.boot.initrd import Initrd, LoadedInitrd, load_initrd
+from vmm.x86.boot.kernel import LoadedKernel, load_kernel
+from vmm.x86.boot.mptable import write_mp_table
+from vmm.x86.boot.pvh import write_start_info
+from vmm.x86.boot.zero_page import write_zero_page
 from vmm.x86.layout import VirtioMmioWindow
-from vmm.x86.mptable import write_mp_table
-from vmm.x86.pvh import write_start_info
-from vmm.x86.registers import EntryPoint, write_tables
-from vmm.x86.zero_page import write_zero_page
+from vmm.x86.limits import BootProtocol
 
 
 class BootSource(NamedTuple):
@@ -26,7 +27,7 @@ class BootSource(NamedTuple):
     kernel: str | os.PathLike[str]
     initrd: Initrd | None = None
     cmdline: str = ""
-    protocol: ProtocolChoice = "auto"
+    protocol: BootProtocol = "auto"
 
 
 def write_boot(

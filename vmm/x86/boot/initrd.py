@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from virtio.errors import ConfigurationError
 from vmm.x86 import layout
-from vmm.x86.image_file import BootMemory, low_ram_end, open_image
-from vmm.x86.kernel import LoadedKernel
+from vmm.x86.boot.image_file import BootMemory, low_ram_end, open_image
+from vmm.x86.boot.kernel import LoadedKernel
 
 Initrd = str | os.PathLike[str] | bytes
 

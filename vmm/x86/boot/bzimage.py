@@ -7,7 +7,7 @@ import struct
 from typing import NamedTuple
 
 from virtio.errors import ConfigurationError
-from vmm.x86.image_file import ImageFile
+from vmm.x86.boot.image_file import ImageFile
 
 HEADER_START = 0x1F1
 # struct boot_params has its next field (edd_mbr_sig_buffer) at this offset.

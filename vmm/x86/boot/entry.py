@@ -8,9 +8,10 @@ import struct
 from typing import NamedTuple
 
 from virtio.memory import GuestMemory
-from vmm.kvm.structs import Fpu, LapicState, Regs, Segment, Sregs
 from vmm.x86 import layout
-from vmm.x86.kernel import Protocol
+from vmm.x86.boot.kernel import Protocol
+from vmm.x86.kvm.chips import LapicState
+from vmm.x86.kvm.registers import Fpu, Regs, Segment, Sregs
 
 # The selectors are __BOOT_CS and __BOOT_DS of the boot protocol.
 TSS, CODE, DATA = 0x08, 0x10, 0x18

@@ -18,7 +18,7 @@ import zstandard
 
 from virtio.errors import ConfigurationError
 from virtio.memory import FlatMemory
-from vmm.x86.kernel import LoadedKernel, load_kernel
+from vmm.x86.boot.kernel import LoadedKernel, load_kernel
 
 RAM = 8 << 20
 CODE = bytes(range(256)) * 16 + os.urandom(0x2000)

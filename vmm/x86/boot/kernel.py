@@ -10,12 +10,12 @@ from typing import Literal, NamedTuple
 
 from virtio.errors import ConfigurationError
 from vmm.x86 import layout
-from vmm.x86.bzimage import SetupHeader, is_bzimage, read_setup_header
-from vmm.x86.elf import ELF_MAGIC, Elf, check_entry, load_elf, read_elf
-from vmm.x86.image_file import BootMemory, ImageFile, open_image
+from vmm.x86.boot.bzimage import SetupHeader, is_bzimage, read_setup_header
+from vmm.x86.boot.elf import ELF_MAGIC, Elf, check_entry, load_elf, read_elf
+from vmm.x86.boot.image_file import BootMemory, ImageFile, open_image
+from vmm.x86.limits import BootProtocol
 
 Protocol = Literal["pvh", "linux64"]
-ProtocolChoice = Literal["auto", "pvh", "linux64"]
 
 # COMMAND_LINE_SIZE of Linux on x86, less the NUL: what a bare vmlinux takes.
 CMDLINE_MAX = 2047
@@ -38,7 +38,7 @@ class LoadedKernel(NamedTuple):
 
 
 def load_kernel(
-    file: str | os.PathLike[str], memory: BootMemory, *, protocol: ProtocolChoice = "auto"
+    file: str | os.PathLike[str], memory: BootMemory, *, protocol: BootProtocol = "auto"
 ) -> LoadedKernel:
     """Load the kernel image ``file`` into guest memory.
 
@@ -50,7 +50,7 @@ def load_kernel(
             return _load_bzimage(image, memory, protocol)
         if image.read(0, 4) == ELF_MAGIC:
             return _load_elf(image, memory, protocol, None)
-        from vmm.x86.lookalike import looks_like
+        from vmm.x86.boot.lookalike import looks_like
 
         raise ConfigurationError(
             f"{image.name}: is not an x86 kernel (neither ELF vmlinux nor bzImage): "
@@ -58,8 +58,8 @@ def load_kernel(
         )
 
 
-def _load_bzimage(image: ImageFile, memory: BootMemory, protocol: ProtocolChoice) -> LoadedKernel:
-    from vmm.x86.payload import unpacked
+def _load_bzimage(image: ImageFile, memory: BootMemory, protocol: BootProtocol) -> LoadedKernel:
+    from vmm.x86.boot.payload import unpacked
 
     header = read_setup_header(image)
     with unpacked(image, header.payload_offset, header.payload_length) as vmlinux:
@@ -67,7 +67,7 @@ def _load_bzimage(image: ImageFile, memory: BootMemory, protocol: ProtocolChoice
 
 
 def _load_elf(
-    image: ImageFile, memory: BootMemory, choice: ProtocolChoice, header: SetupHeader | None
+    image: ImageFile, memory: BootMemory, choice: BootProtocol, header: SetupHeader | None
 ) -> LoadedKernel:
     elf = read_elf(image)
     protocol, entry = _entry(image, elf, choice)
@@ -85,7 +85,7 @@ def _load_elf(
     )
 
 
-def _entry(image: ImageFile, elf: Elf, choice: ProtocolChoice) -> tuple[Protocol, int]:
+def _entry(image: ImageFile, elf: Elf, choice: BootProtocol) -> tuple[Protocol, int]:
     if choice == "pvh" and elf.pvh_entry is None:
         raise ConfigurationError(
             f"{image.name}: has no PVH entry note (CONFIG_PVH); boot it with protocol linux64"

@@ -1,0 +1,57 @@
+"""What a snapshot must find again on the host that it is restored on: the processor, and its KVM.
+
+A guest has looked at the processor when it booted and relies on what it saw. On KVM without
+hardware virtualization its programs even see the host's own CPUID.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from virtio.errors import ConfigurationError
+from vmm.x86.host import check_host, host_kind
+
+
+@dataclass(frozen=True, slots=True)
+class HostIdentity:
+    """The processor as ``/proc/cpuinfo`` tells it, and which kind of KVM runs guests on it."""
+
+    kvm: str
+    vendor: str
+    family: str
+    model: str
+    stepping: str
+    name: str
+    flags: tuple[str, ...]
+
+    @classmethod
+    def of_this_host(cls, cpuinfo: Path = Path("/proc/cpuinfo")) -> "HostIdentity":
+        """Return what this host is."""
+        check_host()
+        first = cpuinfo.read_text().split("\n\n", 1)[0]
+        found = dict(re.findall(r"^([^\t:]+)\t*: ?(.*)$", first, re.MULTILINE))
+        return cls(
+            kvm=host_kind(),
+            vendor=found.get("vendor_id", ""),
+            family=found.get("cpu family", ""),
+            model=found.get("model", ""),
+            stepping=found.get("stepping", ""),
+            name=found.get("model name", ""),
+            flags=tuple(sorted(found.get("flags", "").split())),
+        )
+
+    def check(self, where: str) -> None:
+        """Raise :class:`ConfigurationError` unless this host is like the one described."""
+        here = HostIdentity.of_this_host()
+        for one in fields(self):
+            saved, found = getattr(self, one.name), getattr(here, one.name)
+            if saved == found:
+                continue
+            if one.name == "flags":
+                differing = " ".join(sorted(set(saved) ^ set(found)))
+                raise ConfigurationError(
+                    f"{where}: taken on another processor: they differ in {differing}"
+                )
+            raise ConfigurationError(
+                f"{where}: taken on another host: {one.name} {saved!r}, here it is {found!r}"
+            )

@@ -1,0 +1,30 @@
+"""A stopped vCPU: where it is, in words, and whether it can ever run again."""
+
+from typing import Final
+
+from vmm.kvm.vcpu import KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE
+from vmm.x86.kvm.vcpu import Vcpu
+
+_RFLAGS_IF: Final = 1 << 9
+
+
+def describe_position(vcpu: Vcpu) -> str:
+    """Return where a vCPU is, in one line."""
+    regs, sregs = vcpu.regs(), vcpu.sregs()
+    mode = "user" if sregs.cs.selector & 3 else "kernel"
+    halted = ", halted" if vcpu.mp_state() == KVM_MP_STATE_HALTED else ""
+    return (
+        f"vCPU {vcpu.index}: rip {regs.rip:#x} ({mode}{halted}), rsp {regs.rsp:#x},"
+        f" rflags {regs.rflags:#x}, cr3 {sregs.cr3:#x}"
+    )
+
+
+def is_halted_for_ever(vcpu: Vcpu) -> bool:
+    """Whether only an NMI or a start-up IPI could make the vCPU run again.
+
+    A PC without ACPI powers off by HLT with interrupts off.
+    """
+    state = vcpu.mp_state()
+    if state == KVM_MP_STATE_RUNNABLE:
+        return False
+    return state != KVM_MP_STATE_HALTED or not vcpu.regs().rflags & _RFLAGS_IF
