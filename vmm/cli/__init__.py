@@ -12,6 +12,7 @@ from typing import Final, TextIO
 
 from virtio.errors import ConfigurationError, Error
 from vmm.ending.ending import STATUS_CONFIGURATION, STATUS_HOST, STATUS_INTERRUPTED
+from vmm.x86 import check_host
 
 _SUBCOMMANDS: Final = {
     "run": "boot a guest and connect this terminal to its console",
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(options.verbose, 2)]
     logging.basicConfig(format="vmm: %(levelname)s: %(name)s: %(message)s", level=level)
     try:
+        if options.command != "doctor":  # whose finding it is
+            check_host()
         status: int = options.execute(options)
         sys.stdout.flush()
     except BrokenPipeError:

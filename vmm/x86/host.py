@@ -1,6 +1,6 @@
 """The host: whether it is an x86-64 machine, and what its KVM runs guest kernels on."""
 
-import platform
+import os
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ _SOFTWARE_KVM_MODULE = Path("/sys/module/kvm_pvm")
 
 def check_host() -> None:
     """Raise :class:`ConfigurationError` on a machine that is no x86-64."""
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine != "x86_64":
         raise ConfigurationError(f"this host is {machine}; pyvmm runs guests on x86-64 only so far")
 
