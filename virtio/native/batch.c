@@ -22,13 +22,15 @@ void get_rooms(const struct plain *plain, uint32_t count, uint32_t *rooms)
 }
 
 /*
- * Give a whole batch back, the driver seeing all of it at once; adds up the bytes. Returns 0, and
- * has done nothing, when a length exceeds what its chain had room for.
+ * Give a whole batch back, the driver seeing all of it at once; adds up the bytes. Having done
+ * nothing it returns 0 when a length exceeds what its chain had room for, or REFUSED.
  */
 int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t *lengths,
                   uint32_t count, struct served *served)
 {
     uint64_t readable = 0, written = 0;
+    if (!is_possible(queue) || !count || count > in_flight(queue))
+        return REFUSED;
     for (uint32_t i = 0; i < count; i++) {
         if (lengths[i] > room(&plain[i]))
             return 0;
@@ -79,24 +81,32 @@ static int take_chains(struct queue *queue, struct turn *turn, struct plain **co
     return MORE;
 }
 
-/* Give back all that were taken; returns 0, and has done nothing, for a length without room. */
-static int give_back(struct queue *queue, struct turn *turn, struct served *served)
+/*
+ * Give back all that were taken. Returns MORE; or WRONG or IMPOSSIBLE, and has done nothing, for a
+ * length without room, or for more entries than the device has.
+ */
+static enum end give_back(struct queue *queue, struct turn *turn, struct served *served)
 {
     const struct taken *taken = turn->taken;
-    for (uint32_t i = 0; i < turn->given; i++)
+    uint64_t slots = 0;
+    for (uint32_t i = 0; i < turn->given; i++) {
         if (turn->lengths[i] > taken[i].writable)
-            return 0;
+            return WRONG;
+        slots += taken[i].slots;
+    }
+    if (slots < turn->given || slots > in_flight(queue))
+        return IMPOSSIBLE;
     uint32_t position = queue->next_used;
     for (uint32_t i = 0; i < turn->given; i++) {
         position = add_unseen(queue, position, taken[i].id, taken[i].slots, turn->lengths[i]);
-        turn->entries += taken[i].slots;
         served->bytes_read += taken[i].readable;
         served->bytes_written += turn->lengths[i];
     }
+    turn->entries += slots;
     served->chains += turn->given;
     if (turn->given)
         show_used(queue, position, turn->lengths[0]);
-    return 1;
+    return MORE;
 }
 
 /* Find the frames of the chains that have been taken, and copy their headers out. */
@@ -125,15 +135,19 @@ static void find_frames(const struct queue *queue, struct turn *turn)
  * Give back the chains of the last turn, the driver seeing all of them at once, and take the next,
  * waiting for `wait_ns` if there are none. If the driver wants to hear of those that were given
  * back, now or as the last `entries` before, it returns TELL, and takes none. It returns IDLE, or
- * LEFT when Python has to take the next chain, or MORE, or WRONG without having done anything.
+ * LEFT when Python has to take the next chain, or MORE; or it has done nothing, and returns WRONG or
+ * IMPOSSIBLE.
  */
 int turn(struct queue *queue, struct turn *turn, struct served *served)
 {
     queue->next_avail = turn->next_avail;
     queue->next_used = turn->next_used;
     turn->count = 0;
-    if (!give_back(queue, turn, served))
-        return WRONG;
+    if (!is_possible(queue) || turn->given > CHAINS || turn->limit > CHAINS)
+        return IMPOSSIBLE;
+    enum end given = give_back(queue, turn, served);
+    if (given != MORE)
+        return given;
     turn->next_used = queue->next_used;
     turn->given_at = nanoseconds();
     if (turn->entries && wants_notification(queue, turn->entries))

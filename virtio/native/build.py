@@ -48,7 +48,8 @@ ffi.cdef(
         uint32_t entries, failed;
     };
     struct device {
-        int kind, fd;
+        uint32_t kind;
+        int fd;
         uint8_t writable;
         uint64_t sectors;
         const struct generator *generator;
@@ -56,14 +57,14 @@ ffi.cdef(
 
     static const int CHAINS, MAX_HEADER_BYTES, DATA_OUT, DATA_IN;
     static const int BLOCK, ENTROPY, MAX_REGIONS, RANDOM_BYTES;
-    static const int IDLE, LEFT, TELL, MORE, WRONG;
+    static const int IDLE, LEFT, TELL, MORE, WRONG, IMPOSSIBLE, REFUSED;
 
     struct generator *open_generator(int in_process);
     void close_generator(struct generator *generator);
     ssize_t random_bytes(const struct generator *generator, void *to, size_t bytes);
     void close_queue(struct queue *queue);
     int wait_available(const struct queue *queue, uint64_t wait_ns);
-    uint32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit);
+    int32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit);
     int turn(struct queue *queue, struct turn *turn, struct served *served);
     void get_rooms(const struct plain *plain, uint32_t count, uint32_t *rooms);
     int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t *lengths,

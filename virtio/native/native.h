@@ -16,6 +16,10 @@
  * The rings and descriptors are shared with a driver that may rewrite them at any moment: every
  * field is loaded once, by one load, and only the copy is looked at. Positions are those of the
  * Python classes: free-running 16-bit indices of a split queue, 0 to 2 * size - 1 of a packed one.
+ *
+ * Python is not trusted with positions either, for it may have them from a snapshot that somebody
+ * made: each function that indexes with them first refuses those that no queue can have. From then
+ * on they move only as far as there is room.
  */
 
 #ifndef VIRTIO_NATIVE_H
@@ -35,16 +39,18 @@
 #include <sys/uio.h>
 
 enum { NEXT = 1, WRITE = 2, INDIRECT = 4, AVAIL = 1 << 7, USED = 1 << 15 }; /* VIRTQ_DESC_F_ */
-enum { MAX_DESCRIPTORS = 1024, MAX_REGIONS = 4 };
+enum { MAX_SIZE = 32768, MAX_DESCRIPTORS = 1024, MAX_REGIONS = 4 };
 enum { CHAINS = 256, COPIES = 2048, MAX_HEADER_BYTES = 64 }; /* of one turn() */
 enum { DATA_OUT = 1, DATA_IN = 2 };
 enum { STEP_BYTES = 8 << 20 };             /* that serve() moves in one call, or little more */
 enum { RANDOM_BYTES = 65536 };             /* for one chain at most */
 enum { PENDING = 32, PENDING_PARTS = 64 }; /* requests that wait together, and their parts */
 
-/* Why serve() stopped: there is nothing to do, the next chain is for Python, the driver has to be
- * told of what is done, or others shall have their turn. WRONG is turn()'s own. */
-enum end { IDLE, LEFT, TELL, MORE, WRONG };
+/* Why serve() and turn() stopped: there is nothing to do, the next chain is for Python, the driver
+ * has to be told of what is done, or others shall have their turn. Or nothing was done at all, for a
+ * length without room, which is turn()'s own, or for positions or counts that cannot be. */
+enum end { IDLE, LEFT, TELL, MORE, WRONG, IMPOSSIBLE };
+enum { REFUSED = -1 }; /* the same of functions that return a number */
 
 #define LOAD(place) __atomic_load_n(&(place), __ATOMIC_RELAXED)
 #define LOAD_FIRST(place) __atomic_load_n(&(place), __ATOMIC_ACQUIRE)
@@ -102,6 +108,8 @@ struct served {
 };
 
 uint64_t nanoseconds(void); /* by CLOCK_MONOTONIC */
+uint32_t in_flight(const struct queue *queue);
+int is_possible(const struct queue *queue);
 int wait_available(const struct queue *queue, uint64_t wait_ns);
 int look(const struct queue *queue, struct chain *chain, struct plain *copies);
 uint32_t add_unseen(const struct queue *queue, uint32_t position, uint32_t id, uint32_t slots,
@@ -110,7 +118,7 @@ void show_used(struct queue *queue, uint32_t position, uint32_t first_length);
 void add_used(struct queue *queue, struct done done, uint32_t length, struct served *served);
 int wants_notification(const struct queue *queue, uint32_t count);
 int has_to_tell(const struct queue *queue, struct served *served);
-uint32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit);
+int32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit);
 
 static inline uint16_t *words(const uint8_t *area) { return (uint16_t *)area; }
 
@@ -187,7 +195,7 @@ int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t
 enum { BLOCK, ENTROPY, KINDS };
 
 struct device {
-    int kind;
+    uint32_t kind;
     int fd;
     uint8_t writable; /* whether a write is done with the writing alone */
     uint64_t sectors;

@@ -45,11 +45,21 @@ static struct segment packed_segment(const uint8_t *table, uint32_t index, uint1
 
 /* Availability */
 
-static uint32_t in_flight(const struct queue *queue)
+/* Return how many entries of the ring are with the device: taken, and not given back. */
+uint32_t in_flight(const struct queue *queue)
 {
+    uint32_t entries = queue->next_avail - queue->next_used;
     if (!queue->packed)
-        return (uint16_t)(queue->next_avail - queue->next_used);
-    return (queue->next_avail + lap(queue) - queue->next_used) % lap(queue);
+        return (uint16_t)entries;
+    return queue->next_avail < queue->next_used ? entries + lap(queue) : entries;
+}
+
+/* Return whether a queue can be of that size and at those positions. */
+int is_possible(const struct queue *queue)
+{
+    uint32_t size = queue->size, end = queue->packed ? lap(queue) : UINT16_MAX + 1;
+    return size && size <= MAX_SIZE && (queue->packed || !(size & (size - 1))) &&
+           queue->next_avail < end && queue->next_used < end && in_flight(queue) <= size;
 }
 
 /* How many chains a split ring holds for us; more than the ring has room for breaks a rule. */
@@ -73,9 +83,11 @@ static int has_available(const struct queue *queue)
                          : split_available(queue) != 0;
 }
 
-/* Wait for the driver without sleeping; returns whether something is available. */
+/* Wait for the driver without sleeping; returns whether something is available, or REFUSED. */
 int wait_available(const struct queue *queue, uint64_t wait_ns)
 {
+    if (!is_possible(queue))
+        return REFUSED;
     uint64_t end = nanoseconds() + wait_ns;
     do {
         for (int i = 0; i < 64; i++) {
@@ -241,9 +253,14 @@ static uint32_t take_plain_packed(struct queue *queue, struct plain *plain, uint
     return count;
 }
 
-/* Take up to `limit` chains as long as each is one descriptor inside a region; returns how many. */
-uint32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit)
+/*
+ * Take up to `limit` chains as long as each is one descriptor inside a region; returns how many, or
+ * REFUSED.
+ */
+int32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit)
 {
+    if (!is_possible(queue))
+        return REFUSED;
     return queue->packed ? take_plain_packed(queue, plain, limit)
                          : take_plain_split(queue, plain, limit);
 }

@@ -14,6 +14,7 @@ from struct import error as StructError
 from typing import TYPE_CHECKING, Any, Final
 
 from virtio.engine import IDLE, LEFT, MORE, TELL, WRONG
+from virtio.errors import InternalError
 from virtio.native._native import ffi, lib
 from virtio.native.batch import NativeBatch, NativeChains
 from virtio.rate import TokenBucket
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 CHAINS: Final = int(lib.CHAINS)
 """How many are taken in one call at most."""
 
+_IMPOSSIBLE: Final = int(lib.IMPOSSIBLE)
 _TELLS: Final = Struct("<IIIIQ")
 _TAKEN_AT: Final = ffi.offsetof("struct turn", "taken")
 assert _TELLS.size == ffi.offsetof("struct turn", "given")
@@ -162,7 +164,8 @@ class NativeQueue:
         limit = min(limit, owner.size)
         plain = ffi.new("struct plain[]", limit)
         struct.next_avail, struct.next_used = owner._next_avail, owner._next_used
-        count = lib.take_plain(struct, plain, limit)
+        if (count := lib.take_plain(struct, plain, limit)) < 0:
+            raise self._refusal()
         owner._next_avail = struct.next_avail
         return NativeBatch(owner, plain, count)
 
@@ -203,7 +206,9 @@ class NativeQueue:
         except StructError:
             return self._nothing, WRONG
         end: int = lib.turn(self._struct, self._turn, self._served)
-        if end == WRONG:
+        if end >= WRONG:
+            if end == _IMPOSSIBLE:
+                raise self._refusal()
             return self._nothing, WRONG
         owner._next_avail, owner._next_used, size, stop, given_at = _TELLS.unpack_from(told)
         if given:
@@ -222,8 +227,10 @@ class NativeQueue:
     def publish(self, plain: Any, lengths: Any, count: int) -> bool:
         """Give a batch back; returns whether the lengths fitted, for otherwise nothing is done."""
         owner, struct, served = self._owner, self._struct, self._served
-        struct.next_used = owner._next_used
-        if not lib.publish_plain(struct, plain, lengths, count, served):
+        struct.next_avail, struct.next_used = owner._next_avail, owner._next_used
+        if (published := lib.publish_plain(struct, plain, lengths, count, served)) <= 0:
+            if published:
+                raise self._refusal()
             return False
         owner._next_used = struct.next_used
         self.count()
@@ -234,6 +241,8 @@ class NativeQueue:
         owner, struct, served = self._owner, self._struct, self._served
         struct.next_avail, struct.next_used = owner._next_avail, owner._next_used
         end: int = lib.serve(struct, path.device, limit, wait_ns, served)
+        if end == _IMPOSSIBLE:
+            raise self._refusal()
         owner._next_avail, owner._next_used = struct.next_avail, struct.next_used
         chains, failed = served.chains, served.failed
         self.count()
@@ -245,9 +254,19 @@ class NativeQueue:
 
     def wait_available(self, wait_ns: int) -> bool:
         """Wait for a chain on the processor, without the interpreter's lock."""
-        struct = self._struct
-        struct.next_avail = self._owner._next_avail
-        return bool(lib.wait_available(struct, wait_ns))
+        owner, struct = self._owner, self._struct
+        struct.next_avail, struct.next_used = owner._next_avail, owner._next_used
+        if (available := lib.wait_available(struct, wait_ns)) < 0:
+            raise self._refusal()
+        return bool(available)
+
+    def _refusal(self) -> InternalError:
+        """Return the error for positions or counts that C does not index with."""
+        owner = self._owner
+        return InternalError(
+            f"queue {owner.index} of {owner.size}: positions {owner._next_avail} (available) and "
+            f"{owner._next_used} (used) cannot be, or more is given back than was taken"
+        )
 
     def count(self) -> None:
         """Add what calls have counted, and clear it for the next ones."""

@@ -21,6 +21,8 @@ static const struct kind {
 int serve(struct queue *queue, const struct device *device, uint32_t limit, uint64_t wait_ns,
           struct served *served)
 {
+    if (!is_possible(queue) || device->kind >= KINDS)
+        return IMPOSSIBLE;
     const struct kind *kind = &kinds[device->kind];
     struct chain chain;
     struct pending pending[PENDING];
