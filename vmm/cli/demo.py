@@ -10,7 +10,7 @@ from typing import Final
 
 from virtio.errors import InternalError
 from vmm.cli.interruption import Interruption
-from vmm.cli.run import report
+from vmm.cli.report import report
 from vmm.config import MachineConfig
 from vmm.console.output import OutputSink
 from vmm.disk.disk import DiskConfig

@@ -2,17 +2,15 @@
 
 import argparse
 import sys
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from virtio.errors import ConfigurationError
 from vmm.cli.interruption import Interruption
-from vmm.cli.run import add_machine_arguments, machine_config
+from vmm.cli.machine_options import add_machine_arguments, prepared_machine_config
 from vmm.config import MachineConfig
 from vmm.console.output import OutputSink
-from vmm.image import ProgressLine, default_kernel
 from vmm.machine import Machine
 
 BOOT_SECONDS: Final = 300.0
@@ -34,10 +32,7 @@ def execute(options: argparse.Namespace) -> int:
     """Boot, save, end, and return the exit status."""
     if options.folder.exists():
         raise ConfigurationError(f"snapshot {options.folder}: exists; choose a new name")
-    with closing(ProgressLine(sys.stderr)) as progress:
-        config = machine_config(options, progress)
-        if config.kernel is None:
-            default_kernel(progress, cpus=config.cpus)
+    config = prepared_machine_config(options)
     if options.when is None and config.agent == "none":
         config = replace(config, agent="beside")
     interruption = Interruption()

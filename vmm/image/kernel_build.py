@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 from virtio.errors import ConfigurationError
 from vmm.image import kernel_config
+from vmm.image.build_command import run, started
 from vmm.image.debian import ensure
 from vmm.image.progress import Progress
 
@@ -65,9 +64,6 @@ _LEFT_PACKED = (
 
 _STAGE = "building the guest kernel (once)"
 _USUAL_STEPS = 1300  # lines that make prints for this configuration, for the display alone
-# A make that is told to end takes its compilers along, and what they have not finished.
-_ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
-_KEPT_VARIABLES = ("HOME", "PATH", "TMPDIR")
 
 
 def build(tarball: Path, fragments: Sequence[Path], target: Path, progress: Progress) -> None:
@@ -97,11 +93,11 @@ def _unpack(tarball: Path, source: Path, log: Path) -> None:
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir()
     left = [f"--exclude={pattern}" for pattern in _LEFT_PACKED]
-    _run(["tar", "-xf", str(tarball), "--strip-components=1", *left], source, log)
+    run(["tar", "-xf", str(tarball), "--strip-components=1", *left], source, log)
 
 
 def _configure(source: Path, fragments: Sequence[Path], log: Path) -> None:
-    _run(_make("tinyconfig"), source, log)
+    run(_make("tinyconfig"), source, log)
     config = source / ".config"
     wanted: dict[str, str] = {}
     for fragment in fragments:
@@ -109,7 +105,7 @@ def _configure(source: Path, fragments: Sequence[Path], log: Path) -> None:
         wanted |= kernel_config.parse(text, str(fragment))
         with config.open("a") as out:
             out.write(text)
-    _run(_make("olddefconfig"), source, log)
+    run(_make("olddefconfig"), source, log)
     got = kernel_config.parse(config.read_text(), str(config))
     if unmet := kernel_config.unmet(wanted, got):
         names = ", ".join(map(str, fragments))
@@ -118,7 +114,7 @@ def _configure(source: Path, fragments: Sequence[Path], log: Path) -> None:
 
 def _compile(source: Path, log: Path, progress: Progress) -> None:
     done = 0
-    with _started(_make("vmlinux", "bzImage"), source, log) as lines:
+    with started(_make("vmlinux", "bzImage"), source, log) as lines:
         for line in lines:
             done += line.startswith("  ")
             progress(_STAGE, f"{done} of about {max(done, _USUAL_STEPS)} steps")
@@ -126,7 +122,7 @@ def _compile(source: Path, log: Path, progress: Progress) -> None:
 
 def _collect(source: Path, target: Path, tarball: Path) -> None:
     log = target / "build.log"
-    _run(["strip", "-o", str(target / "vmlinux"), "vmlinux"], source, log)
+    run(["strip", "-o", str(target / "vmlinux"), "vmlinux"], source, log)
     (source / "arch/x86/boot/bzImage").rename(target / "bzImage")
     (source / ".config").rename(target / "config")
     (source / "System.map").rename(target / "System.map")
@@ -137,65 +133,3 @@ def _collect(source: Path, target: Path, tarball: Path) -> None:
 
 def _make(*goals: str) -> list[str]:
     return ["make", f"-j{len(os.sched_getaffinity(0))}", *MAKE_VARIABLES, *goals]
-
-
-def _run(command: list[str], folder: Path, log: Path) -> None:
-    with _started(command, folder, log) as lines:
-        for _ in lines:
-            pass
-
-
-@contextmanager
-def _started(command: list[str], folder: Path, log: Path) -> Iterator[Iterator[str]]:
-    """Run ``command`` in ``folder``; gives its output line by line and appends it to ``log``."""
-    import subprocess
-
-    with (
-        log.open("a", errors="replace") as out,
-        subprocess.Popen(
-            [*_ENDS_WITH_US, *command],
-            cwd=folder,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        ) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            yield _copied(process.stdout, out)
-            status = process.wait()
-        except BaseException:
-            _kill_group(process.pid)
-            raise
-    if status:
-        raise ConfigurationError(_failure(command[0], status, log))
-
-
-def _copied(lines: Iterable[str], out: TextIO) -> Iterator[str]:
-    for line in lines:
-        out.write(line)
-        yield line
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of the caller's MAKEFLAGS, CC, KBUILD_* and the like may reach the build."""
-    return {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | {
-        "LC_ALL": "C"
-    }
-
-
-def _kill_group(group: int) -> None:
-    import signal
-
-    with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
-
-
-def _failure(program: str, status: int, log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-    telling = [line for line in lines if "error:" in line or "No space left" in line]
-    return f"{program} failed with status {status}: {' | '.join((telling or lines)[-3:])}"

@@ -1,8 +1,6 @@
-"""The guest of a test: what a test does with it, and what is told when the test fails."""
+"""The guest of a test: its life, and the commands, files and devices that a test gives it."""
 
 import posixpath
-import threading
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,8 +16,9 @@ from vmm.ending.ending import End, Ending
 from vmm.machine import Machine
 from vmm.snapshot import Snapshot
 from vmm.testing.config import GuestConfig
+from vmm.testing.deadline import deadline
+from vmm.testing.report import LastCommands, describe
 
-_LAST_COMMANDS: Final = 10
 _END_SECONDS: Final = 60.0
 
 
@@ -41,7 +40,7 @@ class Guest:
     def __init__(self, snapshot: Snapshot, config: GuestConfig) -> None:
         self.config = config
         self.machine = Machine.restore(snapshot)
-        self._commands: deque[str] = deque(maxlen=_LAST_COMMANDS)
+        self._commands = LastCommands()
         self._resources = ExitStack()
         self._ending_wanted = False
 
@@ -65,14 +64,8 @@ class Guest:
     @contextmanager
     def limited(self) -> Iterator[None]:
         """End the guest if the block takes longer than the deadline of the configuration."""
-        timer = threading.Timer(self.config.deadline, self._out_of_time)
-        timer.daemon = True
-        timer.start()
-        try:
+        with deadline(self.config.deadline, self._out_of_time):
             yield
-        finally:
-            timer.cancel()
-            timer.join()
 
     @property
     def console(self) -> ConsoleLog:
@@ -103,12 +96,12 @@ class Guest:
         ``timeout`` in seconds; the deadline of the test holds in any case. Raises
         :class:`GuestEndedError` when the guest ends meanwhile.
         """
-        self._commands.append(" ".join(map(str, argv)))
+        self._commands.started(argv)
         seconds = self.config.deadline if timeout is None else timeout
         result: Result = self._ask(
             "run", argv, env=env, cwd=cwd, input=input, timeout=seconds, check=check, text=text
         )
-        self._commands[-1] += f" -> {result.returncode} after {result.duration_s:.3f} s"
+        self._commands.ended(result)
         return result
 
     def sh(self, text: str, *, timeout: float | None = None, check: bool = True) -> str:
@@ -146,11 +139,7 @@ class Guest:
 
     def report(self) -> str:
         """Return what is known of the guest now, for a person who looks for what went wrong."""
-        ending = self.machine.ending
-        lines = [f"guest: {ending.message if ending else 'running'}"]
-        lines += ["last commands:", *(f"  {one}" for one in self._commands)]
-        lines += ["last events:", *(f"  {one}" for one in self.machine.events())]
-        return "\n".join([*lines, *self.machine.describe()])
+        return describe(self.machine, self._commands)
 
     def _set_up(self, disks: Sequence[BlockBackend]) -> None:
         self.machine.resume()

@@ -1,0 +1,27 @@
+"""The report on a guest: the commands of the test and how they ended."""
+
+from vmm.agent import Result
+from vmm.testing.report import LastCommands
+
+
+def result(status: int) -> Result:
+    return Result(["x"], status, "", "", 0.25)
+
+
+def test_a_command_is_shown_with_its_status_once_it_has_ended() -> None:
+    commands = LastCommands()
+
+    commands.started(["mount", "/dev/vda", "/mnt"])
+    commands.ended(result(32))
+    commands.started(["sleep", "9"])
+
+    assert commands.lines() == ["mount /dev/vda /mnt -> 32 after 0.250 s", "sleep 9"]
+
+
+def test_the_last_ten_commands_are_shown() -> None:
+    commands = LastCommands()
+
+    for number in range(12):
+        commands.started([str(number)])
+
+    assert commands.lines() == ["2", "3", "4", "5", "6", "7", "8", "9", "10", "11"]

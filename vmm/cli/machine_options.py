@@ -1,0 +1,111 @@
+"""The options that say what machine to build, for every command that builds one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, get_args
+
+from virtio.errors import ConfigurationError
+from vmm.config import AgentRole, ConsoleKind, IoThreads, MachineConfig, parse_size
+from vmm.disk.disk import DiskConfig
+from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
+from vmm.x86 import BootProtocol
+
+MAX_TIMEOUT_SECONDS: Final = 1e7
+
+
+def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what machine to build."""
+    add = parser.add_argument
+    add("--kernel", type=Path, metavar="FILE", help="vmlinux or bzImage (default: our own guest)")
+    add("--initrd", type=Path, metavar="FILE", help="initial RAM disk")
+    add("--cmdline", default="", metavar="STR", help="added to the kernel command line")
+    add("--no-default-cmdline", action="store_true", help="take --cmdline as it is")
+    add("--boot", choices=get_args(BootProtocol), default="auto", help="how to enter the kernel")
+    add("--memory", default="128M", metavar="SIZE", help="guest RAM, such as 128M or 1G")
+    add("--cpus", type=int, default=1, metavar="N", help="virtual processors")
+    add(
+        "--disk",
+        action="append",
+        default=[],
+        metavar="FILE[,ro][,serial=S]",
+        help="a raw image as a virtio block device; may be repeated. More options: volatile,"
+        " block-size=N, queues=N; a comma in the name is doubled",
+    )
+    add(
+        "--rng",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="a virtio entropy device",
+    )
+    add(
+        "--console",
+        choices=get_args(ConsoleKind),
+        default="serial",
+        help="where the guest's console is: ttyS0 or hvc0",
+    )
+    add(
+        "--agent",
+        choices=get_args(AgentRole),
+        default="none",
+        help="have our agent in the guest, as its first process or beside that",
+    )
+    add(
+        "--io-threads",
+        choices=get_args(IoThreads),
+        default="disks",
+        help="what is served by a thread of its own",
+    )
+    add(
+        "--poll",
+        type=int,
+        metavar="MICROSECONDS",
+        help="how long such a thread waits on the processor before it sleeps (default: 50, or 0"
+        " on one processor)",
+    )
+    add("--timeout", type=float, metavar="SECONDS", help="end a guest that has not ended by then")
+
+
+def machine_config(options: argparse.Namespace, progress: Progress) -> MachineConfig:
+    """Turn the options of :func:`add_machine_arguments` into a configuration.
+
+    The default guest gets its demonstration disk when no other disk is given.
+    """
+    if options.timeout is not None and not 0 < options.timeout <= MAX_TIMEOUT_SECONDS:
+        raise ConfigurationError(
+            f"--timeout {options.timeout:g}: must be above 0 and at most"
+            f" {MAX_TIMEOUT_SECONDS:g} seconds"
+        )
+    config = MachineConfig(
+        kernel=options.kernel,
+        initrd=options.initrd,
+        cmdline=options.cmdline,
+        default_cmdline=not options.no_default_cmdline,
+        init_arguments=tuple(options.init_arguments),
+        boot=options.boot,
+        memory_bytes=parse_size(options.memory),
+        cpus=options.cpus,
+        disks=tuple(DiskConfig.parse(text) for text in options.disk),
+        rng=options.rng,
+        console=options.console,
+        agent=options.agent,
+        io_threads=options.io_threads,
+    )
+    if options.poll is not None:
+        config = replace(config, poll_us=options.poll)
+    if config.kernel is None and not config.disks:
+        config = replace(config, disks=(DiskConfig(str(demo_disk(progress)), volatile=True),))
+    return config
+
+
+def prepared_machine_config(options: argparse.Namespace) -> MachineConfig:
+    """As :func:`machine_config`; builds the default guest that is not cached, and says so."""
+    with closing(ProgressLine(sys.stderr)) as progress:
+        config = machine_config(options, progress)
+        if config.kernel is None:
+            default_kernel(progress, cpus=config.cpus)
+    return config

@@ -1,0 +1,20 @@
+"""How a guest ended, for the person who ran it."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vmm.ending.ending import Ending
+    from vmm.machine import Machine
+
+
+def report(ending: Ending, counted: Machine | None) -> None:
+    """Print on stderr how the guest ended, and the statistics of ``counted``."""
+    lines = [f"vmm: {ending.message}", *(f"vmm:   {line}" for line in ending.report)]
+    if counted is not None:
+        lines += [f"vmm: {line}" for line in counted.statistics.lines()]
+    with suppress(OSError):  # the terminal went away with the guest's output: the status tells
+        print("\n".join(lines), file=sys.stderr)
