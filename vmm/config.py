@@ -27,6 +27,12 @@ _SIZE = re.compile(r"(\d{1,12})([KMGT]?)(?:i?B)?", re.IGNORECASE)
 class MachineConfig:
     """A machine: how it boots, its memory and processors, its devices.
 
+    >>> MachineConfig(memory_bytes=parse_size("256M"), cpus=2).memory_bytes
+    268435456
+    >>> MachineConfig(cpus=300)
+    Traceback (most recent call last):
+    virtio.errors.ConfigurationError: 300 processors: must be 1 to 254
+
     * ``kernel``: ELF ``vmlinux`` or ``bzImage``; None for the default guest's kernel.
     * ``initrd``: a file, or its contents; None for the default guest's, or for none when ``kernel``
       is given.
@@ -45,11 +51,11 @@ class MachineConfig:
       beside that of the initrd ("beside").
     * ``devices``: makers of further devices, such as a subclass of ``virtio.Device``.
     * ``spare_slots``: how many places for virtio devices are kept free for :meth:`Machine.plug`.
-    * ``io_threads``: what has a thread of its own to serve it: each of the "disks", so that a slow
-      one holds up nothing else, each of the "devices", or nothing: all are "shared" on one thread.
-    * ``poll_us``: how many microseconds such a thread waits on the processor for the next request,
-      before it sleeps; only where that paid lately. At most 1000; 0 is never, and best where
-      another processor is not to spare.
+    * ``io_threads``: which devices have a thread of their own: the "disks", so that a slow one
+      holds up nothing else, all "devices", or none: they are "shared" on one thread.
+    * ``poll_us``: how many microseconds such a thread waits on the processor for the next request
+      before it sleeps, when that paid lately; 0 to 1000. 0 means never, and is best where no other
+      processor is free.
     * ``ring_features``: which of the transport-independent feature bits the devices offer, as a
       mask; None for their default.
     """
@@ -99,10 +105,16 @@ def spare_processor() -> bool:
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that ``text`` means: digits and K, M, G or T (``128M``, ``1GiB``)."""
+    """Return the bytes that ``text`` means: digits, then K, M, G or T or none of them.
+
+    >>> parse_size("128M"), parse_size("1GiB"), parse_size("4096")
+    (134217728, 1073741824, 4096)
+
+    Raises :class:`ConfigurationError`.
+    """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ConfigurationError(
-            f"size {text!r}: a number of bytes, or one with K, M, G or T, such as 128M"
+            f"size {text!r}: must be a number of bytes, or one with K, M, G or T, such as 128M"
         )
     return int(match[1]) * _UNITS[match[2].upper()]

@@ -150,7 +150,7 @@ def test_outcomes_are_told_as_what_they_are(tmp_path: Path) -> None:
     assert "GuestEndedError: the guest powered off" in report_of("test_ends_otherwise", output)
     assert "the test's deadline of 30 s passed" in report_of("test_hangs", output)
     refused = report_of("test_asks_for_what_there_is_not", output)
-    assert "marker guest: colour: allowed are memory, cpus, cmdline" in refused
+    assert "marker guest: colour: must be one of memory, cpus, cmdline" in refused
 
 
 @pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="needs pytest-xdist")

@@ -1,4 +1,4 @@
-"""The command line ``vmm``: one module per subcommand, imported when it is the one asked for."""
+"""The command line ``vmm``: one module per subcommand, imported only when that one runs."""
 
 import argparse
 import gc
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Open those that the parent closed on nothing, lest a disk be opened in a place of theirs."""
+    """Open the streams that the parent closed on nothing, lest a disk take their descriptor."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # its descriptor is free, and the lowest free one is taken
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for good
@@ -65,7 +65,7 @@ def _complain(message: str) -> None:
 
 
 def _forget(stream: TextIO) -> None:
-    """Drop what nobody reads, so that the end of the interpreter does not fail over it again."""
+    """Drop output that nobody reads, so that the interpreter's end does not fail over it again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
@@ -73,7 +73,7 @@ def _forget(stream: TextIO) -> None:
 
 @contextmanager
 def _imports() -> Iterator[None]:
-    """Spare what is imported in the block the search for garbage, now and later: it stays."""
+    """Keep the objects of imports in the block out of the search for garbage, for good."""
     gc.disable()
     try:
         yield
@@ -106,7 +106,7 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Looks the version up when it is asked for: what does so takes long to import."""
+    """Looks up the version only when somebody asks: the import takes long."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version

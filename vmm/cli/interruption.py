@@ -12,9 +12,9 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
-    """Ends the machine that runs, and every later one: a wish is not lost between two of them.
+    """Ends the machine that runs, and every later one, so that no wish is lost between two.
 
-    ``message`` says why, once there is a wish. Calling it is safe from any thread.
+    ``message`` says why, once there is a wish. Any thread may call the object.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Interruption:
             self._machine.end(End.INTERRUPTED, self.message)
 
     def watch(self, machine: Machine) -> None:
-        """From now on it is ``machine`` that is meant."""
+        """End ``machine`` from now on, at once if there is a wish already."""
         self._machine = machine
         if self.message:
             self(self.message)
@@ -39,7 +39,7 @@ class Interruption:
         def note(number: int, frame: Any) -> None:
             self(f"interrupted by {signal.Signals(number).name}")
 
-        # What nohup(1) or a shell without job control made us ignore stays ignored.
+        # A signal that nohup(1) or a shell without job control made us ignore stays ignored.
         heeded = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
         before = {number: signal.signal(number, note) for number in heeded}
         try:

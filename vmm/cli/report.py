@@ -1,4 +1,4 @@
-"""How a guest ended, for the person who ran it."""
+"""The report on a guest's end, for the person who ran it."""
 
 from __future__ import annotations
 

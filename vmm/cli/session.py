@@ -55,7 +55,7 @@ def run_once(
 def _run_command(
     machine: Machine, command: Sequence[str], sink: OutputSink, timeout: float | None
 ) -> None:
-    """Have the agent run a command, and the guest end with its status."""
+    """Run a command by the agent, and end the guest with its status."""
     from vmm.agent import AgentLostError, CommandTimeoutError, GuestFileNotFoundError
 
     try:

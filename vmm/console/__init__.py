@@ -1,1 +1,1 @@
-"""The guest's console on the host: what it prints, and the terminal of the user."""
+"""The guest's console on the host, and the terminal of the user."""

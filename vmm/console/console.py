@@ -1,7 +1,7 @@
-"""The guest's console: what it prints is kept and passed on, what it is sent waits its turn.
+"""The guest's console: its output is logged and passed on, its input waits until there is room.
 
-The receiver of a 16550A holds 16 bytes, that of a virtio console some more, and a guest reads them
-when it likes; so input is kept here and fed on as the guest makes room.
+The receiver of a 16550A holds 16 bytes and that of a virtio console some more, and a guest reads
+them when it likes. So input waits here, and is fed to the receiver as the guest makes room.
 """
 
 import threading
@@ -14,11 +14,11 @@ _PIECE_BYTES: Final = 256
 
 
 Receiver = Callable[[bytes], int]
-"""Takes input for the guest, and returns how much of it."""
+"""Takes input for the guest, and returns how many bytes it took."""
 
 
 class GuestConsole(ConsoleLog):
-    """A :class:`ConsoleLog` that one can also type at, from any thread."""
+    """A :class:`ConsoleLog` that also takes input, from any thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,10 +26,10 @@ class GuestConsole(ConsoleLog):
         self._feeding = threading.Lock()
         self._receiver: Receiver | None = None
         self.on_space: Callable[[], object] | None = None
-        """Called, on any thread, when :meth:`receive` would take more again."""
+        """Called, on any thread, when :meth:`receive` has room again."""
 
     def connect(self, receiver: Receiver) -> None:
-        """Send input to ``receiver``; whoever owns it calls :meth:`feed` when it has room again."""
+        """Send input to ``receiver``, whose owner calls :meth:`feed` when it has room again."""
         self._receiver = receiver
 
     def send(self, data: bytes | str) -> None:
@@ -39,7 +39,7 @@ class GuestConsole(ConsoleLog):
         self.feed()
 
     def receive(self, data: bytes) -> int:
-        """Offer input and return how much of it the guest took, without keeping the rest here."""
+        """Offer input and return how many bytes the guest took; the caller keeps the rest."""
         with self._feeding:
             return 0 if self._input or self._receiver is None else self._receiver(data)
 

@@ -1,4 +1,4 @@
-"""The escape key: what a user types at the machine, rather than at the guest."""
+"""The escape key, with which a user speaks to the machine rather than to the guest."""
 
 import enum
 
@@ -11,23 +11,27 @@ HELP_TEXT = (
 
 
 class EscapeAction(enum.Enum):
-    """What the user asked for with the escape key."""
+    """A wish of the user, by the escape key."""
 
     QUIT = "quit"
     HELP = "help"
 
 
 class EscapeFilter:
-    """Takes Ctrl-A and the key after it out of the input; other keys after it are swallowed."""
+    """Takes Ctrl-A and the key after it out of the input.
+
+    >>> EscapeFilter().feed(b"ls\\n\\x01x")
+    (b'ls\\n', <EscapeAction.QUIT: 'quit'>)
+    """
 
     def __init__(self) -> None:
         self._escaped = False
 
     def feed(self, data: bytes) -> tuple[bytes, EscapeAction | None]:
-        """Return what is left for the guest, and what the user asked for, if anything.
+        """Return the input for the guest, and the user's wish, if there is one.
 
-        The key may come in a later call than the Ctrl-A. What follows a request to quit is
-        dropped.
+        The key may come in a later call than the Ctrl-A; a key without a meaning is dropped, and so
+        is all input after a wish to quit.
         """
         if not self._escaped and ESCAPE not in data:
             return data, None

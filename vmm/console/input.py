@@ -18,14 +18,14 @@ _log = logging.getLogger(__name__)
 class ConsoleInput:
     """Carries input from a descriptor of the host to the guest, as fast as the guest takes it.
 
-    ``receive(data)`` offers bytes to the guest's device and returns how many it took; the device
-    calls ``on_space``, from any thread, when it would take more after having taken too few. When
+    ``receive(data)`` offers bytes to the guest's device and returns how many the device took. A
+    device that took too few calls ``on_space``, from any thread, when it has room again. When
     PENDING_LIMIT_BYTES wait, reading stops until there is room. The end of the input, or its
     failure, ends the reading and nothing else.
 
-    With ``on_action`` the input comes from a user, and the escape key works, also while the guest
-    takes nothing. ``on_end`` is called at the end of the input: of a terminal in raw mode, that is
-    when it went away. Callbacks are made on the loop's thread.
+    With ``on_action`` the input comes from a user and the escape key works, also while the guest
+    takes nothing. ``on_end`` is called at the end of the input, which for a terminal in raw mode
+    means that it went away. Callbacks run on the loop's thread.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class ConsoleInput:
         self._loop.call_soon_threadsafe(self._go_on)
 
     def stop(self) -> None:
-        """Read no more; a read that is going on may still deliver."""
+        """Stop reading; a read in progress may still deliver."""
         self._ended = True
         self._loop.call_soon_threadsafe(self._go_on)
 
     def on_space(self) -> None:
-        """Say that ``receive`` would take more; from any thread."""
+        """Note that ``receive`` has room again; from any thread."""
         self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:

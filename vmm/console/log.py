@@ -26,19 +26,26 @@ Pattern = str | bytes | re.Pattern[str] | re.Pattern[bytes]
 
 
 class ConsoleTimeoutError(Error, TimeoutError):
-    """What was waited for did not appear in time; the message ends with the last lines."""
+    """The text did not appear in time; the message ends with the last lines."""
 
 
 class ConsoleClosedError(Error, EOFError):
-    """The machine ended before what was waited for appeared; the message ends likewise."""
+    """The machine ended before the text appeared; the message ends with the last lines."""
 
 
 class ConsoleLog:
-    """Takes the guest's output and shows it to whoever asks; every method is thread-safe.
+    """Keeps the last ``history_bytes`` of the guest's output; every method is thread-safe.
 
-    The last ``history_bytes`` bytes are kept. Sinks and line watchers are called on the thread
-    that writes (a vCPU's), without any lock, and must not block. One that raises is logged and
-    not called again: what looks at a console must not be able to stop the machine.
+    >>> console = ConsoleLog()
+    >>> console.write(b"booting\\r\\nlogin: ")
+    >>> console.wait_for("login: ", timeout=1)
+    'login: '
+    >>> console.last_lines()
+    ['booting', 'login: ']
+
+    Sinks and line watchers are called on the thread that writes (a vCPU's), without any lock, and
+    must not block. One that raises is logged and not called again: an observer of the console must
+    not stop the machine.
     """
 
     def __init__(self, history_bytes: int = HISTORY_BYTES) -> None:
@@ -54,14 +61,14 @@ class ConsoleLog:
         self._watchers: tuple[LineWatcher, ...] = ()
 
     def add_sink(self, sink: Sink) -> None:
-        """Have ``sink`` called with all output from now on, as it comes."""
+        """Call ``sink`` with all output from now on, as it comes."""
         with self._changed:
             self._sinks = (*self._sinks, sink)
 
     def on_line(self, watcher: LineWatcher) -> None:
-        """Have ``watcher`` called with every line completed from now on, without its ending.
+        """Call ``watcher`` with every line that is completed from now on, without its ending.
 
-        Lines longer than LONGEST_LINE_BYTES come in pieces. What is not UTF-8 is replaced.
+        Lines longer than LONGEST_LINE_BYTES come in pieces. Bytes that are not UTF-8 are replaced.
         """
         with self._changed:
             self._watchers = (*self._watchers, watcher)
@@ -83,13 +90,13 @@ class ConsoleLog:
                 self._pass_on(watcher, line)
 
     def close(self, reason: str = "the machine ended") -> None:
-        """No more output will come; wakes everybody who waits. ``reason`` goes into their error."""
+        """End the output: everybody who waits gets an error with ``reason``."""
         with self._changed:
             self._closed = self._closed or reason
             self._changed.notify_all()
 
     def history(self) -> bytes:
-        """Return the last output, ``history_bytes`` of it at most."""
+        """Return the last output, at most ``history_bytes`` bytes."""
         with self._changed:
             return bytes(self._history[-self._limit :])
 
@@ -100,11 +107,10 @@ class ConsoleLog:
     def wait_for(self, pattern: Pattern, timeout: float) -> str:
         """Wait until the output holds ``pattern`` and return the text that matched.
 
-        ``str`` and ``bytes`` are looked for as they are, a compiled pattern by ``search``. The
-        search goes on where the last successful one ended, so that a conversation can be followed
-        step by step; the first one begins with what is left of the history. Raises
-        ConsoleTimeoutError after ``timeout`` seconds, or ConsoleClosedError as soon as the output
-        has ended without a match.
+        A ``str`` or ``bytes`` stands for itself, a compiled pattern is searched. Each search starts
+        where the last successful one ended, so that a caller can follow a conversation step by
+        step; the first one starts with the history. Raises ConsoleTimeoutError after ``timeout``
+        seconds, and ConsoleClosedError when the output ends without a match.
         """
         expression = _compile(pattern)
         deadline = time.monotonic() + timeout

@@ -1,4 +1,4 @@
-"""The way of console output to a descriptor of the host, which never makes a vCPU wait."""
+"""Console output on its way to a descriptor of the host, without ever making a vCPU wait."""
 
 import logging
 import threading
@@ -20,15 +20,15 @@ _log = logging.getLogger(__name__)
 class OutputSink(Resource):
     """Writes to a descriptor of the host (terminal, pipe, file, socket) on a thread of its own.
 
-    Non-blocking mode is no way out: it belongs to the open file, which on a terminal is shared with
-    the user's shell. Waiting for the descriptor to be writable is none either: a terminal that
-    says so may still take less than it is given, and block. So one thread may block, and nobody
-    else waits for it: ``write`` only appends to a buffer. When that is full, the oldest bytes are
-    dropped, because the last ones are those that say how a machine ended; ``dropped`` counts them.
+    Non-blocking mode does not help: it belongs to the open file, which a terminal shares with the
+    user's shell. Waiting until the descriptor is writable does not help either: a terminal that is
+    writable may take less than it is given, and block. So one thread may block, and nobody else
+    waits for it: ``write`` only appends to a buffer. When the buffer is full the oldest bytes go,
+    because the last ones tell how a machine ended; ``dropped`` counts them.
 
     ``on_gone`` is called once, on that thread, with the error that showed that nobody reads any
-    more (EPIPE, EIO, ENOSPC and the like); output is discarded from then on. The descriptor stays
-    the caller's, who closes it after the sink.
+    more (EPIPE, EIO, ENOSPC and the like); later output is discarded. The caller closes the
+    descriptor after the sink.
     """
 
     def __init__(

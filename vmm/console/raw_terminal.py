@@ -21,10 +21,10 @@ _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 class RawTerminal:
     """Puts a terminal into raw mode, and back on every way out that a process can see.
 
-    Leaving the context restores it. So do SIGTERM, SIGHUP and SIGQUIT, after which the handler
-    that was there before gets its turn, and SIGTSTP, until the process is continued in the
-    foreground. Does nothing when ``fd`` is not a terminal. Must be used on the main thread, where
-    Python delivers signals. Raises HostError when the terminal cannot be changed.
+    Leaving the context restores it. So do SIGTERM, SIGHUP and SIGQUIT, which then call the handler
+    from before, and SIGTSTP, until the process continues in the foreground. Does nothing when
+    ``fd`` is not a terminal. Use it on the main thread, where Python delivers signals. Raises
+    HostError when the terminal cannot be changed.
 
     Keys such as Ctrl-C reach the guest. Output processing stays on: a guest ends its lines with
     CR LF and does not need it, but messages of the host on the same terminal do.

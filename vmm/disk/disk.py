@@ -48,6 +48,10 @@ class DiskConfig:
         """Read ``FILE[,ro][,volatile][,serial=TEXT][,block-size=BYTES][,queues=NUMBER]``.
 
         A comma in the file's name is doubled. Raises :class:`ConfigurationError`.
+
+        >>> disk = DiskConfig.parse("root.img,ro,serial=root")
+        >>> disk.path, disk.read_only, disk.serial
+        ('root.img', True, 'root')
         """
         path, *options = (part.replace("\0", ",") for part in text.replace(",,", "\0").split(","))
         if not path:
@@ -76,13 +80,13 @@ def _option(option: str) -> tuple[str, str]:
     name, equals, value = option.partition("=")
     wants_value = name in ("serial", "block-size", "queues")
     if bool(equals) != wants_value or not (wants_value or name in ("ro", "volatile")):
-        raise ConfigurationError(f"disk option {option!r}: {ALLOWED_OPTIONS} are allowed")
+        raise ConfigurationError(f"disk option {option!r}: must be one of {ALLOWED_OPTIONS}")
     return name, value
 
 
 def _number(name: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
-        raise ConfigurationError(f"disk option {name}={text}: a decimal number is needed")
+        raise ConfigurationError(f"disk option {name}={text}: must be a decimal number")
     return int(text)
 
 

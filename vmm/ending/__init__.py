@@ -1,1 +1,1 @@
-"""How a guest ends, and how that is found out."""
+"""The ways a guest can end, and the signs that tell them apart."""

@@ -1,7 +1,7 @@
-"""How a guest ends: every way has a name, a process exit status, and a message.
+"""The ways a guest can end: each has a name, a process exit status, and a message.
 
-The table in the README is the same as this one. A status that the guest reports by itself through
-the debug-exit port becomes the process's unchanged.
+The README has the same table. A status that the guest itself reports through the debug-exit port
+becomes the process's status unchanged.
 """
 
 import enum
@@ -14,7 +14,7 @@ STATUS_INTERRUPTED: Final = 130
 
 
 class End(enum.Enum):
-    """A way for a guest to end, and what it means."""
+    """A way for a guest to end; its value says what happened."""
 
     POWER_OFF = "the guest powered off"
     REPORTED = "the guest reported a status"
@@ -47,9 +47,15 @@ _STATUS: Final = {
 class Ending:
     """The way one run ended.
 
-    ``message`` is one line. ``report`` holds what was seen (last console lines, where each vCPU
-    was, the queues) when the end was not asked for. ``reported`` is the status that the guest
-    wrote to the debug-exit port, when ``end`` is ``End.REPORTED``.
+    ``message`` is one line. ``report`` shows the last state (console lines, where each vCPU was,
+    the queues) after an end that nobody asked for. ``reported`` is the status that the guest wrote
+    to the debug-exit port, when ``end`` is ``End.REPORTED``.
+
+    >>> panic = Ending(End.PANIC, "the guest's kernel panicked: Attempted to kill init!")
+    >>> panic.status, panic.expected
+    (121, False)
+    >>> Ending(End.REPORTED, "the guest reported status 3", reported=3).status
+    3
     """
 
     end: End

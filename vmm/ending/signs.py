@@ -1,8 +1,7 @@
-"""What a Linux guest says of its own end on the console, and what that means.
+"""The last words of a Linux kernel on the console, which tell why it ends.
 
-A guest has few ways to tell the machine why it stops: a reset looks alike after ``reboot`` and
-after a panic, and a power-off without ACPI only halts. The kernel's last words, which it prints at
-every log level, tell them apart.
+A guest has few other ways to say so: a reset looks alike after ``reboot`` and after a panic, and a
+power-off without ACPI only halts. The kernel prints these words at every log level.
 """
 
 import re

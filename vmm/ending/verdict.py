@@ -1,6 +1,6 @@
-"""The verdict on a run: of all that hints at the guest's end, the first that settles it.
+"""The verdict on a run: the ending that the first conclusive sign gives.
 
-Called from vCPU threads, the event loop, the user's thread and signal handlers: the first counts.
+Signs come from vCPU threads, the event loop, the user's thread and signal handlers.
 """
 
 from collections.abc import Callable
@@ -10,15 +10,15 @@ from typing import Final
 
 from vmm.ending.ending import End, Ending
 from vmm.ending.signs import GuestSigns
+from vmm.legacy.pvpanic import PVPANIC_SHUTDOWN
 
 _PANIC_GRACE_SECONDS: Final = 10.0
-_PVPANIC_SHUTDOWN: Final = 4
 
 CallLater = Callable[[float, Callable[[], object]], object]
 
 
 class Verdict:
-    """How the guest ended, once it has; ``call_later`` is the event loop's."""
+    """Decides how the guest ended; ``call_later`` is the event loop's."""
 
     def __init__(self, call_later: CallLater) -> None:
         self._call_later = call_later
@@ -43,18 +43,18 @@ class Verdict:
         return self._ending is not None
 
     def reach(self, ending: Ending) -> None:
-        """Note an ending; it counts for nothing when there is one already."""
+        """Note an ending; it has no effect when there is one already."""
         self._reached.put(ending)
 
     def end(self, end: End, message: str = "", report: list[str] | None = None) -> None:
-        """Note an ending by its parts; the message defaults to what ``end`` means."""
+        """Note an ending by its parts; the message defaults to the value of ``end``."""
         self.reach(Ending(end, message or end.value, report or []))
 
     def see_line(self, line: str) -> None:
         """Look at a line of the console.
 
-        After a panic the guest still prints a trace and then stops or resets; it gets some seconds
-        for that.
+        After a panic the guest still prints a trace and then stops or resets: it gets some seconds
+        for this.
         """
         panicked = self._signs.panic is not None
         self._signs.see(line)
@@ -64,33 +64,33 @@ class Verdict:
             self._call_later(_PANIC_GRACE_SECONDS, self._panicked)
 
     def guest_reset(self) -> None:
-        """The guest asked for a reset of the machine."""
+        """Note that the guest asked for a reset of the machine."""
         self._unless_panicked(End.REBOOT)
 
     def guest_reported(self, status: int) -> None:
-        """The guest wrote ``status`` to the debug-exit port."""
+        """Note that the guest wrote ``status`` to the debug-exit port."""
         reported = status & 0xFF
         message = f"the guest reported status {reported}"
         self.reach(Ending(End.REPORTED, message, reported=reported))
 
     def guest_signalled(self, events: int) -> None:
-        """The guest wrote ``events`` to the pvpanic port."""
-        if events & _PVPANIC_SHUTDOWN:
+        """Note that the guest wrote ``events`` to the pvpanic port."""
+        if events & PVPANIC_SHUTDOWN:
             self.end(End.POWER_OFF)
         else:
             self._panicked()
 
     def guest_halted(self, *, devices_reset: bool = False) -> None:
-        """No vCPU will ever run again: all are halted with interrupts off.
+        """Note that no vCPU will run again: all are halted with interrupts off.
 
-        ``devices_reset`` says that the guest had given back all of its devices. Linux does so on
-        its way to the end, and a virtio console then misses the line that tells of a power-off.
+        ``devices_reset`` says that the guest had reset all of its devices. Linux does this on its
+        way to the end, and a virtio console then misses the line that announces a power-off.
         """
         powered_off = self._signs.powered_off or devices_reset
         self._unless_panicked(End.POWER_OFF if powered_off else End.HALTED)
 
     def vcpu_ended(self, end: End, message: str, report: list[str]) -> None:
-        """A vCPU cannot go on. A triple fault is also how Linux resets a PC, its last resort."""
+        """Note that a vCPU cannot go on; a triple fault is also how Linux resets a PC at last."""
         if end is not End.TRIPLE_FAULT:
             self.end(end, message, report)
         elif self._signs.restarting:

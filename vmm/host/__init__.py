@@ -1,1 +1,1 @@
-"""What a machine uses of the host: event loop, threads, files."""
+"""The parts of the host that a machine uses: event loop, threads, files."""

@@ -11,7 +11,7 @@ from vmm.host.resource import Resource
 class IoThread(Resource):
     """An event loop on a thread of its own, which runs between :meth:`start` and :meth:`stop`.
 
-    ``on_error`` gets what a callback raised. What is asked of ``loop`` before the start waits.
+    ``on_error`` gets the exceptions of callbacks. Calls of ``loop`` wait until the start.
     """
 
     def __init__(self, name: str, on_error: Callable[[Exception], None]) -> None:
@@ -33,7 +33,7 @@ class IoThread(Resource):
         self._thread.start()
 
     def stop(self) -> None:
-        """Serve no more, for good; returns when the callback that is running has returned."""
+        """Stop serving for good; returns when the callback that runs has returned."""
         self.loop.stop()
         if self.started:
             self._thread.join()

@@ -51,7 +51,7 @@ class EventLoop(Resource):
         self.add_reader(self._wake_fd, self._woke_up)
 
     def run(self) -> None:
-        """Serve until ``stop``; what is due then and was not called yet is dropped."""
+        """Serve until ``stop``; calls that are due then are dropped."""
         with self._running:
             self._thread_id = threading.get_ident()
             try:

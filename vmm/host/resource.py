@@ -1,4 +1,4 @@
-"""What belongs to the host and must be given back: the form that all such objects here share."""
+"""The form of all objects that hold something of the host and must give it back."""
 
 from typing import Self
 
@@ -7,7 +7,7 @@ class Resource:
     """Holds file descriptors or mappings until :meth:`close`; a ``with`` block closes it."""
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Give everything back."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

@@ -1,6 +1,6 @@
-"""Guest images: the default kernel, initramfs and disk, and the cache that they are kept in.
+"""Guest images: the default kernel, initramfs and disk, and their cache.
 
-Nothing is imported that a guest from the cache does not need; a name is loaded when it is used.
+A guest from the cache imports only what it needs: a name is loaded when it is first used.
 """
 
 from typing import TYPE_CHECKING

@@ -7,17 +7,14 @@ from pathlib import Path
 
 from virtio.errors import ConfigurationError
 from vmm.image import cache, cpio
-from vmm.image.initramfs import Initramfs
+from vmm.image.initramfs import FILE_NAME, Initramfs
 from vmm.image.kernel import recipe_folder
 from vmm.image.program import compiled_freestanding
 
 AGENT_PATH = "/vmm-agent"
 
 _RECIPE = "1"  # raise it when the members change
-_FILE_NAME = "initramfs.cpio"
 _FOLDERS = ("dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "var")
-_CONSOLE = (5, 1)
-_ALIGNMENT = 4
 
 
 def agent_program() -> Path:
@@ -41,13 +38,17 @@ def with_agent(initrd: bytes) -> bytes:
     """
     name = AGENT_PATH.lstrip("/")
     member = cpio.Member(name, stat.S_IFREG | 0o755, agent_program().read_bytes())
-    return initrd + bytes(-len(initrd) % _ALIGNMENT) + cpio.archive([member])
+    return initrd + cpio.padding(initrd) + cpio.archive([member])
 
 
 def agent_words(init: str | None = None) -> str:
     """Return the words of the kernel command line that start the agent.
 
-    It is the first process itself, or with ``init``, a path in the initramfs, serves beside that.
+    The agent is the first process itself; or with ``init``, a path in the initramfs, serves beside
+    that.
+
+    >>> agent_words("/sbin/init")
+    'rdinit=/vmm-agent VMM_AGENT_INIT=/sbin/init'
     """
     words = f"rdinit={AGENT_PATH}"
     if init is None:
@@ -66,21 +67,17 @@ def agent_initramfs(*, busybox: bool = False) -> Path:
     if busybox:
         from vmm.image.busybox import find_busybox
 
-        status = find_busybox().stat()
-        identity.append(f"{find_busybox()} {status.st_size} {status.st_mtime_ns}")
+        identity.append(cache.stamp(find_busybox()))
     name = f"agent-initramfs-{cache.digest(program, *identity)}"
 
     def write(folder: Path) -> None:
-        (folder / _FILE_NAME).write_bytes(_image(program, busybox=busybox))
+        (folder / FILE_NAME).write_bytes(_image(program, busybox=busybox))
 
-    return cache.obtain(name, write) / _FILE_NAME
+    return cache.obtain(name, write) / FILE_NAME
 
 
 def _image(program: bytes, *, busybox: bool) -> bytes:
-    image = Initramfs()
-    image.add_node("/dev/console", stat.S_IFCHR | 0o600, *_CONSOLE)
-    for folder in _FOLDERS:
-        image.add_folder(folder)
+    image = Initramfs.with_console(_FOLDERS)
     if busybox:
         image.add_busybox()
     image.add_file(AGENT_PATH, program, 0o755)

@@ -1,4 +1,4 @@
-"""The per-user cache of guest images: what takes long to make is made once, for all processes.
+"""The per-user cache of guest images: each is made once, for all processes.
 
 An entry is a folder that appears under its final name only when it is complete. Its name ends in a
 digest of everything that went into it, so an entry is never out of date: other inputs, other name.
@@ -44,13 +44,23 @@ def root() -> Path:
 
 
 def digest(*inputs: str | bytes) -> str:
-    """Return 16 hexadecimal digits that stand for ``inputs``, their order and their borders."""
+    """Return 16 hexadecimal digits that stand for ``inputs``, their order and their borders.
+
+    >>> digest("ab", "c") == digest("a", "bc"), digest("ab") == digest(b"ab")
+    (False, True)
+    """
     state = sha256()
     for item in inputs:
         data = item.encode() if isinstance(item, str) else item
         state.update(b"%d:" % len(data))
         state.update(data)
     return state.hexdigest()[:16]
+
+
+def stamp(path: Path) -> str:
+    """Return a text that tells one version of a file from another without a read of it."""
+    status = path.stat()
+    return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
 def lookup(name: str) -> Path | None:
@@ -69,9 +79,9 @@ def obtain(
     """Return the folder of the entry ``name``; when it is missing, let ``make`` fill it first.
 
     ``make`` gets an empty folder on the cache's file system. Of several processes that ask at once,
-    one makes the entry and the others wait; ``waiting`` is called once by each that has to. When
-    ``make`` raises, nothing is left behind; what a killed process left is swept by the next one.
-    With ``resumable``, ``make`` gets instead what an interrupted or killed ``make`` left, to go on
+    one makes the entry and the others wait; each that waits calls ``waiting`` once. A ``make`` that
+    raises leaves nothing behind; the next process sweeps up after a killed one. With
+    ``resumable``, ``make`` gets the folder that an interrupted or killed ``make`` left, and goes on
     from there. Raises ``ConfigurationError`` when the cache cannot be written.
     """
     if found := lookup(name):
@@ -92,9 +102,9 @@ def entries() -> list[Entry]:
 
 
 def remove(name: str) -> bool:
-    """Remove the entry ``name`` and what unfinished builds of it left; False when there is none.
+    """Remove the entry ``name`` and its unfinished builds; False when there is no such entry.
 
-    A machine that runs from the entry keeps what it has mapped. Waits for a build in progress.
+    A machine that runs from the entry keeps its mappings. Waits for a build in progress.
     """
     if name.startswith(".") or "/" in name:
         raise ConfigurationError(f"cache entry {name!r}: not a name that 'entries' lists")
@@ -130,7 +140,7 @@ def _unfinished(name: str) -> Path:
 
 
 def _left_behind(name: str) -> list[Path]:
-    """Return what dead builders of ``name`` left; the caller holds the lock, so all of them are."""
+    """Return the folders of dead builders of ``name``: the caller holds the lock, so all are."""
     return [root() / one for one in os.listdir(root()) if one.startswith(f"{_UNFINISHED}{name}~")]
 
 

@@ -52,7 +52,7 @@ def _encode(member: Member, inode: int) -> list[bytes]:
         inode, member.mode, 0, 0, links, 0, len(member.data), 0, 0, major, minor, len(name), 0,
     )  # fmt: skip
     header = b"070701" + b"".join(b"%08X" % field for field in fields) + name
-    return [header, _padding(header), member.data, _padding(member.data)]
+    return [header, padding(header), member.data, padding(member.data)]
 
 
 def _check(member: Member, name_bytes: int) -> None:
@@ -64,5 +64,6 @@ def _check(member: Member, name_bytes: int) -> None:
         raise ConfigurationError(f"initramfs: {member.name}: {size} bytes, at most {_LARGEST_FILE}")
 
 
-def _padding(data: bytes) -> bytes:
+def padding(data: bytes) -> bytes:
+    """Return the zero bytes that bring ``data`` to a multiple of 4 bytes."""
     return bytes(-len(data) % _ALIGNMENT)

@@ -1,4 +1,4 @@
-"""Finds out which Debian packages an image build still needs, and as root installs them."""
+"""Finds the Debian packages that an image build still needs, and as root installs them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ def find_tool(name: str) -> str | None:
 def missing_packages(needs: Mapping[str, str]) -> list[str]:
     """Return the packages of ``needs`` that are not installed, sorted.
 
-    ``needs`` maps what must be there, a program's name or a file's absolute path, to the package
-    that brings it.
+    ``needs`` maps the name of each program, or the absolute path of each file, to its package.
     """
     return sorted({package for thing, package in needs.items() if not _present(thing)})
 

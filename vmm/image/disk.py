@@ -1,4 +1,4 @@
-"""Makes small ext4 disk images from a folder with mke2fs: what the default guest gets as /dev/vda.
+"""Makes small ext4 disk images from a folder with mke2fs, among them the default guest's /dev/vda.
 
 The same folder gives the same bytes: identifiers, owners and times are fixed. mke2fs takes times
 and owners of the files from the host, so debugfs sets them afterwards. mke2fs(8), debugfs(8).
@@ -33,7 +33,7 @@ your own it is forgotten when the machine ends.
 def demo_disk(progress: Progress | None = None) -> Path:
     """Return the cached demonstration disk: 8 MiB, sparse, ext4, with a README in it.
 
-    It is shared: give it to a machine read-only, or with its writes discarded. Raises
+    All machines share it: give it to a machine read-only, or with its writes discarded. Raises
     ``ConfigurationError`` when mke2fs is missing and cannot be installed.
     """
     name = f"disk-{cache.digest(_README, _UUID, str(_SIZE_BYTES))}"

@@ -11,7 +11,7 @@ from vmm.image.program import compiled_freestanding
 def default_init() -> Path:
     """Return the file that becomes ``/init``: the cached program, or the script without a compiler.
 
-    Both do the same; the program spares an emulated host some seconds. Raises
+    Both do the same; with the program an emulated host boots some seconds sooner. Raises
     ``ConfigurationError`` when the compiler is there and fails.
     """
     folder = recipe_folder()

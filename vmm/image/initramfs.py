@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Self
 
 from virtio.errors import ConfigurationError
 from vmm.image import cache, cpio
@@ -23,7 +24,7 @@ RUN_SCRIPT = "/etc/vmm/run"
 """A shell script here is what the default ``/init`` runs instead of a shell."""
 
 _RECIPE = "1"  # raise it when the members change
-_FILE_NAME = "initramfs.cpio"
+FILE_NAME = "initramfs.cpio"
 _FOLDERS = ("dev", "mnt", "proc", "sys", "tmp")
 _CONSOLE = (5, 1)
 
@@ -41,10 +42,7 @@ def build_initramfs(
     of the host keep their permissions; given content gets 0644, ``/init`` 0755. Links inside
     ``directories`` stay links. The same input gives the same bytes. Raises ``ConfigurationError``.
     """
-    image = Initramfs()
-    image.add_node("/dev/console", stat.S_IFCHR | 0o600, *_CONSOLE)
-    for folder in _FOLDERS:
-        image.add_folder(folder)
+    image = Initramfs.with_console(_FOLDERS)
     if busybox:
         image.add_busybox()
     for path, folder_source in (directories or {}).items():
@@ -63,14 +61,13 @@ def default_initramfs() -> Path:
     ends the machine with its exit status.
     """
     busybox = find_busybox()
-    status = busybox.stat()
     init = default_init().read_bytes()
-    identity = f"{_RECIPE} {busybox} {status.st_size} {status.st_mtime_ns}"
-    return cache.obtain(f"initramfs-{cache.digest(identity, init)}", _write) / _FILE_NAME
+    identity = f"{_RECIPE} {cache.stamp(busybox)}"
+    return cache.obtain(f"initramfs-{cache.digest(identity, init)}", _write) / FILE_NAME
 
 
 def _write(folder: Path) -> None:
-    (folder / _FILE_NAME).write_bytes(build_initramfs())
+    (folder / FILE_NAME).write_bytes(build_initramfs())
 
 
 class Initramfs:
@@ -82,6 +79,15 @@ class Initramfs:
 
     def __init__(self) -> None:
         self._members: dict[str, cpio.Member] = {}
+
+    @classmethod
+    def with_console(cls, folders: Iterable[str]) -> Self:
+        """Return an image with the device node of the console, and empty folders."""
+        image = cls()
+        image.add_node("/dev/console", stat.S_IFCHR | 0o600, *_CONSOLE)
+        for folder in folders:
+            image.add_folder(folder)
+        return image
 
     def __contains__(self, path: str) -> bool:
         return _inside(path) in self._members

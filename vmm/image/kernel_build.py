@@ -69,11 +69,11 @@ _USUAL_STEPS = 1300  # lines that make prints for this configuration, for the di
 def build(tarball: Path, fragments: Sequence[Path], target: Path, progress: Progress) -> None:
     """Build ``PRODUCTS`` into the folder ``target`` from the source archive ``tarball``.
 
-    The configuration is ``make tinyconfig`` with the ``fragments``, of which later ones win. A
-    ``target`` in which a build was interrupted is gone on with: make knows what is done.
+    The configuration is ``make tinyconfig`` with the ``fragments``, of which later ones win. In a
+    ``target`` with an interrupted build, make continues from there.
 
-    Raises ``ConfigurationError`` when packages are missing, when options do not come out as asked,
-    and when the compiler fails; then the end of its output is in the message.
+    Raises ``ConfigurationError`` when packages are missing, when the kernel does not take an
+    option, and when the compiler fails; the message then ends with the compiler's last output.
     """
     ensure(NEEDS, "building the guest kernel", progress)
     source, log, prepared = (target / name for name in ("source", "build.log", "prepared"))

@@ -1,7 +1,7 @@
-"""Reads kernel configuration fragments and finds out what of one a finished configuration lacks.
+"""Reads kernel configuration fragments, and finds the options that a configuration did not take.
 
-Linux kbuild/kconfig.rst: options that depend on others are dropped in silence, so what was asked
-for has to be compared with what came out.
+Linux kbuild/kconfig.rst: ``make`` drops options that depend on others in silence, so the result
+must be compared with the fragment.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ _UNSET = re.compile(r"# (CONFIG_\w+) is not set")
 
 def parse(text: str, where: str) -> dict[str, str]:
     """Return the options of a fragment or a ``.config`` with their values; unset ones have "n".
+
+    >>> parse("CONFIG_PCI=y\\n# CONFIG_SMP is not set\\n", "here")
+    {'CONFIG_PCI': 'y', 'CONFIG_SMP': 'n'}
 
     Comments and empty lines are skipped; any other line raises ``ConfigurationError`` with
     ``where`` and its number, as does an option given twice.
@@ -35,7 +38,11 @@ def parse(text: str, where: str) -> dict[str, str]:
 
 
 def unmet(wanted: dict[str, str], got: dict[str, str]) -> list[str]:
-    """Return a text for each wanted option that ``got`` has otherwise: "CONFIG_X=y (got n)"."""
+    """Return a text for each wanted option that has another value in ``got``.
+
+    >>> unmet({"CONFIG_PCI": "y", "CONFIG_SMP": "n"}, {"CONFIG_PCI": "m"})
+    ['CONFIG_PCI=y (got m)']
+    """
     return [
         f"{name}={value} (got {got.get(name, 'n')})"
         for name, value in wanted.items()

@@ -1,4 +1,4 @@
-"""Reads what a command line says of an initramfs: ``--file SRC[:DST]``, ``--dir``, ``--init``."""
+"""Reads the options of an initramfs: ``--file SRC[:DST]``, ``--dir``, ``--init``."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ def initramfs_from_options(
 def split_option(value: str, option: str) -> tuple[Path, str]:
     """Return the host's path and the guest's of ``SRC[:DST]``.
 
-    DST begins with a slash, so that SRC may hold colons. Without DST the guest gets it at the
-    same absolute path.
+    DST begins with a slash, so that SRC may hold colons. Without DST the guest's path is the same
+    absolute path.
+
+    >>> split_option("tool:/usr/bin/tool", "--file")
+    (PosixPath('tool'), '/usr/bin/tool')
     """
     source, colon, target = value.rpartition(":")
     if not colon or not target.startswith("/"):

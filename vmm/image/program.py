@@ -24,8 +24,8 @@ def compiled_freestanding(source: Path) -> Path | None:
 def compiled(source: Path, flags: Sequence[str] = ("-Os", "-static", "-s")) -> Path | None:
     """Return the cached program that the C file ``source`` makes; None without a compiler.
 
-    It may include the headers beside it. A guest has no shared libraries, so ``flags`` must make a
-    static program. Raises ``ConfigurationError`` when the compiler is there and fails.
+    The file may include the headers beside it. A guest has no shared libraries, so ``flags`` must
+    make a static program. Raises ``ConfigurationError`` when the compiler is there and fails.
     """
     headers = sorted(source.parent.glob("*.h"))
     content = [path.read_bytes() for path in (source, *headers)]

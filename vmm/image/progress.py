@@ -1,6 +1,6 @@
-"""Tells a person at a terminal, or a log, how far a long image build is.
+"""Shows the progress of a long image build, to a person at a terminal or in a log.
 
-The builders call a ``Progress``; only the one here, which the command line passes in, writes.
+The builders call a ``Progress``; the command line passes in the one here, which writes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 Progress = Callable[[str, str], None]
-"""Called as ``progress(stage, detail)``: what is being done, and how far it is (may be empty)."""
+"""Called as ``progress(stage, detail)``: the step, and how far it has come (may be empty)."""
 
 _SPARSE_SECONDS = 30.0
 
@@ -46,7 +46,7 @@ class ProgressLine:
         self._stream.flush()
 
     def close(self) -> None:
-        """Take the line away, if one stands there."""
+        """Remove the line from the terminal."""
         if self._in_place and self._stage:
             self._stream.write("\r\x1b[K")
             self._stream.flush()

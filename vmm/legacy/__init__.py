@@ -1,4 +1,4 @@
-"""The devices of a PC that Linux expects without being told, and two ports that end a guest."""
+"""The devices of a PC that Linux looks for by itself, and two ports that end a guest."""
 
 from vmm.legacy.debug_exit import DEBUG_EXIT_PORT, DebugExit
 from vmm.legacy.i8042 import I8042, I8042State

@@ -1,4 +1,4 @@
-"""What guest a test wants: what it boots, and what it is given after that."""
+"""The guest that a test wants: how it boots, and its files, disks and devices."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,8 +18,8 @@ SPARE_SLOTS: Final = 6
 class GuestConfig:
     """The guest of a test.
 
-    The first five say what boots; a guest that differs in them needs a snapshot of its own, which
-    takes a boot to make. The others are brought to the restored guest, and cost next to nothing.
+    The first five say what boots: a guest that differs in them needs a snapshot of its own, which
+    takes a boot to make. The restored guest gets the others, at next to no cost.
 
     * ``memory``: guest RAM, such as ``"128M"``; ``cpus``: virtual processors.
     * ``cmdline``: added to the kernel command line.
@@ -29,7 +29,7 @@ class GuestConfig:
       ``Path``) of the host, whose permissions it gets.
     * ``disks``: images, as ``vmm run --disk`` takes them, or :class:`vmm.DiskConfig`.
     * ``devices``: makers of further devices, such as a subclass of ``virtio.Device``.
-    * ``deadline``: seconds after which a test's guest is ended; making it ready has as much.
+    * ``deadline``: seconds after which a test's guest ends; preparing it may take as long.
     * ``shared``: one guest for all tests of a module that want the same, rather than one for each.
     """
 

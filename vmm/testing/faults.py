@@ -41,9 +41,9 @@ class FaultyDisk:
             self._bad_writes.append(sectors)
 
     def tear_write(self, sector: int, keep_bytes: int) -> None:
-        """Of the next write that touches ``sector``, write the first bytes only, and tell nobody.
+        """Write only the first bytes of the next write that touches ``sector``, and report success.
 
-        As when the power fails in the middle of a write that the disk had only cached.
+        This is how a power failure leaves a write that the disk had only cached.
         """
         with self._lock:
             self._torn[sector] = keep_bytes

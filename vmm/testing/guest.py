@@ -33,8 +33,8 @@ class GuestEndedError(Error):
 class Guest:
     """A Linux guest that goes on from a snapshot; the fixture ``guest`` is one.
 
-    ``console`` is what the guest prints and can be typed at, ``machine`` the machine below. A
-    context manager.
+    ``console`` holds the guest's output and takes input for it, ``machine`` is the machine below.
+    A context manager.
     """
 
     def __init__(self, snapshot: Snapshot, config: GuestConfig) -> None:
@@ -76,7 +76,7 @@ class Guest:
     def devices(self) -> dict[str, VirtioDevice]:
         """The virtio devices by name: ``entropy``, ``console``, ``block0`` for the first disk.
 
-        One of a class of the test's own has that name in lower case, with a number.
+        A device of the test's own has the name of its class in lower case, with a number.
         """
         return {one.name: one.device for one in self.machine.hardware.transports}
 
@@ -105,12 +105,12 @@ class Guest:
         return result
 
     def sh(self, text: str, *, timeout: float | None = None, check: bool = True) -> str:
-        """Run shell text and return what it printed, without the last line's end."""
+        """Run shell text and return its output, without the end of the last line."""
         result = self.run(["sh", "-c", text], timeout=timeout, check=check)
         return str(result.stdout).removesuffix("\n")
 
     def read_file(self, path: str) -> bytes:
-        """Return what a file of the guest holds."""
+        """Return the content of a file of the guest."""
         data: bytes = self._ask("read_file", path)
         return data
 
@@ -119,7 +119,7 @@ class Guest:
         self._ask("write_file", path, data, mode)
 
     def plug(self, device: VirtioDevice) -> VirtioDevice:
-        """Give the guest a further device, whose driver has it when this returns."""
+        """Add a device to the guest; returns when its driver has taken it."""
         try:
             self.machine.plug(lambda: device)
         except AgentLostError as error:
@@ -127,7 +127,7 @@ class Guest:
         return device
 
     def wait(self, timeout: float = _END_SECONDS) -> Ending:
-        """Wait until the guest has ended, which then is no failure, and say how."""
+        """Wait for the guest's end, which then is no failure, and return it."""
         self._ending_wanted = True
         return self.machine.wait(timeout)
 
@@ -138,7 +138,7 @@ class Guest:
             raise GuestEndedError(ending)
 
     def report(self) -> str:
-        """Return what is known of the guest now, for a person who looks for what went wrong."""
+        """Return the state of the guest now, for a person who looks for what went wrong."""
         return describe(self.machine, self._commands)
 
     def _set_up(self, disks: Sequence[BlockBackend]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _MARKER = (
     "guest(memory, cpus, cmdline, kernel, initrd, files, disks, devices, deadline, shared):"
-    " what guest the test wants, over what the fixture guest_config says"
+    " the guest that the test wants, where it differs from the fixture guest_config"
 )
 
 
@@ -115,23 +115,23 @@ _FAILED = pytest.StashKey[bool]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Attach what is known of the guest to the report of a test that failed."""
+    """Attach the guest's report to that of a test that failed."""
     report = yield
     if report.failed:
         item.stash[_FAILED] = True
         guest = item.stash.get(_GUEST, None)
-        told = item.stash.get(_LAST_REPORT, None) if guest is None else guest.report()
-        if told is not None:
-            report.sections.append(("guest", told))
+        text = item.stash.get(_LAST_REPORT, None) if guest is None else guest.report()
+        if text is not None:
+            report.sections.append(("guest", text))
     return report
 
 
 def _marked(request: pytest.FixtureRequest, config: GuestConfig) -> GuestConfig:
-    """Return the configuration with what the markers say, the closest one last."""
+    """Return the configuration as the markers change it, the closest one last."""
     allowed = [one.name for one in fields(config)]
     for marker in reversed(list(request.node.iter_markers("guest"))):
         if marker.args or not marker.kwargs.keys() <= set(allowed):
             wrong = ", ".join([*map(repr, marker.args), *(marker.kwargs.keys() - set(allowed))])
-            raise pytest.UsageError(f"marker guest: {wrong}: allowed are {', '.join(allowed)}")
+            raise pytest.UsageError(f"marker guest: {wrong}: must be one of {', '.join(allowed)}")
         config = replace(config, **marker.kwargs)
     return config

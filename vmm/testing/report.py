@@ -30,7 +30,7 @@ class LastCommands:
 
 
 def describe(machine: Machine, commands: LastCommands) -> str:
-    """Return what is known of a guest now: its state, commands, events, console, vCPUs, queues."""
+    """Return the state of a guest now: its commands, events, console, vCPUs and queues."""
     ending = machine.ending
     lines = [f"guest: {ending.message if ending else 'running'}"]
     lines += ["last commands:", *(f"  {line}" for line in commands.lines())]

@@ -62,7 +62,7 @@ def entry_name(machine: MachineConfig) -> str:
         str(VERSION),
         repr(to_plain(HostIdentity.of_this_host())),
         _BOOT_ID.read_text(),  # some hosts refuse the snapshots from before their start
-        _stamp(Path(source.kernel)),
+        cache.stamp(Path(source.kernel)),
         content,
         source.cmdline,
         repr((machine.memory_bytes, machine.cpus, machine.spare_slots, machine.boot)),
@@ -89,9 +89,4 @@ def _remove_oldest() -> None:
 def _source_stamps() -> list[str]:
     packages = (virtio, transport, vmm)
     roots = sorted(Path(str(package.__file__)).parent for package in packages)
-    return [_stamp(path) for root in roots for path in sorted(root.rglob("*.py"))]
-
-
-def _stamp(path: Path) -> str:
-    status = os.stat(path)
-    return f"{path} {status.st_size} {status.st_mtime_ns}"
+    return [cache.stamp(path) for root in roots for path in sorted(root.rglob("*.py"))]
