@@ -41,6 +41,9 @@ def build_initramfs(
     ``init`` becomes ``/init``, by default the one of this project, which needs ``busybox``. Files
     of the host keep their permissions; given content gets 0644, ``/init`` 0755. Links inside
     ``directories`` stay links. The same input gives the same bytes. Raises ``ConfigurationError``.
+
+    >>> build_initramfs({"/etc/motd": "hello"}, init="#!/bin/sh", busybox=False)[:6]
+    b'070701'
     """
     image = Initramfs.with_console(_FOLDERS)
     if busybox:

@@ -8,7 +8,7 @@ class IrqLine(Protocol):
 
     A device calls it with its own lock held: both calls return at once and call nothing back. A
     line wired for edges makes a new edge at every :meth:`raise_` and ignores :meth:`lower`; a line
-    wired for levels keeps its level, however often it is told.
+    wired for levels keeps its level, however often a device calls it.
     """
 
     def raise_(self) -> None:

@@ -10,6 +10,33 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
 from virtio.saved import U8, U16, Length, check_saved
+from vmm.legacy.serial_reg import (
+    UART_FCR_CLEAR_RCVR,
+    UART_FCR_ENABLE_FIFO,
+    UART_IER_MSI,
+    UART_IER_RDI,
+    UART_IER_RLSI,
+    UART_IER_THRI,
+    UART_IIR_MSI,
+    UART_IIR_NO_INT,
+    UART_IIR_RDI,
+    UART_IIR_RLSI,
+    UART_IIR_THRI,
+    UART_LCR_DLAB,
+    UART_LSR_DR,
+    UART_LSR_OE,
+    UART_LSR_TEMT,
+    UART_LSR_THRE,
+    UART_MCR_DTR,
+    UART_MCR_LOOP,
+    UART_MCR_OUT1,
+    UART_MCR_OUT2,
+    UART_MCR_RTS,
+    UART_MSR_CTS,
+    UART_MSR_DCD,
+    UART_MSR_DSR,
+    UART_MSR_RI,
+)
 
 if TYPE_CHECKING:
     from vmm.legacy.irq import IrqLine
@@ -22,33 +49,6 @@ PORT_COUNT = 8
 # The depth in the data sheet. Linux measures it through the loop-back, and 64 bytes would make it
 # drive the port as another chip, a "U6_16550A".
 FIFO_SIZE = 16
-
-# Register bits under their names in Linux include/uapi/linux/serial_reg.h.
-UART_IER_RDI = 0x01
-UART_IER_THRI = 0x02
-UART_IER_RLSI = 0x04
-UART_IER_MSI = 0x08
-UART_IIR_MSI = 0x00
-UART_IIR_NO_INT = 0x01
-UART_IIR_THRI = 0x02
-UART_IIR_RDI = 0x04
-UART_IIR_RLSI = 0x06
-UART_FCR_ENABLE_FIFO = 0x01
-UART_FCR_CLEAR_RCVR = 0x02
-UART_LCR_DLAB = 0x80
-UART_MCR_DTR = 0x01
-UART_MCR_RTS = 0x02
-UART_MCR_OUT1 = 0x04
-UART_MCR_OUT2 = 0x08
-UART_MCR_LOOP = 0x10
-UART_LSR_DR = 0x01
-UART_LSR_OE = 0x02
-UART_LSR_THRE = 0x20
-UART_LSR_TEMT = 0x40
-UART_MSR_CTS = 0x10
-UART_MSR_DSR = 0x20
-UART_MSR_RI = 0x40
-UART_MSR_DCD = 0x80
 
 _IIR_FIFO_ENABLED = 0xC0
 _IER_MASK = 0x0F
