@@ -16,9 +16,7 @@ class TokenBucket:
         self, per_second: float, capacity: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         if per_second <= 0 or capacity <= 0:
-            raise ValueError(
-                f"{per_second} tokens a second, {capacity} saved: both must be > 0"
-            )
+            raise ValueError(f"{per_second} tokens a second, {capacity} saved: both must be > 0")
         self.per_second = per_second
         self.capacity = capacity
         self._clock = clock

@@ -71,7 +71,7 @@ def _check_characters(text: str) -> None:
     if found:
         raise ConfigurationError(
             f"kernel command line: character {found.group()!r} at position {found.start()}: "
-            "only printable ASCII characters are allowed"
+            "must be a printable ASCII character"
         )
     if text.count('"') % 2:
         raise ConfigurationError('kernel command line: a double quote (") is not closed')

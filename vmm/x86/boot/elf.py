@@ -134,7 +134,7 @@ def _program_headers(
     if entry_size != _PROGRAM_HEADER.size or not 0 < count <= PROGRAM_HEADERS_MAX:
         raise ConfigurationError(
             f"{image.name}: has {count} program headers of {entry_size} bytes, "
-            f"1 to {PROGRAM_HEADERS_MAX} of {_PROGRAM_HEADER.size} are allowed"
+            f"must be 1 to {PROGRAM_HEADERS_MAX} of {_PROGRAM_HEADER.size}"
         )
     image.check_part("its program header table", table, count * entry_size)
     return list(_PROGRAM_HEADER.iter_unpack(image.read(table, count * entry_size)))
@@ -193,7 +193,7 @@ def _pvh_entry(image: ImageFile, header: tuple[int, ...]) -> int | None:
 def _pvh_address(image: ImageFile, descriptor: bytes) -> int:
     if len(descriptor) not in (4, 8):
         raise ConfigurationError(
-            f"{image.name}: its PVH entry note has {len(descriptor)} bytes, 4 or 8 are allowed"
+            f"{image.name}: its PVH entry note has {len(descriptor)} bytes, must be 4 or 8"
         )
     return int.from_bytes(descriptor, "little")
 

@@ -72,7 +72,7 @@ def _declared_size(image: ImageFile, offset: int, length: int) -> int:
     if not 0 < size <= UNPACKED_MAX:
         raise ConfigurationError(
             f"{image.name}: its payload is truncated or damaged: it declares {size} bytes "
-            f"unpacked, 1 to {UNPACKED_MAX} are allowed"
+            f"unpacked, must be 1 to {UNPACKED_MAX}"
         )
     return size
 
@@ -159,7 +159,7 @@ def _lz4(source: _Source) -> Iterator[bytes]:
         if size == LZ4_MAGIC:
             continue
         if not 0 < size <= LZ4_COMPRESSED_MAX:
-            raise _DamagedError(f"a block has {size} bytes, {LZ4_COMPRESSED_MAX} are allowed")
+            raise _DamagedError(f"a block has {size} bytes, must be 1 to {LZ4_COMPRESSED_MAX}")
         block = source.read(size)
         if len(block) < size:
             raise _DamagedError("the data ends too early")

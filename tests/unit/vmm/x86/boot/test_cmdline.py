@@ -50,7 +50,7 @@ def test_devices_count_towards_the_length() -> None:
 
 @pytest.mark.parametrize("character", ["\0", "\n", "\x1b", "\x7f", "é", "\ud800"])
 def test_character_that_is_not_printable_ascii_is_refused(character: str) -> None:
-    with pytest.raises(ConfigurationError, match="at position 3: only printable ASCII"):
+    with pytest.raises(ConfigurationError, match="at position 3: must be a printable ASCII"):
         build_cmdline("ro " + character, [], 2047)
 
 

@@ -126,7 +126,7 @@ def test_pvh_without_a_note_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("descriptor", [b"", b"\0", b"\0" * 5, b"\0" * 16])
 def test_pvh_note_of_another_size_is_refused(tmp_path: Path, descriptor: bytes) -> None:
-    assert "4 or 8 are allowed" in refusal(tmp_path, with_notes(note(b"Xen\0", 18, descriptor)))
+    assert "must be 4 or 8" in refusal(tmp_path, with_notes(note(b"Xen\0", 18, descriptor)))
 
 
 def test_pvh_entry_outside_the_segments_is_refused(tmp_path: Path) -> None:
