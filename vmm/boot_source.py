@@ -1,7 +1,7 @@
-"""What a machine boots: the files of its configuration, or the default guest.
+"""The kernel, initrd and command line of a machine: its configuration's, or the default guest's.
 
-The command line's defaults suit any Linux; what a host without hardware virtualization needs on top
-comes from the platform.
+The command line's defaults suit any Linux; the platform adds those that a host without hardware
+virtualization needs.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Final
 from vmm.config import MachineConfig
 from vmm.x86 import BootSource, default_cmdline
 
-# What the default guest's kernel and init can do without, as it makes them start faster.
+# These leave out work that the default guest can do without, so that it starts faster.
 _DEFAULT_GUEST_CMDLINE: Final = "quiet retain_initrd rootfstype=ramfs percpu_alloc=page"
 
 
@@ -19,7 +19,7 @@ _INIT: Final = "/init"
 
 
 def boot_source(config: MachineConfig) -> BootSource:
-    """Return what ``config`` boots; the default guest is built first when it is not cached."""
+    """Return the boot source of ``config``; builds the default guest when it is not cached."""
     kernel, initrd, init_arguments = config.kernel, config.initrd, config.init_arguments
     words = [default_cmdline(_TERMINALS[config.console])] if config.default_cmdline else []
     if kernel is None:

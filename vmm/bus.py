@@ -15,7 +15,7 @@ OTHER_ADDRESSES = -1
 
 
 class BusDevice(Protocol):
-    """What a bus needs from a device; offsets and lengths are in bytes, from its first address."""
+    """A device on a bus; offsets and lengths are in bytes, from its first address."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes; an access that makes no sense reads as ones."""
@@ -30,11 +30,11 @@ _Range = tuple[int, int, int, BusDevice, str]
 class Bus:
     """Dispatches accesses to the devices added; ``name`` appears in messages (``"port I/O"``).
 
-    What nobody claims reads as ones, as on a bus whose data lines float high, and swallows writes.
-    The same holds for an access that does not lie wholly inside one device. ``unclaimed`` counts
-    those per address; after ``MAX_UNCLAIMED_ADDRESSES`` addresses, further ones share the key
-    ``OTHER_ADDRESSES``, so that a guest cannot make it grow. It is a statistic: vCPUs that access
-    the bus at the same moment may lose a count.
+    An address without a device reads as ones, as on a bus whose data lines float high, and ignores
+    writes. The same holds for an access that does not lie wholly inside one device. ``unclaimed``
+    counts such accesses by address; after ``MAX_UNCLAIMED_ADDRESSES`` addresses, further ones share
+    the key ``OTHER_ADDRESSES``, so that a guest cannot make the table grow. vCPUs that access the
+    bus at the same moment may lose a count.
     """
 
     def __init__(self, name: str) -> None:
