@@ -26,10 +26,10 @@ one before it waits again (:meth:`EpollSet.renew`). Into the new set goes what E
 finds in the old one, so no number that somebody else uses by now is taken for the one we were
 given. A callback that raises makes the set stale as well: a closed descriptor is one reason to.
 
-What remains. A descriptor that is closed without having been removed, while a duplicate lives, is
-not told from a live one as long as its callback does not raise: it is called in vain. And events
-that were fetched before a removal may still be delivered. So callbacks must bear being called in
-vain, and owners should remove before they close.
+What remains. When an owner closes a descriptor without removing it, and a duplicate lives, the loop
+cannot tell until the callback raises: it calls the callback in vain. And events that were fetched
+before a removal may still be delivered. So callbacks must bear being called in vain, and owners
+should remove before they close.
 """
 
 import logging

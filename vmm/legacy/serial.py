@@ -352,7 +352,7 @@ class Serial16550A:
         return FIFO_SIZE if self._fcr & UART_FCR_ENABLE_FIFO else 1
 
     def _is_listening(self) -> bool:
-        """Whether the guest will read what it is sent.
+        """Whether the guest will read its input.
 
         Input can be there long before a driver is: probing and opening the port clear the FIFO, so
         what was put into it by then would be lost. A driver that uses interrupts has them enabled;

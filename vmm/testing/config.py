@@ -11,7 +11,7 @@ from vmm.config import MachineConfig, parse_size
 from vmm.disk.disk import DiskConfig
 
 SPARE_SLOTS: Final = 6
-"""How many disks and devices a test can have: their places are there when the guest boots."""
+"""The number of disks and devices that a test can have: the guest boots with so many places."""
 
 
 @dataclass(frozen=True, slots=True)
