@@ -30,12 +30,13 @@ def use(engine: str) -> None:
     """Choose the engine of queues made from now on.
 
     Raises :class:`ConfigurationError` for another name, and for ``native`` and ``rings`` where the
-    C part was not built.
+    C part was not built, or cannot be.
     """
     global _chosen
     if engine not in ENGINES:
         raise ConfigurationError(f"engine {engine!r}: {', '.join(ENGINES)} are allowed")
     if engine != "python" and _module() is None:
+        check_machine()
         raise ConfigurationError(
             f"engine {engine}: it was not built; install the package where there is a C compiler"
         )
@@ -53,6 +54,19 @@ def check_environment() -> None:
     """Raise :class:`ConfigurationError` now, and not at the first queue, for a bad wish."""
     if os.environ.get(VARIABLE):
         current()
+
+
+def check_machine() -> None:
+    """Raise :class:`ConfigurationError` on a machine that may reorder what x86-64 does not.
+
+    ``virtio/native/notify.c`` and :mod:`virtio.virtqueue.fence` say which orders they rely on.
+    """
+    machine = os.uname().machine
+    if machine != "x86_64":
+        raise ConfigurationError(
+            f"this host is {machine}; virtqueues are for x86-64 only so far, because the memory "
+            "orderings that they need are not proven elsewhere"
+        )
 
 
 def native() -> ModuleType | None:

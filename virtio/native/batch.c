@@ -135,8 +135,7 @@ static void find_frames(const struct queue *queue, struct turn *turn)
  * Give back the chains of the last turn, the driver seeing all of them at once, and take the next,
  * waiting for `wait_ns` if there are none. If the driver wants to hear of those that were given
  * back, now or as the last `entries` before, it returns TELL, and takes none. It returns IDLE, or
- * LEFT when Python has to take the next chain, or MORE; or it has done nothing, and returns WRONG or
- * IMPOSSIBLE.
+ * LEFT when Python has to take the next chain, or MORE; WRONG or IMPOSSIBLE, having done nothing.
  */
 int turn(struct queue *queue, struct turn *turn, struct served *served)
 {

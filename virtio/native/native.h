@@ -26,7 +26,7 @@
 #define VIRTIO_NATIVE_H
 
 #ifndef __x86_64__
-#error "native code is for x86-64: its memory orderings are not proven elsewhere (see ring.c)"
+#error "native code is for x86-64: its memory orderings are not proven elsewhere, see notify.c"
 #endif
 
 #ifndef _GNU_SOURCE
@@ -46,9 +46,11 @@ enum { STEP_BYTES = 8 << 20 };             /* that serve() moves in one call, or
 enum { RANDOM_BYTES = 65536 };             /* for one chain at most */
 enum { PENDING = 32, PENDING_PARTS = 64 }; /* requests that wait together, and their parts */
 
-/* Why serve() and turn() stopped: there is nothing to do, the next chain is for Python, the driver
- * has to be told of what is done, or others shall have their turn. Or nothing was done at all, for a
- * length without room, which is turn()'s own, or for positions or counts that cannot be. */
+/*
+ * Why serve() and turn() stopped: there is nothing to do, the next chain is for Python, the driver
+ * has to be told of what is done, or others shall have their turn. Or nothing was done at all, for
+ * a length without room, which is turn()'s own, or for positions or counts that cannot be.
+ */
 enum end { IDLE, LEFT, TELL, MORE, WRONG, IMPOSSIBLE };
 enum { REFUSED = -1 }; /* the same of functions that return a number */
 

@@ -10,15 +10,22 @@ CPython has no fence to call. Taking a lock, though, executes an atomic read-mod
 x86-64 is a full fence whatever the lock is for. Each queue has its own, so nobody waits for it.
 
 All other pairs that matter (data before index, index before data) are two stores or two loads,
-which x86-64 keeps in order by itself. A host with weaker ordering needs more than this module.
+which x86-64 keeps in order by itself. A host with weaker ordering needs more than this module, and
+is refused. ``virtio/native/notify.c`` argues the same for C, at length.
 """
 
 from collections.abc import Callable
 from threading import Lock
 
+from virtio.engine import check_machine
+
 
 def make_fence() -> Callable[[], None]:
-    """Return a function that no store before its call and no load after it can cross."""
+    """Return a function that no store before its call and no load after it can cross.
+
+    Raises :class:`ConfigurationError` on another machine than x86-64.
+    """
+    check_machine()
     lock = Lock()
 
     def fence() -> None:
