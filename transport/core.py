@@ -6,15 +6,14 @@ VIRTIO 1.4 "Device Initialization", "Device Reset", "Virtqueue Reset".
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from functools import partial
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self
 
+from transport.device_queues import DeviceQueues
 from transport.interrupts import Interrupts
 from transport.negotiation import FeatureNegotiation
-from transport.queue_slot import QueueSlot, make_slots
+from transport.queue_registers import QueueRegisters, make_queue_registers
 from transport.report import Reporter
 from transport.runner import DeviceRunner
 from transport.state import TransportState, check_transport_state
@@ -33,25 +32,44 @@ from virtio.errors import ConfigurationError, Error
 from virtio.features import VIRTIO_F_RING_RESET, mask
 from virtio.memory import GuestMemory
 from virtio.saved import shown
-from virtio.virtqueue.queue import Queue
 
 DESCRIBE_TIMEOUT_SECONDS: Final = 0.1
+
+# The two locks of a transport
+#
+# Register accesses come from all virtual CPUs at once, while the thread that serves the device runs
+# its handlers. A driver polls the status or acknowledges an interrupt on one processor while a
+# request of another one is served: these must not wait for each other. But a reset, DRIVER_OK, and
+# a queue that comes or goes must not meet device code that runs (see transport/runner.py).
+#
+# One lock does not work. If handlers held it, reading a register would take as long as the host's
+# disk; and a handler that interrupts the driver would take it a second time. No lock for registers
+# does not work either: two processors that write the halves of an address, each a read, a change
+# and a write in Python, would lose one of them, and a saved state could mix before and after.
+#
+# So there are two. `_work` is held while device code runs, and so by everything that must not meet
+# it: writes of status and configuration, queues coming and going, saved state. `_registers` is held
+# for moments, around changes of what registers show. Nobody waits or calls device code under it.
+# Reading a register takes neither: each shows one attribute, which is replaced as a whole.
+#
+# Order: `_work`, then `_registers`, then one of the innermost two: the device's `config_lock`, for
+# fields and generation that processors read while the device changes them, or the lock that an
+# Interrupts object may have. Under an innermost lock nothing is called that takes another.
+#
+# What remains: a processor that writes the status or a configuration field waits for the burst that
+# is being served. A burst is bounded in chains, not in time: a device with a slow backend returns
+# without waiting for it, and completes its chains from a callback.
 
 
 class VirtioTransport:
     """One device on its transport; a subclass adds the registers and makes the ``interrupts``.
 
-    ``loop`` is the machine's event loop, which takes calls from any thread. ``notify_fds`` holds an
-    eventfd per queue: whoever adds to one notifies the device, and the machine calls
-    :meth:`handle_notify` when it can be read. ``poll_us`` is for how many microseconds the device
-    may wait for the next request on the processor, where ``loop`` serves nobody else; one with
-    several queues does not. Raises :class:`ConfigurationError` for a device whose features or queue
-    sizes are impossible.
-
-    Two locks. ``_registers`` guards what registers show and is held for moments; it never waits for
-    a device. ``_work`` is held while device code runs, and so by whatever must not meet running
-    device code: reset, activation, a queue coming or going. Order: ``_work`` first. The device's
-    ``config_lock`` is innermost of all.
+    ``loop`` is the machine's event loop, which takes calls from any thread. ``queues`` are the
+    device's queues, each with an eventfd, ``notify_fd``: whoever adds to it notifies the device,
+    and the machine calls ``serve`` of the queue when it can be read. ``poll_us`` is for how many
+    microseconds the device may wait for the next request on the processor, where ``loop`` serves
+    nobody else; a device with several queues does not. Raises :class:`ConfigurationError` for a
+    device whose features or queue sizes are impossible.
     """
 
     def __init__(
@@ -65,25 +83,24 @@ class VirtioTransport:
         poll_us: int = 0,
     ) -> None:
         self.device = device
-        self._poll_ns = poll_us * 1000
         self.memory = memory
+        self.interrupts = interrupts
         self.name = name or type(device).__name__
         self.report = Reporter(self.name)
-        self._counts = TransportStats()
         self.status = 0
         self.queue_select = 0
         self.negotiation = FeatureNegotiation(device.device_features)
+        self.queue_registers = make_queue_registers(device.queue_max_sizes)
         self._registers = threading.Lock()
-        self.interrupts = interrupts
-        with ExitStack() as files:
-            self.slots = make_slots(device.queue_max_sizes, files)
-            self._files = files.pop_all()
-        self.notify_fds = [slot.event.fd for slot in self.slots]
-        self._runner = DeviceRunner(device, self.slots, loop, self._counts, self._fail)
+        self._runner = DeviceRunner(device, len(self.queue_registers), loop, self._fail)
+        self.queues = self._runner.queues
+        self._device_queues = DeviceQueues(
+            device, self.queue_registers, self._runner, interrupts.used, poll_us * 1000
+        )
         self._work = self._runner.work
         self._guard = self._runner.guard
         self._closed = False
-        self._find_queues()
+        self._device_queues.find()
 
     def __enter__(self) -> Self:
         return self
@@ -102,12 +119,12 @@ class VirtioTransport:
             if not self._closed:
                 self._closed = True
                 self._reset()
-                self._files.close()
+                self._runner.close()
 
     # Status
 
     def write_status(self, value: int) -> None:
-        """Take a write to the device status; returns when it is carried out (``COM-22``).
+        """Carry out a write to the device status; returns when it is done (``COM-22``).
 
         Zero resets. Else the bits that are new and in order are set one after the other, and none
         is ever cleared (``COM-06`` to ``COM-09``).
@@ -157,12 +174,12 @@ class VirtioTransport:
         # The device before its queues: it may have to wait until the host lets go of buffers.
         self._guard(None, self.device.reset)
         self._runner.stop()
-        self._guard(None, self._find_queues)
+        self._guard(None, self._device_queues.find)
         with self._registers:
             self.negotiation.reset()
             self.queue_select = 0
-            for slot in self.slots:
-                slot.set_defaults()
+            for registers in self.queue_registers:
+                registers.set_defaults()
             self.status = 0
 
     # Features
@@ -185,7 +202,7 @@ class VirtioTransport:
         if not self.negotiation.valid or not self.device.features_acceptable(features):
             return False
         self.device.negotiated(features)
-        self._find_queues()
+        self._device_queues.find()
         return True
 
     # Configuration space
@@ -213,82 +230,67 @@ class VirtioTransport:
     # Queues
 
     @property
-    def selected_queue(self) -> QueueSlot | None:
+    def selected_queue(self) -> QueueRegisters | None:
         """The queue that the queue registers speak of, if it exists (``MMIO-08``)."""
         index = self.queue_select
-        if index < len(self.slots) and self.slots[index].max_size:
-            return self.slots[index]
+        if index < len(self.queue_registers) and self.queue_registers[index].max_size:
+            return self.queue_registers[index]
         return None
 
-    def _find_queues(self) -> None:
-        for slot in self.slots:
-            slot.set_max_size(self.device.queue_max_size(slot.index))
-
-    def enable_queue(self, slot: QueueSlot) -> None:
+    def enable_queue(self, registers: QueueRegisters) -> None:
         """Enable a queue, unless it is; an impossible geometry breaks the device (``MMIO-12``)."""
         with self._work:
-            if slot.ready:
+            if registers.ready:
                 return
             if not self.status & VIRTIO_CONFIG_S_FEATURES_OK or self.status & STOPPED:
-                self.report.dropped("queue %d enabled at status %#x", slot.index, self.status)
+                self.report.dropped("queue %d enabled at status %#x", registers.index, self.status)
                 return
-            queue = self._guard(None, slot.open, self.memory, self.features)
+            queue = self._guard(None, registers.open, self.memory, self.features)
             if queue is not None:
-                self._install(slot, queue)
+                self._device_queues.install(queue)
+                with self._registers:
+                    registers.ready = True
 
-    def _install(self, slot: QueueSlot, queue: Queue) -> None:
-        self._connect(queue)
-        with self._registers:
-            slot.queue = queue
-            slot.ready = True
-        if self._runner.live:
-            self._guard(None, self.device.enable_queue, slot.index, queue)
-            self._runner.serve_soon(slot)
-
-    def _connect(self, queue: Queue) -> None:
-        queue.interrupt = partial(self.interrupts.used, queue.index)
-        if sum(slot.max_size > 0 for slot in self.slots) == 1:  # else the others would wait, too
-            queue.poll_ns = self._poll_ns
-
-    def disable_queue(self, slot: QueueSlot) -> None:
-        """Disable a queue; after it nothing touches its rings or buffers (``MMIO-16``)."""
+    def disable_queue(self, registers: QueueRegisters) -> None:
+        """Disable a queue; when this returns nothing touches its rings or buffers (``MMIO-16``)."""
         with self._work:
-            self._disable(slot)
+            self._disable(registers)
 
-    def _disable(self, slot: QueueSlot) -> None:
-        if self._runner.live and slot.queue is not None:
-            self._guard(None, self.device.disable_queue, slot.index)
-        slot.stop()
+    def _disable(self, registers: QueueRegisters) -> None:
+        self._device_queues.remove(registers.index)
         with self._registers:
-            slot.ready = False
+            registers.ready = False
 
-    def reset_queue(self, slot: QueueSlot) -> None:
+    def reset_queue(self, registers: QueueRegisters) -> None:
         """Disable a queue and return it to its defaults; needs RING_RESET (``MMIO-34``)."""
         if not self.features & mask(VIRTIO_F_RING_RESET):
-            self.report.dropped("queue %d reset without RING_RESET", slot.index)
+            self.report.dropped("queue %d reset without RING_RESET", registers.index)
             return
-        slot.resetting = True
+        registers.resetting = True
         with self._work:
-            self._disable(slot)
+            self._disable(registers)
             with self._registers:
-                slot.set_defaults()
+                registers.set_defaults()
 
     # Notifications
 
+    @property
+    def notify_fds(self) -> list[int]:
+        """The eventfd of each queue, by index."""
+        return [queue.notify_fd for queue in self.queues]
+
     def notify(self, index: int) -> None:
         """Take a driver's notification that came through a register; returns at once."""
-        if self._runner.live and index < len(self.slots) and self.slots[index].queue is not None:
-            self.slots[index].event.signal()
-        else:
+        if index >= len(self.queues) or not self.queues[index].notify():
             self.report.dropped("notification for queue %d, which is not live", index)
 
     def handle_notify(self, index: int) -> None:
         """Serve the queue whose eventfd can be read, for one burst; never raises."""
-        self._runner.serve(self.slots[index])
+        self.queues[index].serve()
 
     def service(self) -> None:
         """Serve every notification that is pending, until there is none left."""
-        while any(self._runner.serve(slot) for slot in self.slots):
+        while any(queue.serve() for queue in self.queues):
             pass
 
     # Failure
@@ -301,23 +303,22 @@ class VirtioTransport:
         self.interrupts.config()
 
     def _situation(self) -> str:
-        """Describe the device that failed; a description that fails, too, is said to have."""
+        """Describe the device; never raises, as a device that failed is described."""
         try:
-            return "\n".join(self._description())
+            return "\n".join([self._headline(), *self._device_queues.describe()])
         except Exception as error:
             return f"{self.name} cannot be described: {error!r}"
 
     @property
     def stats(self) -> TransportStats:
-        """What was counted until now."""
-        traffic = [slot.traffic for slot in self.slots]
-        completions, read, written = (sum(counts) for counts in zip(*traffic, strict=True))
-        return replace(
-            self._counts,
+        """The counts until now."""
+        traffic = [queue.traffic for queue in self.queues]
+        return TransportStats(
+            kicks=sum(queue.kicks for queue in self.queues),
             interrupts=self.interrupts.used_count,
-            completions=completions,
-            bytes_read=read,
-            bytes_written=written,
+            completions=sum(completed for completed, _, _ in traffic),
+            bytes_read=sum(read for _, read, _ in traffic),
+            bytes_written=sum(written for _, _, written in traffic),
             config_changes=self.interrupts.config_count,
         )
 
@@ -330,28 +331,22 @@ class VirtioTransport:
         finally:
             self._work.release()
 
-    def _description(self) -> list[str]:
-        touched = [slot for slot in self.slots if not slot.is_untouched]
-        lines = [self._headline(), *(f"  {slot.describe()}" for slot in touched)]
-        if untouched := len(self.slots) - len(touched):
-            lines.append(f"  not used yet: {untouched} of {len(self.slots)} queues")
-        return lines
-
     def _headline(self) -> str:
+        stats = self.stats
         return (
             f"{self.name}: device type {self.device.device_id},"
             f" status {self.status:#x} ({status_names(self.status)}),"
             f" features {self.features:#x}, {self.interrupts.describe()},"
-            f" {self._counts.kicks} kicks, {self.interrupts.used_count} interrupts"
+            f" {stats.kicks} kicks, {stats.interrupts} interrupts"
         )
 
     # Saved state
 
     @contextmanager
     def frozen(self) -> Iterator[TransportState]:
-        """Give all of the transport and its device, and let no device code run in the block.
+        """Give the state of transport and device, and let no device code run in the block.
 
-        What runs is waited for: the state is that between two pieces of work.
+        Waits for device code that is running: the state is that between two pieces of work.
         """
         with self._work:
             device = self.device.state()
@@ -361,48 +356,47 @@ class VirtioTransport:
                     features=self.negotiation.state(),
                     queue_select=self.queue_select,
                     interrupts=self.interrupts.state(),
-                    queues=tuple(slot.state() for slot in self.slots),
+                    queues=self._device_queues.state(),
                     device=device,
                 )
             yield state
 
     def state(self) -> TransportState:
-        """Return all of the transport and its device, as they are between two pieces of work."""
+        """Return the state of transport and device, as it is between two pieces of work."""
         with self.frozen() as state:
             return state
 
     def restore(self, state: TransportState) -> None:
-        """Take over a saved state, and go on with every queue that was live (``SPL-46``).
+        """Restore a saved state, and go on with every queue that was live (``SPL-46``).
 
         Guest memory must have its content of that time. Raises :class:`ConfigurationError` when
         this cannot be the device that was saved.
         """
         check_transport_state(self.name, state)
-        if len(state.queues) != len(self.slots):
+        if len(state.queues) != len(self.queues):
             raise ConfigurationError(
                 f"{self.name}: the saved state has {len(state.queues)} queues,"
-                f" the device {len(self.slots)}; restore it to the device that was saved"
+                f" the device {len(self.queues)}; restore it to the device that was saved"
             )
         with self._work:
             self._reset()
             self.negotiation.restore(state.features)
             self._restore_device(state)
-            self._find_queues()
-            self._restore_queues(state)
+            self._device_queues.find()
+            self._device_queues.restore(state.queues, self.memory)
+            self.queue_select = state.queue_select
             self.status = state.status
             self.interrupts.restore(state.interrupts)
             if state.status & VIRTIO_CONFIG_S_DRIVER_OK and not state.status & STOPPED:
                 self._go_live()
 
     def _restore_device(self, state: TransportState) -> None:
-        """Let the device take its state, which only the device knows the form of."""
+        """Let the device restore its state, the form of which only the device knows."""
         try:
-            if state.status & VIRTIO_CONFIG_S_FEATURES_OK:
-                if not self.negotiation.valid or not self.device.features_acceptable(self.features):
-                    raise ConfigurationError(
-                        f"saved {self.name}: features {self.features:#x} cannot have been accepted"
-                    )
-                self.device.negotiated(self.features)
+            if state.status & VIRTIO_CONFIG_S_FEATURES_OK and not self._negotiate(self.features):
+                raise ConfigurationError(
+                    f"saved {self.name}: features {self.features:#x} cannot have been accepted"
+                )
             self.device.restore(state.device)
         except Error:
             raise
@@ -410,10 +404,3 @@ class VirtioTransport:
             raise ConfigurationError(
                 f"saved {self.name}: the device does not take its state: {shown(error)}"
             ) from error
-
-    def _restore_queues(self, state: TransportState) -> None:
-        self.queue_select = state.queue_select
-        for slot, saved in zip(self.slots, state.queues, strict=True):
-            slot.restore(saved, self.memory)
-            if slot.queue is not None:
-                self._connect(slot.queue)

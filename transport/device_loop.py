@@ -1,4 +1,4 @@
-"""The event loop as a device sees it: under its work lock, and gone at reset."""
+"""The event loop that a device is given: under the device's work lock, and gone at reset."""
 
 import threading
 from collections.abc import Callable
@@ -6,70 +6,69 @@ from functools import partial
 
 from virtio.device.lifecycle import EventLoop, TimerHandle
 
+Callback = Callable[[], object]
+
 
 class DeviceLoop:
     """An ``EventLoop`` for one activation of one device, over the machine's.
 
-    Callbacks run through ``guard`` with ``work`` held; after :meth:`close` none runs any more, also
-    one that was on its way. The machine's loop must take all calls from any thread, as a device is
+    Callbacks run with ``work`` held, and ``on_failure`` gets what they raise. After :meth:`close`
+    none runs any more, also one that was on its way. Only ``call_soon_threadsafe`` may be called
+    without the work lock. The machine's loop takes all calls from any thread, as a device is
     activated and reset on the thread of a virtual CPU.
     """
 
     def __init__(
-        self,
-        loop: EventLoop,
-        work: threading.Lock,
-        guard: Callable[[Callable[[], object]], None],
+        self, loop: EventLoop, work: threading.Lock, on_failure: Callable[[Exception], None]
     ) -> None:
         self._loop = loop
         self._work = work
-        self._guard = guard
+        self._on_failure = on_failure
         self._closed = False
         self._readers: set[int] = set()
         self._writers: set[int] = set()
-        self._timers: set[Timer] = set()
+        self._timers: set[DeviceTimer] = set()
 
-    def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
+    def add_reader(self, fd: int, callback: Callback) -> None:
         """Call ``callback`` whenever ``fd`` can be read."""
         if not self._closed:
-            self._readers.add(fd)
             self._loop.add_reader(fd, partial(self._run, callback))
+            self._readers.add(fd)
 
     def remove_reader(self, fd: int) -> None:
-        """Stop that; harmless for an ``fd`` that is not watched."""
+        """Stop watching for reads; harmless for an ``fd`` that this loop does not watch."""
         if fd in self._readers:
             self._readers.remove(fd)
             self._loop.remove_reader(fd)
 
-    def add_writer(self, fd: int, callback: Callable[[], object]) -> None:
+    def add_writer(self, fd: int, callback: Callback) -> None:
         """Call ``callback`` whenever ``fd`` can be written."""
         if not self._closed:
-            self._writers.add(fd)
             self._loop.add_writer(fd, partial(self._run, callback))
+            self._writers.add(fd)
 
     def remove_writer(self, fd: int) -> None:
-        """Stop that; harmless for an ``fd`` that is not watched."""
+        """Stop watching for writes; harmless for an ``fd`` that this loop does not watch."""
         if fd in self._writers:
             self._writers.remove(fd)
             self._loop.remove_writer(fd)
 
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> "Timer":
+    def call_later(self, seconds: float, callback: Callback) -> "DeviceTimer":
         """Call ``callback`` once, ``seconds`` from now."""
-        timer = Timer(self._timers)
+        timer = DeviceTimer(self._timers, callback)
         if not self._closed:
             self._timers.add(timer)
-            fire = partial(self._run, partial(timer.fire, callback))
-            timer.handle = self._loop.call_later(seconds, fire)
+            timer.handle = self._loop.call_later(seconds, partial(self._run, timer.fire))
         return timer
 
-    def call_soon_threadsafe(self, callback: Callable[[], object]) -> object:
+    def call_soon_threadsafe(self, callback: Callback) -> object:
         """Call ``callback`` once, soon; from any thread."""
         if self._closed:
             return None
         return self._loop.call_soon_threadsafe(partial(self._run, callback))
 
     def close(self) -> None:
-        """Forget all watchers and timers; the caller holds the work lock."""
+        """Forget all watchers and timers."""
         self._closed = True
         for fd in tuple(self._readers):
             self.remove_reader(fd)
@@ -78,31 +77,37 @@ class DeviceLoop:
         for timer in tuple(self._timers):
             timer.cancel()
 
-    def _run(self, callback: Callable[[], object]) -> None:
+    def _run(self, callback: Callback) -> None:
         with self._work:
             if not self._closed:
-                self._guard(callback)
+                try:
+                    callback()
+                except Exception as error:
+                    self._on_failure(error)
 
 
-class Timer:
-    """A call that was put off on a :class:`DeviceLoop`."""
+class DeviceTimer:
+    """A call that a :class:`DeviceLoop` makes later.
 
-    __slots__ = ("_cancelled", "_pending", "handle")
+    ``pending`` is the set that it leaves when the call is made or cancelled.
+    """
 
-    def __init__(self, pending: "set[Timer]") -> None:
+    __slots__ = ("_callback", "_pending", "handle")
+
+    def __init__(self, pending: "set[DeviceTimer]", callback: Callback) -> None:
         self._pending = pending
-        self._cancelled = False
+        self._callback: Callback | None = callback
         self.handle: TimerHandle | None = None
 
-    def fire(self, callback: Callable[[], object]) -> None:
-        """Make the call, unless it was cancelled while it waited for its turn."""
+    def fire(self) -> None:
+        """Make the call, unless it was cancelled while it waited for the work lock."""
         self._pending.discard(self)
-        if not self._cancelled:
-            callback()
+        if self._callback is not None:
+            self._callback()
 
     def cancel(self) -> None:
         """Forget the call; harmless when it was made already."""
-        self._cancelled = True
+        self._callback = None
         self._pending.discard(self)
         if self.handle is not None:
             self.handle.cancel()

@@ -1,86 +1,104 @@
-"""The one place that runs device code: under the work lock, and so that only the device can break.
+"""The running of a device: all calls of device code, under one lock, and so that it cannot spread.
 
-A handler, a callback, a reset and a queue that goes away never meet: each holds the work lock.
+What device code raises goes to ``on_failure`` and no further. No register is known here.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TypeVar
 
 from transport.device_loop import DeviceLoop
-from transport.queue_slot import QueueSlot
-from transport.stats import TransportStats
+from transport.queue_runner import QueueRunner
 from virtio.device.lifecycle import Activation, EventLoop, VirtioDevice
 from virtio.memory import GuestMemory
 
 Result = TypeVar("Result")
 
+# Why nothing touches guest memory once a reset has returned (COM-22)
+#
+# A driver that reads status 0 frees its rings and buffers. A byte that the device writes after that
+# lands in memory that now belongs to somebody else in the guest. But the reset comes on a virtual
+# CPU's thread, and meanwhile, on the thread that serves the device, a handler may be running; a
+# callback of a timer or a descriptor may have left the event loop's tables and not have begun; the
+# device may hold chains that it wants to complete later; and the host may be reading from a disk
+# straight into a buffer of the guest.
+#
+# What does not work: to remove all watchers and timers, because a callback that is on its way is in
+# no table any more. A flag that handlers look at, because they look and then go on. To have the
+# loop's thread do the reset, because the virtual CPU would wait for a thread that may be waiting
+# for the virtual CPUs, for a snapshot, or that has ended.
+#
+# What we do, in one hold of the work lock:
+#
+# 1. Take the lock: a handler that was running has returned.
+# 2. ``hold``: ``live`` and the device's loop are off. A callback that is on its way takes the same
+#    lock after us, and then finds them off.
+# 3. The device's own ``reset``: it waits until the host lets go of buffers.
+# 4. ``stop``: each queue is reset. Views of its chains are released, so that a chain that comes
+#    back later writes nothing, and ``interrupt`` is None, so that it signals nothing.
+#
+# The third step comes before the fourth, for memory must not be unmapped under a read of the host.
+# A queue that is disabled or reset alone goes through the same: the lock, the device's
+# ``disable_queue``, the queue's reset.
+#
+# What remains: a device that copied the address of a buffer has to forget it in its ``reset``; and
+# a ``reset`` that does not return holds up the virtual CPU that asked for it, and no other.
+
 
 class DeviceRunner:
     """Runs one device between its activation and the next stop.
 
-    ``work`` is the work lock; unless said otherwise the caller of a method holds it. ``live`` says
-    whether the device may touch its queues. ``on_failure`` gets what device code raised.
+    ``work`` is the work lock; the caller of a method holds it. ``live`` says whether the device may
+    touch its queues, which are served by ``queues``, one for each of ``queue_count``.
     """
 
     def __init__(
         self,
         device: VirtioDevice,
-        slots: Sequence[QueueSlot],
+        queue_count: int,
         loop: EventLoop,
-        stats: TransportStats,
         on_failure: Callable[[Exception], None],
     ) -> None:
         self.work = threading.Lock()
         self.live = False
+        self.queues: list[QueueRunner] = []
         self._device = device
-        self._slots = slots
         self._machine_loop = loop
         self._device_loop: DeviceLoop | None = None
-        self._stats = stats
         self._on_failure = on_failure
+        with ExitStack() as eventfds:
+            for index in range(queue_count):
+                queue = QueueRunner(index, device, self.work, on_failure)
+                eventfds.callback(queue.close)
+                self.queues.append(queue)
+            self._eventfds = eventfds.pop_all()
 
     def start(self, memory: GuestMemory, features: int, notify_config: Callable[[], None]) -> None:
         """Activate the device, and have every queue looked at once (``COM-03``)."""
-        self._device_loop = DeviceLoop(self._machine_loop, self.work, self._run_callback)
-        self.live = True
-        queues = [slot.queue for slot in self._slots]
+        self._device_loop = DeviceLoop(self._machine_loop, self.work, self._on_failure)
+        self._set_live(live=True)
+        queues = [one.queue for one in self.queues]
         activation = Activation(memory, features, queues, notify_config, self._device_loop)
         self.guard(None, self._device.activate, activation)
-        for slot in self._slots:
-            self.serve_soon(slot)
+        for one in self.queues:
+            one.serve_again()
 
     def hold(self) -> None:
         """Call the device no more, neither for its queues nor from the loop."""
-        self.live = False
+        self._set_live(live=False)
         if self._device_loop is not None:
             self._device_loop.close()
 
     def stop(self) -> None:
-        """Do that, and leave all rings alone from here on."""
+        """Call the device no more, and cut all queues off their rings."""
         self.hold()
-        for slot in self._slots:
-            slot.stop()
+        for one in self.queues:
+            one.stop()
 
-    def serve(self, slot: QueueSlot) -> bool:
-        """Serve a queue for one burst if it was notified; takes the work lock by itself.
-
-        With more left to do the queue notifies itself, so that others have their turn (``SPL-23``).
-        Returns whether there was a notification, served or dropped (``MMIO-18``).
-        """
-        with self.work:
-            pending, kicks = slot.event.take()
-            self._stats.kicks += kicks
-            if pending and self.live and slot.queue is not None:
-                more = self.guard(False, self._device.handle_queue, slot.index)
-                if more:
-                    self.serve_soon(slot)
-            return pending
-
-    def serve_soon(self, slot: QueueSlot) -> None:
-        """Have a queue looked at, without a notification of the driver's."""
-        if self.live and slot.queue is not None:
-            slot.event.signal_again()
+    def close(self) -> None:
+        """Close the eventfds of a stopped device."""
+        self._eventfds.close()
 
     def guard(self, otherwise: Result, call: Callable[..., Result], *arguments: object) -> Result:
         """Return what ``call`` returns, or ``otherwise`` when it fails."""
@@ -90,5 +108,7 @@ class DeviceRunner:
             self._on_failure(error)
             return otherwise
 
-    def _run_callback(self, callback: Callable[[], object]) -> None:
-        self.guard(None, callback)
+    def _set_live(self, *, live: bool) -> None:
+        self.live = live
+        for one in self.queues:
+            one.live = live

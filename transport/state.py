@@ -3,11 +3,18 @@
 from typing import Any, NamedTuple
 
 from transport.negotiation import NegotiationState
-from transport.queue_slot import QueueSlotState
+from transport.queue_registers import QueueRegistersState
 from transport.status import STEPS, VIRTIO_CONFIG_S_FEATURES_OK
 from virtio.errors import ConfigurationError
 from virtio.saved import U8, U32, check_saved
-from virtio.virtqueue.state import QueueLayout
+from virtio.virtqueue.state import QueueLayout, QueueState
+
+
+class SavedQueue(NamedTuple):
+    """The settings of one queue, and its state if there is a live queue behind them."""
+
+    registers: QueueRegistersState
+    queue: QueueState | None
 
 
 class TransportState(NamedTuple):
@@ -17,7 +24,7 @@ class TransportState(NamedTuple):
     features: NegotiationState
     queue_select: U32
     interrupts: dict[str, Any]
-    queues: tuple[QueueSlotState, ...]
+    queues: tuple[SavedQueue, ...]
     device: dict[str, Any]
 
 
@@ -38,14 +45,12 @@ def check_transport_state(name: str, state: TransportState) -> None:
         raise ConfigurationError(
             f"saved {name}: features.frozen is {features.frozen} at status {status:#x}"
         )
-    for index, slot in enumerate(state.queues):
-        queue = slot.queue
+    for index, (registers, queue) in enumerate(state.queues):
         if queue is None:
             continue
-        areas = slot.descriptor_area, slot.driver_area, slot.device_area
-        if not slot.ready or not features.frozen:
+        if not registers.ready or not features.frozen:
             raise ConfigurationError(f"saved {name}: queue {index} is live, but not enabled")
-        if queue.index != index or queue.layout != QueueLayout(slot.size, *areas):
+        if queue.index != index or queue.layout != QueueLayout(*registers[:4]):
             raise ConfigurationError(f"saved {name}: queue {index} is another one than enabled")
         if queue.features != features.accepted:
             raise ConfigurationError(f"saved {name}: queue {index} has features of its own")

@@ -1,20 +1,20 @@
-"""What a transport counts, for tests that assert exact numbers and for the end-of-run report."""
+"""The counts of a transport, for tests that assert exact numbers and for the end-of-run report."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(slots=True)
-class TransportStats:
+class TransportStats(NamedTuple):
     """Counts since the transport was made.
 
     ``kicks`` are the driver's notifications, ``interrupts`` used buffer notifications,
     ``config_changes`` configuration change notifications, ``completions`` chains handed back,
-    ``bytes_read`` what those offered the device to read, ``bytes_written`` what it wrote.
+    ``bytes_read`` how much these chains offered the device to read, ``bytes_written`` how much the
+    device wrote to them.
     """
 
-    kicks: int = 0
-    interrupts: int = 0
-    completions: int = 0
-    bytes_read: int = 0
-    bytes_written: int = 0
-    config_changes: int = 0
+    kicks: int
+    interrupts: int
+    completions: int
+    bytes_read: int
+    bytes_written: int
+    config_changes: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from transport.mmio.registers import VirtioMmio
@@ -153,9 +152,9 @@ class Hardware:
             VirtioMmio(device, self.ram, line, thread.loop, name=name, poll_us=poll_us)
         )
         notify = window.address + VirtioMmio.QUEUE_NOTIFY
-        for queue, eventfd in enumerate(transport.notify_fds):
-            self.vm.attach_ioeventfd(eventfd, notify, 4, queue)
-            thread.loop.add_reader(eventfd, partial(transport.handle_notify, queue))
+        for queue in transport.queues:
+            self.vm.attach_ioeventfd(queue.notify_fd, notify, 4, queue.index)
+            thread.loop.add_reader(queue.notify_fd, queue.serve)
         self.transports.append(transport)
         return transport
 

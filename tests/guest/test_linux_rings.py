@@ -34,9 +34,11 @@ def run(config: MachineConfig) -> tuple[str, set[str]]:
         machine.boot()
         ending = machine.wait(BOOT_DEADLINE)
         output = machine.console.history().decode().replace("\r\n", "\n")
-        slots = [slot for transport in machine.hardware.transports for slot in transport.slots]
+        queues = [
+            one.queue for transport in machine.hardware.transports for one in transport.queues
+        ]
         # At its end the guest resets its devices, and by now may have done so with some.
-        forms = {type(slot.queue).__name__ for slot in slots if slot.queue is not None}
+        forms = {type(queue).__name__ for queue in queues if queue is not None}
     assert (ending.end, ending.status) == (End.REPORTED, 0), output
     return output, forms
 

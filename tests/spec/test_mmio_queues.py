@@ -479,4 +479,4 @@ def test_queue_reset_is_ignored_before_features_ok(gadget: Rig) -> None:
 
     gadget.driver.write(0xC0, 1)
 
-    assert gadget.transport.state().queues[0].size == 4
+    assert gadget.transport.state().queues[0].registers.size == 4

@@ -55,7 +55,7 @@ def test_two_processors_at_the_queue_registers_leave_the_device_sound(
     queues = rig.transport.state().queues
     assert shown <= {0, 1}
     assert rig.driver.status == 0x0F
-    assert [one.ready for one in queues] == [one.queue is not None for one in queues]
+    assert [one.registers.ready for one in queues] == [one.queue is not None for one in queues]
     rig.start(form=form)
     assert rig.request(0, ((b"sound",), (5,))).data == b"sound"
 
@@ -116,7 +116,7 @@ def test_halves_of_an_address_written_by_two_processors_are_both_kept(
     def write_high() -> None:
         for value in range(4000):
             gadget.driver.write(0x84, value)
-            kept = gadget.transport.state().queues[0].descriptor_area >> 32
+            kept = gadget.transport.state().queues[0].registers.descriptor_area >> 32
             lost.extend([value] * (kept != value))
 
     with Crew() as crew:

@@ -304,7 +304,7 @@ def test_a_driver_that_kicks_only_when_asked_goes_on_after_the_restore(
     rig = go_live(make_rig, form, features)
     ring = rig.rings[ECHO]
     # Saved while it was told not to notify, as in the middle of a burst.
-    rig.transport.slots[ECHO].queue.disable_notification()  # type: ignore[union-attr]
+    rig.transport.queues[ECHO].queue.disable_notification()  # type: ignore[union-attr]
     twin = restored(make_rig, rig)
     for number in range(20):
         token = ring.add([bytes([number])], [1])

@@ -9,7 +9,7 @@ from typing import Final
 
 from transport.core import VirtioTransport
 from transport.mmio.interrupt import InterruptLine, MmioInterrupt
-from transport.queue_slot import Area
+from transport.queue_registers import Area
 from virtio.device.lifecycle import EventLoop, VirtioDevice
 from virtio.features import VIRTIO_F_NOTIFICATION_DATA, mask
 from virtio.memory import GuestMemory
@@ -123,48 +123,48 @@ class VirtioMmio(VirtioTransport):
             setting(value)
 
     def _read_queue_size_max(self) -> int:
-        slot = self.selected_queue
-        return 0 if slot is None else slot.max_size
+        queue = self.selected_queue
+        return 0 if queue is None else queue.max_size
 
     def _read_queue_ready(self) -> int:
-        slot = self.selected_queue
-        return 0 if slot is None else int(slot.ready)
+        queue = self.selected_queue
+        return 0 if queue is None else int(queue.ready)
 
     def _read_queue_reset(self) -> int:
-        slot = self.selected_queue
-        return 0 if slot is None else int(slot.resetting)
+        queue = self.selected_queue
+        return 0 if queue is None else int(queue.resetting)
 
     def _write_queue_select(self, value: int) -> None:
         self.queue_select = value
 
     def _write_queue_size(self, value: int) -> None:
-        slot = self.selected_queue
-        if slot is not None:
-            slot.set_size(value)
+        queue = self.selected_queue
+        if queue is not None:
+            queue.set_size(value)
 
     def _write_queue_address(self, area: Area, shift: int, value: int) -> None:
-        slot = self.selected_queue
-        if slot is not None:
-            slot.set_address(area, shift, value)
+        queue = self.selected_queue
+        if queue is not None:
+            queue.set_address(area, shift, value)
 
     def _write_shared_memory_select(self, value: int) -> None:
         """Nothing to select: there are no regions (``MMIO-38``)."""
 
     def _write_queue_ready(self, value: int) -> None:
-        slot = self.selected_queue
-        if slot is None or value > 1:
+        queue = self.selected_queue
+        if queue is None or value > 1:
             self.report.dropped("QueueReady = %#x on queue %d", value, self.queue_select)
         elif value:
-            self.enable_queue(slot)
+            self.enable_queue(queue)
         else:
-            self.disable_queue(slot)
+            self.disable_queue(queue)
 
     def _write_queue_reset(self, value: int) -> None:
-        slot = self.selected_queue
-        if slot is None or value != 1:
+        queue = self.selected_queue
+        if queue is None or value != 1:
             self.report.dropped("QueueReset = %#x on queue %d", value, self.queue_select)
         else:
-            self.reset_queue(slot)
+            self.reset_queue(queue)
 
     def _write_queue_notify(self, value: int) -> None:
         # The ring position in the upper half is a hint, and the rings themselves are read anyway.

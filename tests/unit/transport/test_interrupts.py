@@ -57,13 +57,19 @@ class Pair(Device):
         return chain.write(b"2")
 
 
+class Silent(Device):
+    """A device without a queue."""
+
+    device_id = 43
+
+
 def start(transport: VirtioTransport, *rings: SplitDriver) -> None:
     """Bring a transport up as a driver would, without registers."""
     transport.write_status(0x03)
     transport.negotiation.select_driver_word(1)
     transport.negotiation.accept(1)
     transport.write_status(0x0B)
-    for registers, ring in zip(transport.slots, rings, strict=False):
+    for registers, ring in zip(transport.queue_registers, rings, strict=False):
         (
             registers.size,
             registers.descriptor_area,
@@ -108,3 +114,14 @@ def test_interrupts_live_and_are_saved_with_their_transport() -> None:
 
     assert enabled == [False, True, False, True]
     assert new.events == ["config"]
+
+
+def test_device_without_queues_is_counted_and_described() -> None:
+    with VirtioTransport(Silent(), flat_memory(), Vectors(), ManualLoop(), name="it") as transport:
+        start(transport)
+
+        assert transport.stats.completions == 0
+        assert transport.describe() == [
+            "it: device type 43, status 0xf (ACKNOWLEDGE DRIVER FEATURES_OK DRIVER_OK),"
+            " features 0x100000000, events [], 0 kicks, 0 interrupts"
+        ]

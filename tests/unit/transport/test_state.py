@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from transport import TransportState, VirtioMmio
-from transport.queue_slot import QueueSlotState
+from transport.state import SavedQueue
 from transport.testing import MmioDriver, RecordingLine
 from virtio.device.declaration import Device, feature, field, queue
 from virtio.device.lifecycle import VirtioDevice
@@ -229,9 +229,9 @@ def live_state() -> TransportState:
         return copied(old.transport.state())
 
 
-def with_first(state: TransportState, slot: QueueSlotState) -> TransportState:
+def with_first(state: TransportState, saved: SavedQueue) -> TransportState:
     """Return the state with another first queue."""
-    return state._replace(queues=(slot, *state.queues[1:]))
+    return state._replace(queues=(saved, *state.queues[1:]))
 
 
 def refused(state: TransportState) -> str:
@@ -282,15 +282,18 @@ def test_features_that_cannot_be_are_refused(changes: dict[str, Any], message: s
         ({"size": 4}, "queue 0 is another one than enabled"),
         ({"driver_area": 0x40}, "queue 0 is another one than enabled"),
         ({"ready": False}, "queue 0 is live, but not enabled"),
-        ({"descriptor_area": 1 << 64}, "queues[0].descriptor_area is 18446744073709551616"),
+        (
+            {"descriptor_area": 1 << 64},
+            "queues[0].registers.descriptor_area is 184467440",
+        ),
     ],
 )
 def test_a_queue_that_was_not_enabled_so_is_refused(changes: dict[str, Any], message: str) -> None:
     state = live_state()
 
-    assert message in refused(
-        state._replace(queues=(state.queues[0]._replace(**changes), state.queues[1]))
-    )
+    registers = state.queues[0].registers._replace(**changes)
+
+    assert message in refused(with_first(state, state.queues[0]._replace(registers=registers)))
 
 
 def test_a_live_queue_is_no_larger_than_the_device_has_it() -> None:
@@ -298,9 +301,9 @@ def test_a_live_queue_is_no_larger_than_the_device_has_it() -> None:
     queue = state.queues[0].queue
     assert queue is not None
     large = queue._replace(layout=queue.layout._replace(size=32768))
-    slot = state.queues[0]._replace(size=32768, queue=large)
+    saved = SavedQueue(state.queues[0].registers._replace(size=32768), large)
 
-    assert "saved queue 0: size is 32768, must be 1 to" in refused(with_first(state, slot))
+    assert "saved queue 0: size is 32768, must be 1 to" in refused(with_first(state, saved))
 
 
 def test_rings_outside_of_memory_are_refused() -> None:
@@ -308,18 +311,18 @@ def test_rings_outside_of_memory_are_refused() -> None:
     queue = state.queues[0].queue
     assert queue is not None
     away = queue._replace(layout=queue.layout._replace(descriptor_area=1 << 40))
-    slot = state.queues[0]._replace(descriptor_area=1 << 40, queue=away)
+    saved = SavedQueue(state.queues[0].registers._replace(descriptor_area=1 << 40), away)
 
-    assert "saved queue 0: SPL-04" in refused(with_first(state, slot))
+    assert "saved queue 0: SPL-04" in refused(with_first(state, saved))
 
 
 def test_positions_that_cannot_be_are_refused() -> None:
     state = live_state()
     queue = state.queues[0].queue
     assert queue is not None
-    slot = state.queues[0]._replace(queue=queue._replace(next_used=1000))
+    saved = state.queues[0]._replace(queue=queue._replace(next_used=1000))
 
-    assert "chains take 0 of its 8 entries" in refused(with_first(state, slot))
+    assert "chains take 0 of its 8 entries" in refused(with_first(state, saved))
 
 
 @pytest.mark.parametrize(
@@ -345,7 +348,7 @@ def test_a_queue_that_cannot_be_described_ends_nothing(monkeypatch: pytest.Monke
     memory = flat_memory()
     with place(memory) as new:
         new.driver.start(SplitDriver(memory, 8))
-        monkeypatch.setattr(type(new.transport.slots[0].queue), "has_available", fail)
+        monkeypatch.setattr(type(new.transport.queues[0].queue), "has_available", fail)
 
         lines = new.transport.describe()
         new.transport._fail(ValueError("on purpose"))

@@ -251,7 +251,7 @@ def test_breach_by_the_driver_is_one_warning_that_names_item_and_queue(
     setting.driver.set_up_queue(0, 16, 0x1000, 0x2000, 0x3000)
 
     assert caplog.messages == [
-        "shout0: SPL-02: queue 0: QueueSize is 16; 1 to 8 are allowed; the device needs a reset"
+        "shout0: SPL-02: queue 0: QueueSize is 16; must be 1 to 8; the device needs a reset"
     ]
     assert caplog.records[0].levelno == logging.WARNING
     assert caplog.records[0].exc_info is None

@@ -248,7 +248,7 @@ def test_settings_are_kept_per_queue(transport: VirtioMmio, driver: MmioDriver) 
     driver.write(0x30, 1)
     driver.write(0xA0, 0x4000)
 
-    first, second, _ = transport.state().queues
+    first, second, _ = (one.registers for one in transport.state().queues)
 
     assert (first.size, first.descriptor_area, first.driver_area, first.device_area) == (
         128,
@@ -278,7 +278,7 @@ def test_address_halves_may_come_in_either_order(
     for offset, value in writes:
         driver.write(offset, value)
 
-    assert transport.state().queues[0].descriptor_area == 0x123456789ABCDEF0
+    assert transport.state().queues[0].registers.descriptor_area == 0x123456789ABCDEF0
 
 
 @pytest.mark.spec("MMIO-10")
@@ -288,7 +288,7 @@ def test_address_half_that_is_written_again_replaces_only_itself(
     for offset, value in ((0x84, 1), (0x80, 2), (0x84, 3), (0x80, 4)):
         driver.write(offset, value)
 
-    assert transport.state().queues[0].descriptor_area == 0x0000_0003_0000_0004
+    assert transport.state().queues[0].registers.descriptor_area == 0x0000_0003_0000_0004
 
 
 @pytest.mark.spec("MMIO-13")
@@ -515,7 +515,7 @@ def test_reset_queue_has_default_settings(transport: VirtioMmio, driver: MmioDri
 
     driver.write(0xC0, 1)
 
-    queue_state = transport.state().queues[0]
+    queue_state = transport.state().queues[0].registers
     assert (queue_state.size, queue_state.descriptor_area, queue_state.ready) == (256, 0, False)
 
 
