@@ -120,10 +120,11 @@ class EventLoop(Resource):
         self._wake()
 
     def _run_once(self) -> None:
-        watched = self._watched
+        watched, timers = self._watched, self._timers
         if watched.stale:
             self._call(watched.renew)
-        timeout = 0 if self._soon else self._timers.seconds_left()
+        # A timer that another thread adds after this look wakes the loop, being the first one.
+        timeout = 0 if self._soon else timers.seconds_left() if timers.waiting else None
         for fd, events in watched.poll(timeout, _EVENTS_PER_POLL):
             # Looked up one after the other: a reader may take its writer away.
             if events & READ_EVENTS and (callback := watched.readers.get(fd)) is not None:
@@ -133,9 +134,9 @@ class EventLoop(Resource):
         # Only those there now: a callback that asks for itself again must not starve the rest.
         for _ in range(len(self._soon)):
             self._call(self._soon.popleft())
-        if self._timers.waiting:
+        if timers.waiting:
             now = time.monotonic()
-            while (timer := self._timers.pop_due(now)) is not None:
+            while (timer := timers.pop_due(now)) is not None:
                 self._call(timer.callback)
 
     def _call(self, callback: Callback) -> None:
