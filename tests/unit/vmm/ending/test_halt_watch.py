@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import Queue
 from typing import Any, cast
 from unittest.mock import Mock
 
@@ -156,21 +157,18 @@ def test_wait_ends_at_once_when_it_is_stopped(wait_idle: WaitIdle, stop: int) ->
 
 
 def test_processor_time_of_a_thread_is_seen(wait_idle: WaitIdle, stop: int) -> None:
-    proceed, clock = threading.Event(), list[int]()
+    clock = Queue[int]()
 
     def compute() -> None:
-        clock.append(time.pthread_getcpuclockid(threading.get_ident()))
-        while not proceed.is_set():
+        clock.put(time.pthread_getcpuclockid(threading.get_ident()))
+        while time.thread_time() < 0.3:  # longer than an interval
             pass
         os.eventfd_write(stop, 1)
 
     thread = threading.Thread(target=compute)
     thread.start()
-    while not clock:
-        pass
-    threading.Timer(0.05, proceed.set).start()
 
-    assert not wait_idle(clock, 10, stop)
+    assert not wait_idle([clock.get()], 250, stop)
     thread.join()
 
 
