@@ -1,21 +1,20 @@
-"""The hardware of a machine: what is opened of the host for it, and how the parts are wired."""
+"""The hardware of a machine: opens the parts of the host that it needs, and wires them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from itertools import count
+from typing import TYPE_CHECKING
 
 from transport.mmio.registers import VirtioMmio
 from transport.mmio.slot import MmioSlot
-from virtio.block import Block, BlockBackend
-from virtio.device.declaration import Device
+from virtio.block import Block
 from virtio.device.lifecycle import VirtioDevice
-from virtio.entropy import Entropy
 from virtio.errors import ConfigurationError
-from vmm.agent import PORT_NAME
 from vmm.bus import Bus
 from vmm.config import MachineConfig
+from vmm.devices import configured_devices, console_ports, with_ring_features
 from vmm.disk.disk import RawDisk
 from vmm.disk.overlay import OverlayDisk
 from vmm.host.io_thread import IoThread
@@ -32,21 +31,18 @@ from vmm.x86 import (
 )
 
 if TYPE_CHECKING:
-    from virtio.console import ConsolePort
+    pass
 
 MachineDisk = RawDisk | OverlayDisk
-
-HVC: Final = "hvc0"
 
 
 class Hardware:
     """Opens, on ``resources``, all that ``config`` asks for except the vCPUs.
 
-    ``main`` serves the devices that have no thread of their own; ``events`` are the platform's ways
-    to tell of the guest's end.
-    ``memory``, a file, and ``disks`` are what a snapshot goes on with; the disks are closed with
-    the hardware. ``windows`` are the places of all virtio devices, the spare ones at the end;
-    ``channels`` the ports of the virtio console by name, its first one as ``HVC``.
+    ``main`` serves the devices that have no thread of their own; ``events`` hears of the guest's
+    end. A restored machine has ``memory``, a file, and ``disks`` of its snapshot; the disks are
+    closed with the hardware. ``windows`` are the places of all virtio devices, the spare ones at
+    the end; ``console_ports`` the ports of the virtio console by name.
     """
 
     def __init__(
@@ -72,11 +68,12 @@ class Hardware:
         self.mmio = Bus("memory-mapped I/O")
         self.platform = Platform(self.kvm, self.vm, self.ram, self.ports, self._line, events)
         self.disks = _open_disks(config, resources) if disks is None else list(disks)
-        self.channels = _channels(config)
+        self.console_ports = console_ports(config)
         self.transports: list[VirtioMmio] = []
         self.windows: list[VirtioMmioWindow] = []
-        for name, device in _devices(config, self.disks, list(self.channels.values())):
-            self._add_virtio_device(name, device)
+        ports = list(self.console_ports.values())
+        for name, device in configured_devices(config, self.disks, ports):
+            self._add_virtio_device(name or self._free_name(device), device)
         self._spare = [self._add_spare_slot() for _ in range(config.spare_slots)]
 
     def plug(self, device: VirtioDevice) -> VirtioMmioWindow:
@@ -90,27 +87,25 @@ class Hardware:
                 f"{type(device).__name__}: no spare slot is left of {self._config.spare_slots}"
             )
         window, slot = self._spare[0]
-        kind = type(device).__name__.lower()
-        number = sum(one.name.rstrip("0123456789") == kind for one in self.transports)
-        name = f"{kind}{number}"
-        slot.transport = self._attach(name, _with_ring_features(device, self._config), window)
+        device = with_ring_features(device, self._config)
+        slot.transport = self._attach(self._free_name(device), device, window)
         self._spare.pop(0)
         return window
 
     def start_io(self) -> None:
-        """Let the devices be served that have a thread of their own."""
+        """Start to serve the devices that have a thread of their own."""
         for thread in self._io_threads:
             if not thread.started:
                 thread.start()
 
     def stop_io(self) -> None:
-        """Serve them no more, for good."""
+        """Stop to serve those devices, for good."""
         for thread in self._io_threads:
             thread.stop()
 
     @property
     def plugged(self) -> bool:
-        """Whether a device has come that the configuration does not have."""
+        """Whether a device was plugged in that the configuration does not have."""
         return len(self._spare) < self._config.spare_slots
 
     @property
@@ -128,6 +123,12 @@ class Hardware:
         line = IrqfdLine(self.vm, gsi)
         self._resources.callback(line.close)
         return line
+
+    def _free_name(self, device: VirtioDevice) -> str:
+        """Return the device's class with the lowest number that is free: ``block0``."""
+        kind = type(device).__name__.lower()
+        taken = {one.name for one in self.transports}
+        return next(name for number in count() if (name := f"{kind}{number}") not in taken)
 
     def _next_window(self) -> VirtioMmioWindow:
         window = virtio_mmio_window(len(self.windows))
@@ -159,7 +160,7 @@ class Hardware:
         return transport
 
     def _io_thread(self, name: str, device: VirtioDevice) -> IoThread:
-        """Return the thread that serves a device; one of its own starts when the main one has."""
+        """Return the thread that serves a device; its own one starts when the main one has."""
         policy = self._config.io_threads
         if policy == "shared" or (policy == "disks" and not isinstance(device, Block)):
             return self._main
@@ -176,38 +177,3 @@ def _open_disks(config: MachineConfig, resources: ExitStack) -> list[MachineDisk
         disks.append(one.open())
         resources.enter_context(disks[-1])
     return disks
-
-
-def _channels(config: MachineConfig) -> dict[str, ConsolePort]:
-    """Return the ports of the virtio console; none when the machine needs no such device."""
-    names = [*config.ports, *([PORT_NAME] if config.agent != "none" else [])]
-    if not names and config.console != "virtio":
-        return {}
-    from virtio.console import ConsolePort
-
-    channels = {HVC: ConsolePort(console=True)} if config.console == "virtio" else {}
-    return channels | {name: ConsolePort(name) for name in names}
-
-
-def _devices(
-    config: MachineConfig, disks: Sequence[BlockBackend], ports: Sequence[ConsolePort]
-) -> Iterator[tuple[str, VirtioDevice]]:
-    """Make the devices, with names, in the order in which the guest will find them."""
-    for index, (disk, backend) in enumerate(zip(config.disks, disks, strict=True)):
-        block = Block(backend, serial=disk.serial, block_size=disk.block_size, queues=disk.queues)
-        yield f"block{index}", _with_ring_features(block, config)
-    if config.rng:
-        yield "entropy", _with_ring_features(Entropy(), config)
-    if ports:
-        from virtio.console import Console
-
-        yield "console", _with_ring_features(Console(ports), config)
-    for index, make in enumerate(config.devices):
-        device = make()
-        yield f"{type(device).__name__.lower()}{index}", _with_ring_features(device, config)
-
-
-def _with_ring_features(device: VirtioDevice, config: MachineConfig) -> VirtioDevice:
-    if config.ring_features is not None and isinstance(device, Device):
-        device.ring_features = config.ring_features
-    return device

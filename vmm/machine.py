@@ -1,16 +1,15 @@
-"""The machine: its life from boot to the end, over the hardware and the verdict.
+"""The machine: its life from boot to the end.
 
-Threads: one per vCPU, one for the event loop, and one for each disk or device whose requests are
-not to hold up the others (``MachineConfig.io_threads``). Whoever calls :meth:`Machine.wait` only
-waits.
+Threads: one per vCPU, one for the event loop, and one for each disk or device whose requests must
+not hold up the others (``MachineConfig.io_threads``). A caller of :meth:`Machine.wait` only waits.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -21,24 +20,25 @@ from vmm.agent import PORT_NAME
 from vmm.boot_source import boot_source
 from vmm.config import MachineConfig
 from vmm.console.console import GuestConsole
+from vmm.devices import HVC
 from vmm.ending.ending import End, Ending
 from vmm.ending.halt_watch import HaltWatch, best_wait_idle
 from vmm.ending.verdict import Verdict
-from vmm.hardware import HVC, Hardware
-from vmm.host.gil import prompt_switching
+from vmm.hardware import Hardware
+from vmm.host.gil import short_switch_interval
 from vmm.host.io_thread import IoThread
-from vmm.vcpu import VcpuThread
-from vmm.x86 import GuestEvents, Vcpu, check_host, describe_position
+from vmm.vcpus import Vcpus
+from vmm.x86 import GuestEvents, check_host, describe_position
 
 if TYPE_CHECKING:
     from vmm.agent import Agent
     from vmm.agent.attendant import Attendant
-    from vmm.snapshot import MachineState, Snapshot
+    from vmm.snapshot import Snapshot
     from vmm.stats import Statistics
+    from vmm.vcpu import VcpuThread
 
 logger = logging.getLogger(__name__)
 
-BIND: Final = "/sys/bus/platform/drivers/virtio-mmio/bind"
 _LAST_LINES: Final = 12
 
 
@@ -51,11 +51,11 @@ class Machine:
             machine.console.send("poweroff\\n")
             print(machine.wait(timeout=60).message)
 
-    Entering the block opens everything that the machine needs of the host; leaving it stops the
-    guest and gives all of it back. ``console`` is the guest's serial console, ``loop`` the event
-    loop, for whoever connects files of the host to the machine.
+    Entering the block opens everything that the machine needs of the host; leaving the block stops
+    the guest and closes all of it. ``console`` is the guest's console, ``loop`` the event loop, to
+    which files of the host can be connected.
 
-    A machine that runs can be saved, and others go on from there, as many as wanted:
+    A running machine can be saved, and any number of others continue from there:
 
         snapshot = machine.snapshot()
         with Machine.restore(snapshot) as clone:
@@ -65,17 +65,16 @@ class Machine:
     def __init__(self, config: MachineConfig) -> None:
         self.config = config
         self.console = GuestConsole()
-        self.threads: list[VcpuThread] = []
         self._origin: Snapshot | None = None
         self._resources = ExitStack()
         self._described = False
 
     @classmethod
     def restore(cls, snapshot: Snapshot) -> Self:
-        """Return a machine that goes on from ``snapshot`` once :meth:`resume` is called.
+        """Return a machine that continues from ``snapshot`` once :meth:`resume` is called.
 
-        Guest memory is shared with the snapshot until it is written; what the guest writes to
-        disks stays in memory.
+        Guest memory is shared with the snapshot until the guest writes it; writes to disks stay in
+        memory.
         """
         machine = cls(snapshot.config)
         machine._origin = snapshot
@@ -85,18 +84,22 @@ class Machine:
         with ExitStack() as resources:
             check_host()
             check_environment()
-            resources.enter_context(prompt_switching())
+            resources.enter_context(short_switch_interval())
             self._main = resources.enter_context(IoThread("event-loop", self._loop_failed))
             self.loop = self._main.loop
+            self._verdict = Verdict(self.loop.call_later)
+            self._vcpus = Vcpus(self._verdict.vcpu_ended)
             watch = HaltWatch(self.loop, self.threads, self._guest_halted, best_wait_idle())
             self._halt_watch = resources.enter_context(watch)
-            self._verdict = Verdict(self.loop.call_later)
             self.hardware = self._open_hardware(resources)
             if self._origin is not None:
-                self._take_over(self._origin.state, resources)
+                from vmm.snapshot.state import restore_machine
+
+                state, cpus = self._origin.state, self.config.cpus
+                restore_machine(state, cpus, self.hardware, self._vcpus, resources)
             self._resources = resources.pop_all()
         self._connect_console()
-        channel = self.hardware.channels.get(PORT_NAME)
+        channel = self.hardware.console_ports.get(PORT_NAME)
         self._attendant: Attendant | None = None
         if channel is not None:
             from vmm.agent.attendant import Attendant
@@ -122,36 +125,33 @@ class Machine:
         hardware, cpus = self.hardware, self.config.cpus
         platform = hardware.platform
         entry = platform.load(boot_source(self.config), cpus=cpus, windows=hardware.windows)
-        for index in range(cpus):
-            vcpu = self._add_vcpu(index, self._resources)
+        for _ in range(cpus):
+            vcpu = self._vcpus.add(hardware, self._resources)
             platform.set_up_vcpu(vcpu, cpus, entry)
         logger.info("entering the guest")
         self.resume()
 
     def pause(self) -> None:
         """Hold every vCPU out of the guest until :meth:`resume`; devices finish what they have."""
-        for thread in self.threads:
-            thread.pause()
+        self._vcpus.pause()
 
     def resume(self) -> None:
-        """Let a restored or paused machine run; harmless for one that runs."""
+        """Let a restored or paused machine run; harmless for a running one."""
         if not self._main.started:
             # The guest first: it runs while the rest is set in motion, and its kicks wait.
-            for thread in self.threads:
-                thread.start()
+            self._vcpus.start()
             self._main.start()
             self.hardware.start_io()
             self._halt_watch.start()
             if self._attendant is not None:
                 self._attendant.start(restored=self._origin is not None)
-        for thread in self.threads:
-            thread.resume()
+        self._vcpus.resume()
 
     def snapshot(self) -> Snapshot:
-        """Save the machine as it is at this moment, in memory; it goes on as before.
+        """Save the machine as it is at this moment, in memory; the machine then runs on.
 
         The guest stands still meanwhile. Requests that a device works on are saved with its
-        queues, and served again by the machine that goes on. Raises :class:`ConfigurationError`
+        queues, and the restored machine serves them again. Raises :class:`ConfigurationError`
         for a machine that has ended, or into which a device was plugged.
         """
         if self._verdict.ending is not None or not self.threads:
@@ -161,14 +161,14 @@ class Machine:
                 "a machine into which a device was plugged cannot be saved;"
                 " have the device in its configuration"
             )
-        from vmm.snapshot import MachineState, Snapshot
+        from vmm.snapshot import Snapshot
         from vmm.snapshot.disks import freeze
+        from vmm.snapshot.state import machine_state
 
-        with self._still(), ExitStack() as frozen:
+        with self._vcpus.held(), ExitStack() as frozen:
             hardware = self.hardware
             transports = [frozen.enter_context(one.frozen()) for one in hardware.transports]
-            vcpus = [thread.call(hardware.platform.vcpu_state) for thread in self.threads]
-            state = MachineState(tuple(vcpus), hardware.platform.state(), tuple(transports))
+            state = machine_state(hardware, self._vcpus, transports)
             disks = map(freeze, self.config.disks, hardware.disks)
             return Snapshot(self.config, state, hardware.ram.copy(), tuple(disks))
 
@@ -186,14 +186,16 @@ class Machine:
     def plug(self, make: Callable[[], VirtioDevice]) -> VirtioDevice:
         """Put the device that ``make`` returns into a spare slot, and have the guest look there.
 
-        Its driver has taken the device when this returns. Without an agent in the guest somebody
-        else has to write the name of the slot, such as ``virtio-mmio.3``, to ``BIND``. Raises
+        Its driver has taken the device when this returns. Without an agent in the guest, somebody
+        else has to make the driver look: see ``vmm/agent/binding.py``. Raises
         :class:`ConfigurationError` when no slot is left.
         """
         device = make()
         window = self.hardware.plug(device)
         if self._attendant is not None:
-            self.agent.write_file(BIND, f"virtio-mmio.{self.hardware.windows.index(window)}")
+            from vmm.agent.binding import bind_window
+
+            bind_window(self.agent, self.hardware.windows.index(window))
         return device
 
     def wait(self, timeout: float | None = None) -> Ending:
@@ -218,20 +220,25 @@ class Machine:
         return [f"{when - now:8.3f} s  {what}" for when, what in sorted(found)]
 
     @property
+    def threads(self) -> list[VcpuThread]:
+        """The threads of the vCPUs, the boot processor's first."""
+        return self._vcpus.threads
+
+    @property
     def ending(self) -> Ending | None:
-        """How the guest ended; None as long as it goes on."""
+        """How the guest ended; None as long as it runs."""
         return self._verdict.ending
 
     @property
     def statistics(self) -> Statistics:
-        """What happened so far, counted."""
+        """The counts of exits, emulated instructions and device traffic so far."""
         from vmm.stats import Statistics
 
         return Statistics.collect(self.threads, self.hardware)
 
     def _connect_console(self) -> None:
-        """Take what both consoles print; what is typed goes to the one that the guest uses."""
-        serial, hvc = self.hardware.platform.serial, self.hardware.channels.get(HVC)
+        """Show the output of both consoles; input goes to the one that the guest uses."""
+        serial, hvc = self.hardware.platform.serial, self.hardware.console_ports.get(HVC)
         serial.on_space = self.console.feed
         self.console.connect(serial.receive)
         if hvc is not None:
@@ -252,45 +259,6 @@ class Machine:
         return Hardware(
             self.config, self._main, events, resources, memory=self._origin.memory, disks=disks
         )
-
-    def _take_over(self, state: MachineState, resources: ExitStack) -> None:
-        """Bring vCPUs, platform and virtio devices into a saved state.
-
-        Chips before devices: a device raises its pending interrupt again.
-        """
-        from vmm.snapshot.state import check_machine_state, taken_over
-
-        hardware = self.hardware
-        check_machine_state(state, cpus=self.config.cpus, transports=len(hardware.transports))
-        for index, one in enumerate(state.vcpus):
-            vcpu = self._add_vcpu(index, resources)
-            with taken_over(f"processor {index}"):
-                hardware.platform.restore_vcpu(vcpu, one)
-        with taken_over("chips"):
-            hardware.platform.restore(state.platform)
-        for transport, saved in zip(hardware.transports, state.transports, strict=True):
-            transport.restore(saved)
-
-    def _add_vcpu(self, index: int, resources: ExitStack) -> Vcpu:
-        hardware = self.hardware
-        vcpu = resources.enter_context(hardware.platform.create_vcpu(index))
-        emulator = hardware.platform.emulator(vcpu)
-        ended = self._verdict.vcpu_ended
-        thread = VcpuThread(vcpu, hardware.ports, hardware.mmio, emulator, ended)
-        self.threads.append(thread)
-        return vcpu
-
-    @contextmanager
-    def _still(self) -> Iterator[None]:
-        """Hold the vCPUs out of the guest for the block, unless they are already."""
-        running = [thread for thread in self.threads if not thread.paused]
-        for thread in running:
-            thread.pause()
-        try:
-            yield
-        finally:
-            for thread in running:
-                thread.resume()
 
     def _guest_events(self) -> GuestEvents:
         return GuestEvents(
@@ -318,8 +286,7 @@ class Machine:
 
     def _stop_threads(self) -> None:
         self._halt_watch.stop()
-        for thread in self.threads:
-            thread.stop()
+        self._vcpus.stop()
         self._main.stop()
         self.hardware.stop_io()
         if self._attendant is not None:
@@ -332,10 +299,10 @@ class Machine:
         return ending.message if ending is not None else End.STOPPED.value
 
     def describe(self) -> list[str]:
-        """Return what was seen last: the console, each vCPU's position, each device's queues."""
+        """Return the last console lines, each vCPU's position and each device's queues, as text."""
         lines = ["last console lines:"]
         lines += [f"  {line}" for line in self.console.last_lines(_LAST_LINES)]
-        lines += [thread.call(describe_position) for thread in self.threads]
+        lines += self._vcpus.call(describe_position)
         for transport in self.hardware.transports:
             lines += transport.describe()
         return lines

@@ -1,60 +1,26 @@
 """A vCPU's thread: enter the guest, serve the exit, enter again.
 
-Port and MMIO exits go to the two buses. Anything else that another thread wants of a vCPU (where it
-is, its state, to pause) it asks with :meth:`VcpuThread.call`, which runs a function on this thread
-between two entries; so the registers are never looked at while the guest runs.
+Another thread that wants something of the vCPU (its position, its state, a pause) asks for it with
+:meth:`VcpuThread.call`, which runs a function on this thread between two entries. So nobody looks
+at the registers while the guest runs.
 """
 
 import logging
-import struct
 import threading
 import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any
 
 from virtio.errors import HostError, InternalError
 from vmm.ending.ending import End
-from vmm.host.gil import have_exact_timers
+from vmm.exits import Bus, ExitHandlers, InstructionEmulator, OnEnd
+from vmm.host.gil import use_exact_timers
 from vmm.kvm import vcpu as kvm
 from vmm.x86 import Vcpu
 
 logger = logging.getLogger(__name__)
-
-_IO = struct.Struct("<BBHIQ")  # at 0x20: direction, size, port, count, data_offset
-_MMIO = struct.Struct("<Q8sIB")  # at 0x20: phys_addr, data, len, is_write
-_MMIO_DATA: Final = 0x28
-_PAYLOAD: Final = 0x20
-_IO_OUT: Final = 1
-
-_EMULATION_FAILURE: Final = 1  # KVM_INTERNAL_ERROR_EMULATION
-_INSTRUCTION_BYTES_VALID: Final = 1
-
-
-class Bus(Protocol):
-    """Where the addresses of ports, or of MMIO, lead."""
-
-    def read(self, address: int, length: int, /) -> bytes: ...
-
-    def write(self, address: int, data: bytes, /) -> None: ...
-
-
-class InstructionEmulator(Protocol):
-    """Executes an instruction that KVM's emulator gave up on.
-
-    ``counts`` counts them by mnemonic, ``exits_served`` those that needed no exit to Python.
-    """
-
-    @property
-    def counts(self) -> Mapping[str, int]: ...
-
-    @property
-    def exits_served(self) -> int: ...
-
-    def emulate(self, cpu: Vcpu, instruction: bytes, /) -> bool: ...
-
-    def describe_failure(self, cpu: Vcpu, instruction: bytes, /) -> str: ...
 
 
 class VcpuThread:
@@ -62,8 +28,8 @@ class VcpuThread:
 
     ``cpu_clock`` is the clock of clock_gettime(2) for the processor time of the thread once it is
     started: it stands still while the vCPU is halted.
-    ``on_end(end, message, report)`` is called, on this thread, when the vCPU cannot go on: for the
-    guest's doing, KVM's, or a bug. The thread then waits for :meth:`stop`.
+    ``on_end(end, message, report)`` is called, on this thread, when the vCPU cannot go on; the
+    thread then ends.
     """
 
     def __init__(
@@ -72,22 +38,14 @@ class VcpuThread:
         ports: Bus,
         mmio: Bus,
         emulator: InstructionEmulator,
-        on_end: Callable[[End, str, list[str]], None],
+        on_end: OnEnd,
     ) -> None:
         self.vcpu = vcpu
         self._exits: Counter[int] = Counter()
-        self._ports = ports
-        self._mmio = mmio
         self._emulator = emulator
         self._on_end = on_end
-        self._handlers: dict[int, Callable[[], bool]] = {
-            kvm.KVM_EXIT_IO: self._serve_io,
-            kvm.KVM_EXIT_MMIO: self._serve_mmio,
-            kvm.KVM_EXIT_INTR: self._serve_calls,
-            kvm.KVM_EXIT_INTERNAL_ERROR: self._serve_internal_error,
-            kvm.KVM_EXIT_SHUTDOWN: self._serve_shutdown,
-            kvm.KVM_EXIT_FAIL_ENTRY: self._serve_fail_entry,
-        }
+        self._serving = ExitHandlers(vcpu, ports, mmio, emulator, on_end)
+        self._handlers = self._serving.handlers | {kvm.KVM_EXIT_INTR: self._serve_calls}
         self._lock = threading.Lock()  # guards _calls, _running and _holding
         self._calls: deque[_Call] = deque()
         self._running = False
@@ -169,7 +127,7 @@ class VcpuThread:
 
     def _main(self) -> None:
         try:
-            have_exact_timers()
+            use_exact_timers()
             self.vcpu.accept_kicks()
             self.cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
             self._running = True
@@ -200,33 +158,10 @@ class VcpuThread:
             handler = handlers.get(reason)
             if handler is None:
                 name = kvm.EXIT_NAMES.get(reason, str(reason))
-                self._fail(End.VCPU_FAILED, f"unexpected exit {name}")
+                self._serving.fail(End.VCPU_FAILED, f"unexpected exit {name}")
                 return
             if not handler():
                 return
-
-    def _fail(self, end: End, message: str, report: str = "") -> bool:
-        self._on_end(end, f"vCPU {self.vcpu.index}: {message}", report.splitlines())
-        return False
-
-    def _serve_io(self) -> bool:
-        area = self.vcpu.run_area
-        direction, size, port, count, start = _IO.unpack_from(area, _PAYLOAD)
-        for offset in range(start, start + size * count, size):
-            if direction == _IO_OUT:
-                self._ports.write(port, bytes(area[offset : offset + size]))
-            else:
-                area[offset : offset + size] = self._ports.read(port, size)
-        return True
-
-    def _serve_mmio(self) -> bool:
-        area = self.vcpu.run_area
-        address, data, length, is_write = _MMIO.unpack_from(area, _PAYLOAD)
-        if is_write:
-            self._mmio.write(address, data[:length])
-        else:
-            area[_MMIO_DATA : _MMIO_DATA + length] = self._mmio.read(address, length)
-        return True
 
     def _serve_calls(self) -> bool:
         while True:
@@ -240,23 +175,6 @@ class VcpuThread:
             call.perform(self.vcpu)
         self._released.wait()
         return True
-
-    def _serve_internal_error(self) -> bool:
-        suberror, data = self.vcpu.internal_error()
-        if suberror != _EMULATION_FAILURE:
-            return self._fail(End.VCPU_FAILED, f"KVM internal error, suberror {suberror}")
-        instruction = _instruction_bytes(data)
-        if self._emulator.emulate(self.vcpu, instruction):
-            return True
-        report = self._emulator.describe_failure(self.vcpu, instruction)
-        return self._fail(End.VCPU_FAILED, "KVM could not emulate an instruction", report)
-
-    def _serve_shutdown(self) -> bool:
-        return self._fail(End.TRIPLE_FAULT, "triple fault")
-
-    def _serve_fail_entry(self) -> bool:
-        reason = self.vcpu.fail_entry_reason()
-        return self._fail(End.VCPU_FAILED, f"the processor refused entry, reason {reason:#x}")
 
 
 class _Call:
@@ -282,14 +200,3 @@ class _Call:
         if self._error is not None:
             raise self._error
         return self._result
-
-
-def _instruction_bytes(data: tuple[int, ...]) -> bytes:
-    """Return the bytes of the instruction that KVM reports with an emulation failure.
-
-    ``struct { __u64 flags; __u8 insn_size; __u8 insn_bytes[15]; }`` when flag bit 0 is set.
-    """
-    if len(data) < 2 or not data[0] & _INSTRUCTION_BYTES_VALID:
-        return b""
-    packed = struct.pack(f"<{len(data) - 1}Q", *data[1:])
-    return packed[1 : 1 + min(packed[0], 15)]

@@ -1,16 +1,23 @@
-"""How soon a thread that computes lets a vCPU have the interpreter.
+"""Lets a vCPU have the interpreter soon, whatever other threads compute.
 
-CPython lets a thread run for 5 ms before another one may interrupt it (``sys.setswitchinterval``).
-A vCPU whose exit needs Python would stand still for so long whenever some other thread computes:
-in a test that works on results while its guest runs, say. So the interval is short as long as there
-is a machine in the process. It is not the shortest: two threads that both compute, and both have
-exact timers, would do little but hand the interpreter to each other. They lost half of their speed
-with 1 or 2 us, a tenth with 10 us. A longer one costs twice where the host is itself a virtual
-machine, whose processors fall asleep meanwhile: an exit beside a thread that runs bytecode took 3.1
-times what it takes alone with 10 us, and 4.9 times with 20 us (medians of five runs in turn).
-The thread that waits measures it by a timer of the kernel, which may be late by 50 us, prctl(2)
-"PR_SET_TIMERSLACK": threads of a machine ask for exact ones.
-``python -m tests.perf.exits`` measures what comes of it.
+The problem. A vCPU whose exit needs Python waits for the interpreter's lock. CPython lets a thread
+that runs bytecode keep the lock for 5 ms (``sys.setswitchinterval``) before it makes the thread
+yield. So in a process that computes beside its guest, as a test does, each such exit takes 5 ms.
+
+What does not work. The shortest interval: two threads that both compute do little but hand the lock
+to each other. They lost half of their speed with 1 or 2 us, and a tenth with 10 us. A longer
+interval costs more on a host that is itself a virtual machine, whose processors fall asleep
+meanwhile: an exit beside a thread that runs bytecode took 3.1 times as long as alone with 10 us,
+and 4.9 times with 20 us (medians of five alternating runs). A short interval alone: the waiting
+thread measures it with a timer of the kernel, which may be late by 50 us, prctl(2)
+"PR_SET_TIMERSLACK".
+
+What we do. The interval is 10 us as long as the process has a machine, and threads of a machine
+ask for exact timers.
+
+What remains. Bytecode notices a request to yield only between instructions: one long call into C
+that keeps the lock (``sorted`` of a large list, a regular expression) still holds up a vCPU.
+``python -m tests.perf.exits`` measures an exit beside a computing thread.
 """
 
 import ctypes
@@ -30,14 +37,14 @@ _machines = 0
 _usual = 0.0
 
 
-def have_exact_timers() -> None:
-    """Let the calling thread wait no longer than it asks for; harmless where that cannot be."""
+def use_exact_timers() -> None:
+    """Give the calling thread timers without slack; harmless where the kernel refuses."""
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, _SHORTEST_SLACK_NS, 0, 0, 0)
 
 
 @contextmanager
-def prompt_switching() -> Iterator[None]:
-    """Keep the interval short in the block, and put it back when the last such block ends."""
+def short_switch_interval() -> Iterator[None]:
+    """Keep the interval short in the block; the end of the last such block puts it back."""
     global _machines, _usual
     with _lock:
         _machines += 1

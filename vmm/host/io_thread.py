@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from vmm.host.gil import have_exact_timers
+from vmm.host.gil import use_exact_timers
 from vmm.host.loop import EventLoop
 from vmm.host.resource import Resource
 
@@ -20,7 +20,7 @@ class IoThread(Resource):
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
     def _main(self) -> None:
-        have_exact_timers()
+        use_exact_timers()
         self.loop.run()
 
     @property

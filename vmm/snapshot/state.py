@@ -1,14 +1,21 @@
-"""The state of a whole machine, as one plain value: what its memory and its disks do not hold."""
+"""The state of a whole machine beside its memory and its disks, as one plain value.
+
+Taken while no vCPU runs and no device works; brought into the hardware of a new machine.
+"""
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from transport.state import TransportState
 from virtio.errors import ConfigurationError, HostError
+from vmm.hardware import Hardware
+from vmm.vcpus import Vcpus
 from vmm.x86 import PlatformState, VcpuState
+
+_NOT_TAKEN: Final = (errno.EINVAL, errno.E2BIG, errno.ERANGE, errno.EFAULT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +30,33 @@ class MachineState:
     transports: tuple[TransportState, ...]
 
 
-_NOT_TAKEN: Final = (errno.EINVAL, errno.E2BIG, errno.ERANGE, errno.EFAULT)
+def machine_state(
+    hardware: Hardware, vcpus: Vcpus, transports: Sequence[TransportState]
+) -> MachineState:
+    """Return the state of a machine whose vCPUs are held and whose transports are frozen."""
+    platform = hardware.platform
+    states = vcpus.call(platform.vcpu_state)
+    return MachineState(tuple(states), platform.state(), tuple(transports))
+
+
+def restore_machine(
+    state: MachineState, cpus: int, hardware: Hardware, vcpus: Vcpus, resources: ExitStack
+) -> None:
+    """Create the ``cpus`` vCPUs of a new machine and bring all of it into a saved state.
+
+    The platform comes before the virtio devices, as a device raises its pending interrupt again.
+    Raises :class:`ConfigurationError` for a state that does not fit the machine or this host.
+    """
+    transports = hardware.transports
+    check_machine_state(state, cpus=cpus, transports=len(transports))
+    for index, one in enumerate(state.vcpus):
+        vcpu = vcpus.add(hardware, resources)
+        with taken_over(f"processor {index}"):
+            hardware.platform.restore_vcpu(vcpu, one)
+    with taken_over("chips"):
+        hardware.platform.restore(state.platform)
+    for transport, saved in zip(transports, state.transports, strict=True):
+        transport.restore(saved)
 
 
 def check_machine_state(state: MachineState, *, cpus: int, transports: int) -> None:
