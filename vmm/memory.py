@@ -63,10 +63,10 @@ class GuestRam(FlatMemory, Resource):
         whole.release()
 
     def receive(self, file: int, offset: int, address: int, length: int) -> int:
-        """Take ``length`` bytes at ``offset`` of a file to ``address``; returns how many came.
+        """Copy ``length`` bytes at ``offset`` of a file to ``address``; return how many it copied.
 
-        The host copies from file to file, which spares it a page fault for each page. None come
-        where it cannot, or when the RAM is a copy, whose file must not change.
+        The host copies from file to file, which spares it a page fault for each page. It copies
+        none where it cannot, or when the RAM is a copy, whose file must not change.
         """
         self.view(address, length).release()
         if self.is_copy:
@@ -82,7 +82,7 @@ class GuestRam(FlatMemory, Resource):
         return sum(min(max(address - start, 0), length) for start, length in self.regions)
 
     def copy(self) -> int:
-        """Return a new memfd with what the RAM holds now; the caller closes it.
+        """Return a new memfd with the present content of the RAM; the caller closes it.
 
         Nothing may write to the RAM meanwhile. Holes stay holes.
         """

@@ -1,14 +1,14 @@
 """Notices a guest that has halted for ever.
 
-A PC without ACPI powers off by halting with interrupts off, and with the interrupt chips in the
-kernel KVM then keeps the vCPU and tells nobody. So this looks, a few times a second, whether every
-vCPU's thread has used no processor time since the last look; only then, as it has to make them
-leave the guest for it, at what they are doing.
+A guest may power off by halting its processors for ever, and with the interrupt chips in the
+kernel KVM then keeps the vCPU and tells nobody. So a thread looks, a few times a second, whether
+any vCPU's thread has used processor time since the last look. Only if none has, it makes the vCPUs
+leave the guest and asks the architecture whether they can run again.
 
-It had better wait in C, as ``wait_idle`` of ``vmm/x86/run.c`` does. A thread that comes for the
-interpreter's lock five times a second, only to see that the guest is busy, costs an I/O thread that
-serves queues in Python up to a third of its time: at each of its system calls that one hands the
-lock over, to a thread that is not yet awake.
+The wait is in C where that was built, ``wait_idle`` of ``vmm/x86/run.c``. A thread that asks for
+the interpreter's lock five times a second, only to see that the guest is busy, costs an I/O thread
+that serves queues in Python up to a third of its time: at each of its system calls the I/O thread
+hands the lock over to a thread that is not yet awake.
 """
 
 import os
@@ -38,9 +38,9 @@ class Loop(Protocol):
 class HaltWatch(Resource):
     """Has ``loop`` call ``on_halted`` once when no vCPU of ``threads`` can ever run again.
 
-    It looks from :meth:`start` on, on a thread of its own, until :meth:`stop`; ``wait_idle`` is
-    :func:`wait_idle_plainly` or does the same. Raises :class:`HostError` when there is no
-    descriptor left.
+    The watch has a thread of its own from :meth:`start` to :meth:`stop`; ``wait_idle`` is
+    :func:`wait_idle_plainly` or its twin in C. Raises :class:`HostError` when no file descriptor
+    is left.
     """
 
     def __init__(
@@ -61,17 +61,17 @@ class HaltWatch(Resource):
         self._thread = threading.Thread(target=self._main, name="halt-watch", daemon=True)
 
     def start(self) -> None:
-        """Look from now on; the vCPUs' threads have been started."""
+        """Start to look; the vCPUs' threads run already."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more; harmless the second time."""
+        """Stop to look; harmless the second time."""
         os.eventfd_write(self._stop_fd, 1)
         if self._thread.ident is not None:
             self._thread.join()
 
     def close(self) -> None:
-        """Stop, and give the descriptor back."""
+        """Stop, and close the descriptor."""
         self.stop()
         os.close(self._stop_fd)
 
@@ -89,9 +89,9 @@ def best_wait_idle() -> WaitIdle:
 
 
 def wait_idle_plainly(clocks: Sequence[int], interval_ms: int, stop_fd: int) -> bool:
-    """Wait until none of the clocks has moved for an interval; False if ``stop_fd`` wants an end.
+    """Wait until no clock has moved for an interval; False if ``stop_fd`` is readable first.
 
-    The clocks are those of clock_gettime(2). One of a thread that is gone stands still.
+    The clocks are those of clock_gettime(2). The clock of an ended thread stands still.
     """
     stop = select.poll()
     stop.register(stop_fd, select.POLLIN)

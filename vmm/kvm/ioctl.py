@@ -1,4 +1,4 @@
-"""ioctl request numbers and the one place that calls ``ioctl``.
+"""Request numbers, and the one place that calls ``ioctl``.
 
 Numbers are computed from direction, type, number and size as ``asm-generic/ioctl.h`` does it. The
 call goes through ctypes: ``fcntl.ioctl`` takes no integer above 2^31, keeps the GIL for large
@@ -89,14 +89,14 @@ def ioctl(fd: int, request: Request, argument: Any = 0) -> int:
 
 
 def get_bytes(fd: int, request: Request) -> bytes:
-    """Return what a ``KVM_GET_...`` request fills in, as bytes that nobody looks into."""
+    """Return the bytes that a ``KVM_GET_...`` request fills in."""
     buffer = ctypes.create_string_buffer(request.size)
     ioctl(fd, request, buffer)
     return buffer.raw
 
 
 def set_bytes(fd: int, request: Request, data: bytes) -> None:
-    """Perform a ``KVM_SET_...`` request with what :func:`get_bytes` returned."""
+    """Perform a ``KVM_SET_...`` request with bytes of :func:`get_bytes`."""
     if len(data) < request.size:
         raise HostError(request.name, errno.EINVAL, f"{len(data)} bytes, {request.size} are needed")
     ioctl(fd, request, ctypes.create_string_buffer(data, len(data)))

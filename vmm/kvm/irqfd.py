@@ -1,4 +1,4 @@
-"""Interrupt lines of a guest, raised without a system call of the vCPU's: by irqfd."""
+"""Interrupt lines of a guest, which KVM raises when an eventfd is written: irqfd."""
 
 import os
 

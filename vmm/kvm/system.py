@@ -1,4 +1,4 @@
-"""The system file descriptor, ``/dev/kvm``: what this host's KVM can do, and new machines.
+"""The system file descriptor, ``/dev/kvm``: the abilities of this host's KVM, and new machines.
 
 KVM api.rst "General description", "KVM_CHECK_EXTENSION".
 """
@@ -64,7 +64,7 @@ class Kvm(Resource):
             raise KvmUnavailable(f"{path} lacks {', '.join(missing)}")
 
     def check(self, capability: int) -> int:
-        """Return what KVM_CHECK_EXTENSION says of ``capability``: 0, or its extent."""
+        """Return the answer of KVM_CHECK_EXTENSION for ``capability``: 0, or its extent."""
         return ioctl.ioctl(self.fd, ioctl.KVM_CHECK_EXTENSION, capability)
 
     def create_vm(self) -> Vm:

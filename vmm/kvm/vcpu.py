@@ -1,12 +1,28 @@
-"""The vCPU file descriptor: registers, and running guest code until the next exit.
+"""The vCPU file descriptor: runs guest code until the next exit.
 
 KVM api.rst "vcpu ioctls", "The kvm_run structure".
 
-Stopping a vCPU. A thread inside KVM_RUN comes back only for a signal, and a signal that arrives
-just before the call would be lost. So the kick signal stays *blocked* in the vCPU's thread, where
-it waits as long as it must, and KVM_SET_SIGNAL_MASK unblocks it for the duration of KVM_RUN
-alone: whenever the kick comes, the next KVM_RUN returns EINTR. No handler runs, and no other
-thread takes part.
+How a vCPU is kicked.
+
+The problem. Another thread wants the vCPU out of the guest, at once and for certain. Only a signal
+makes a thread come back from KVM_RUN, and a signal that arrives just before the call is spent when
+the call begins: the guest runs on, and whoever waits for the vCPU waits for ever.
+
+What does not work. A flag that the thread looks at before it enters leaves that gap open.
+``kvm_run.immediate_exit``, set by a signal handler, closes the gap, but needs a handler that runs
+at once on this very thread. Python's do not: CPython runs them later, on the main thread, between
+two instructions of bytecode, and only the main thread may install them in a process that is not
+ours alone.
+
+What we do. The kick signal is *blocked* in the vCPU's thread, where it stays pending as long as it
+must, and KVM_SET_SIGNAL_MASK unblocks it for the duration of KVM_RUN alone. The kernel looks for
+pending signals after it has set that mask, so whenever the kick comes, this KVM_RUN or the next one
+returns EINTR. The thread then takes the signal away with sigtimedwait(2). No handler runs, and no
+other thread takes part.
+
+What remains. The signal is SIGUSR1: a program that sends that one to a vCPU's thread for another
+purpose only makes the vCPU leave the guest once more than needed. KVM_RUN may also return EINTR for
+other signals, such as those of a debugger; then there is nothing to take away.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""The interrupt chips, the timer and the clock that KVM keeps for a machine, as a plain value.
+"""The state of interrupt chips, timer and clock in KVM, as a plain value, and back.
 
 KVM api.rst "KVM_GET_IRQCHIP", "KVM_GET_PIT2", "KVM_GET_CLOCK".
 """

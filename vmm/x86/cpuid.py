@@ -1,4 +1,4 @@
-"""What CPUID answers in the guest: KVM's supported list, fitted to each vCPU of a machine.
+"""The guest's CPUID: KVM's supported list, fitted to each vCPU of a machine.
 
 Leaf and bit names are those of the Intel SDM vol. 2 "CPUID" and the AMD APM vol. 3 appendix E; the
 paravirtual leaves are those of Linux ``Documentation/virt/kvm/x86/cpuid.rst``.
@@ -167,7 +167,7 @@ def _amd(entry: CpuidEntry, topology: Topology, *, topology_extensions: bool) ->
 
 
 def _without_unemulated(entry: CpuidEntry) -> CpuidEntry:
-    """Hide what KVM's instruction emulator cannot execute, or would retry for ever.
+    """Hide features whose instructions KVM's emulator cannot execute, or would retry for ever.
 
     SMAP stays: its ``clac`` is what makes system calls of the guest's user mode recognisable.
     """

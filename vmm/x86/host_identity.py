@@ -1,4 +1,4 @@
-"""What a snapshot must find again on the host that it is restored on: the processor, and its KVM.
+"""The identity of a host, which a snapshot must find again: its processor, and its kind of KVM.
 
 A guest has looked at the processor when it booted and relies on what it saw. On KVM without
 hardware virtualization its programs even see the host's own CPUID.

@@ -1,7 +1,7 @@
-"""Where things stand in guest-physical memory on x86-64: the one source of addresses.
+"""The layout of guest-physical memory on x86-64: the one source of addresses.
 
-The layout is Firecracker's, so that what is known about it holds here too; structure sizes are
-those of the documents named at the modules that write them.
+The layout is Firecracker's, so that experience with it holds here too; structure sizes are those of
+the documents named at the modules that write them.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The devices of a PC that Linux expects without being told, put on the port bus."""
+"""The devices of a PC that Linux expects without any announcement, put on the port bus."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from vmm.legacy.serial import Serial16550A
 
 
 class GuestEvents(NamedTuple):
-    """Called, on a vCPU's thread, for what the guest does through the PC's own devices.
+    """Functions that are called, on a vCPU's thread, when the guest uses the PC's own devices.
 
     ``output`` takes bytes of the serial port; ``reset`` a request for a reset; ``status`` what the
     guest wrote to the debug-exit port; ``panic`` the bits it wrote to the pvpanic port.

@@ -1,4 +1,4 @@
-"""Running and watching vCPUs by ``run.c``, which comes back for what needs Python only.
+"""Runs and watches vCPUs by ``run.c``, which returns only for exits that need Python.
 
 Importing it raises ``ImportError`` where the C part was not built.
 """

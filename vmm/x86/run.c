@@ -1,13 +1,14 @@
 /*
- * Running a vCPU up to the first exit that needs Python. KVM api.rst "KVM_RUN".
+ * Runs a vCPU up to the first exit that needs Python. KVM api.rst "KVM_RUN".
  *
  * Where a guest's kernel is emulated, nearly all exits are its CLAC and STAC, which KVM's emulator
- * cannot execute, and system calls, which stop at a CLAC; emulating them takes a few lines, and
- * here neither the interpreter nor its lock. The twin in Python is vmm/x86/emulation, where
- * syscall.py tells what a half-done SYSCALL is; what is not certainly the plain case is left to it:
- * user code, single-stepping, and page faults at the kernel's entry that may be no SYSCALL.
+ * cannot execute, and system calls, which stop at a CLAC. Their emulation takes a few lines and,
+ * here, neither the interpreter nor its lock. The twin in Python is vmm/x86/emulation, whose
+ * syscall.py explains a half-done SYSCALL. This file leaves to the twin whatever is not certainly
+ * the plain case: user code, single-stepping, and page faults at the kernel's entry that may be no
+ * SYSCALL.
  *
- * Also waiting until the vCPUs use no processor time, which says why in vmm/halt_watch.py.
+ * Also waits until the vCPUs use no processor time: vmm/ending/halt_watch.py says why.
  */
 
 #include <errno.h>
@@ -47,12 +48,12 @@ struct emulated {
     uint64_t clac, stac, syscall;
 };
 
-/* What a page fault pushed, from RSP upwards. */
+/* The words that a page fault pushed, from RSP upwards. */
 struct frame {
     uint64_t error_code, rip, cs, rflags, rsp, ss;
 };
 
-/* What tells a half-done SYSCALL from another page fault at the kernel's entry. */
+/* The signs of a half-done SYSCALL, which another page fault at the kernel's entry lacks. */
 struct entry {
     uint64_t star, lstar, sfmask;
     struct frame frame;
@@ -191,7 +192,7 @@ static int run_vcpu(int fd, const void *run_area, const struct ram *ram,
     return 0;
 }
 
-/* The nanoseconds that all clocks show together; one of a thread that is gone shows none. */
+/* Returns the sum of all clocks in nanoseconds; the clock of an ended thread counts nothing. */
 static uint64_t used(const int32_t *clocks, unsigned count)
 {
     uint64_t sum = 0;
@@ -203,7 +204,7 @@ static uint64_t used(const int32_t *clocks, unsigned count)
     return sum;
 }
 
-/* Wait until the clocks have stood still for an interval; 0 if `stop_fd` can be read before that. */
+/* Waits until no clock has moved for an interval; returns 0 if `stop_fd` is readable first. */
 static int wait_idle(const int32_t *clocks, unsigned count, int interval_ms, int stop_fd)
 {
     struct pollfd stop = {stop_fd, POLLIN, 0};

@@ -1,4 +1,4 @@
-"""All of a vCPU that KVM holds for it, as a plain value, and back.
+"""The state that KVM holds of a vCPU, as a plain value, and back.
 
 The structures go from one ioctl into another as bytes; nothing here looks into them, but for the
 time-stamp counter. KVM api.rst "vcpu ioctls"; the order of restoring is the one in which each call

@@ -1,6 +1,6 @@
-"""Puts everything that a Linux guest needs to start into its memory, in place of a firmware.
+"""Writes everything that Linux needs at its start into guest memory, in place of a firmware.
 
-The front of this package for the machine; what is written where is in :mod:`vmm.x86.layout`.
+Addresses are those of :mod:`vmm.x86.layout`.
 """
 
 import os
@@ -22,7 +22,7 @@ from vmm.x86.limits import BootProtocol
 
 
 class BootSource(NamedTuple):
-    """What to boot: kernel file, initrd (a file, or its bytes), command line, entry protocol."""
+    """A guest to boot: kernel file, initrd (a file, or its bytes), command line, entry protocol."""
 
     kernel: str | os.PathLike[str]
     initrd: Initrd | None = None

@@ -21,7 +21,7 @@ XLF_KERNEL_64 = 1 << 0
 
 
 class SetupHeader(NamedTuple):
-    """What is needed of a checked setup header.
+    """The parts of a checked setup header that a loader needs.
 
     ``raw`` is the header itself, from file offset 0x1f1 on, as it goes into the zero page.
     ``payload_offset`` counts from the start of the file; ``cmdline_size`` is without the NUL,

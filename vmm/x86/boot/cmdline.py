@@ -1,4 +1,4 @@
-"""The kernel command line: what suits this host, the user's words, an item for each device.
+"""The kernel command line: defaults for this host, the user's words, an item for each device.
 
 Implements Linux kernel-parameters.txt ``virtio_mmio.device=``.
 """

@@ -1,4 +1,4 @@
-"""ELF kernel images (``vmlinux``): what they ask to be loaded where, and how they are entered.
+"""ELF kernel images (``vmlinux``): their segments, their entry points, and loading them.
 
 Implements the ELF-64 program headers (System V ABI, "Program Header") and the PVH entry note
 (Xen x86/HVM direct boot ABI).
@@ -90,7 +90,7 @@ def read_elf(image: ImageFile) -> Elf:
 
 
 def load_elf(image: ImageFile, elf: Elf, memory: BootMemory) -> None:
-    """Read every segment into guest memory and clear what the file leaves out (``.bss``).
+    """Read every segment into guest memory and clear the rest of it (``.bss``).
 
     Raises :class:`ConfigurationError` when RAM ends before the kernel does.
     """

@@ -23,7 +23,7 @@ class LoadedInitrd(NamedTuple):
 
 
 def load_initrd(initrd: Initrd, memory: BootMemory, kernel: LoadedKernel) -> LoadedInitrd:
-    """Load a file, or bytes, as initrd; ``kernel`` says what is taken and how high it may go.
+    """Load a file, or bytes, as initrd; ``kernel`` bounds its place.
 
     Raises :class:`ConfigurationError` when it cannot be read, is empty, or does not fit.
     """

@@ -1,4 +1,4 @@
-"""What a file that is no x86-64 kernel looks like, so that the refusal can name it.
+"""Names the kind of a file that is no x86-64 kernel, for the message that refuses it.
 
 Magic numbers are those of ``file(1)`` and of the formats' own specifications.
 """

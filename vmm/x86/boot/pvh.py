@@ -1,4 +1,4 @@
-"""The PVH start structures: what a kernel entered by its PVH note finds at ``rbx``.
+"""The PVH start structures, which a kernel entered by its PVH note finds at ``rbx``.
 
 Implements the Xen x86/HVM direct boot ABI (``xen/include/public/arch-x86/hvm/start_info.h``).
 """

@@ -1,4 +1,4 @@
-"""The zero page: ``struct boot_params``, what the 64-bit boot protocol hands to Linux.
+"""The zero page: ``struct boot_params``, which the 64-bit boot protocol hands to Linux.
 
 Implements Linux x86 zero-page.rst and boot.rst "The Real-Mode Kernel Header".
 """

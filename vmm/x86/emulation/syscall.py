@@ -1,4 +1,4 @@
-"""Finishing SYSCALL on hosts whose KVM leaves it half done.
+"""Finishes SYSCALL on hosts whose KVM leaves it half done.
 
 What the host does. KVM without hardware virtualization runs guest user code natively and guest
 kernel code in its emulator. SYSCALL is a switch between the two, and it stops half-way: RIP is
