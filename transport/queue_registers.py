@@ -9,7 +9,9 @@ from typing import Final, Literal, NamedTuple
 from virtio.errors import ConfigurationError, DriverError
 from virtio.memory import GuestMemory
 from virtio.saved import U32, U64
-from virtio.virtqueue.queue import MAX_QUEUE_SIZE, Queue, QueueLayout, QueueState
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.ring import MAX_QUEUE_SIZE
+from virtio.virtqueue.state import QueueLayout, QueueState
 
 Area = Literal["descriptor_area", "driver_area", "device_area"]
 

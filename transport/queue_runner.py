@@ -131,7 +131,7 @@ class QueueRunner:
         """Whether the driver enabled the queue and nobody has used it yet."""
         try:
             queue = self.queue
-            return queue is not None and queue._next_avail == 0 and not queue.has_available()
+            return queue is not None and queue.next_avail == 0 and not queue.has_available()
         except Exception as error:
             _log.debug("queue %d cannot be looked at: %r", self.index, error)
             return False
@@ -144,12 +144,10 @@ class QueueRunner:
 def _positions(queue: Queue) -> str:
     """Return where a queue is; never raises, as a queue that failed is described for that."""
     try:
-        lean = queue._lean
-        outstanding = len(queue._outstanding) + (0 if lean is None else len(lean))
         more = ", more available" if queue.has_available() else ""
     except Exception as error:
         return f"at positions that cannot be told: {error!r}"
     return (
-        f"next available {queue._next_avail}, next used {queue._next_used},"
-        f" {outstanding} outstanding{more}"
+        f"next available {queue.next_avail}, next used {queue.next_used},"
+        f" {queue.outstanding_count} outstanding{more}"
     )

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from virtio.virtqueue.batch import ChainBatch as ChainBatch
     from virtio.virtqueue.chain import DescriptorChain as DescriptorChain
     from virtio.virtqueue.queue import Queue as Queue
-    from virtio.virtqueue.queue import QueueLayout as QueueLayout
-    from virtio.virtqueue.queue import QueueState as QueueState
     from virtio.virtqueue.request import Request as Request
+    from virtio.virtqueue.state import QueueLayout as QueueLayout
+    from virtio.virtqueue.state import QueueState as QueueState
 else:
     __getattr__, __all__ = lazy_names(
         __name__,
@@ -50,7 +50,8 @@ else:
             "memory": "FlatMemory GuestMemory MemoryAccessError",
             "virtqueue.batch": "ChainBatch",
             "virtqueue.chain": "DescriptorChain",
-            "virtqueue.queue": "Queue QueueLayout QueueState",
+            "virtqueue.queue": "Queue",
             "virtqueue.request": "Request",
+            "virtqueue.state": "QueueLayout QueueState",
         },
     )

@@ -13,15 +13,11 @@ from types import ModuleType
 from typing import Final, Literal, get_args
 
 from virtio.errors import ConfigurationError
+from virtio.virtqueue.fence import check_machine
 
 Engine = Literal["native", "rings", "python"]
 ENGINES: Final[tuple[Engine, ...]] = get_args(Engine)
 VARIABLE: Final = "PYVMM_ENGINE"
-
-IDLE, LEFT, TELL, MORE, WRONG = range(5)
-"""Why native code stopped serving a queue: there is nothing to do; the next chain is not ordinary,
-and is left to Python; the driver has to be told of what is done; others shall have a turn; or what
-it was asked for is not possible."""
 
 _chosen: Engine | None = None
 
@@ -56,34 +52,27 @@ def check_environment() -> None:
         current()
 
 
-def check_machine() -> None:
-    """Raise :class:`ConfigurationError` on a machine that may reorder what x86-64 does not.
-
-    ``virtio/native/notify.c`` and :mod:`virtio.virtqueue.fence` say which orders they rely on.
-    """
-    machine = os.uname().machine
-    if machine != "x86_64":
-        raise ConfigurationError(
-            f"this host is {machine}; virtqueues are for x86-64 only so far, because the memory "
-            "orderings that they need are not proven elsewhere"
-        )
-
-
 def native() -> ModuleType | None:
     """Return :mod:`virtio.native.ring` where it serves the rings."""
     return _module() if current() != "python" else None
 
 
 def data_paths() -> ModuleType | None:
-    """Return :mod:`virtio.native.ring` where it serves requests of devices, too."""
-    return _module() if current() == "native" else None
+    """Return :mod:`virtio.native.data_path` where it serves requests of devices, too."""
+    if current() != "native" or _module() is None:
+        return None
+    from virtio.native import data_path
+
+    return data_path
 
 
 def random_bytes() -> Callable[[int], bytes]:
     """Return a source of random bytes: the kernel's generator, for one thread at a time."""
-    module = native()
-    source: Callable[[int], bytes] = os.urandom if module is None else module.RandomBytes()
-    return source
+    if native() is None:
+        return os.urandom
+    from virtio.native.data_path import RandomBytes
+
+    return RandomBytes()
 
 
 @cache

@@ -11,7 +11,7 @@ from virtio.device.lifecycle import TimerHandle
 from virtio.rate import TokenBucket
 
 if TYPE_CHECKING:
-    from virtio.native.ring import DataPath
+    from virtio.native.data_path import DataPath
     from virtio.virtqueue.batch import ChainBatch
     from virtio.virtqueue.chain import DescriptorChain
 

@@ -32,13 +32,15 @@ class DriverError(Error):
     """The guest's driver broke the virtio specification.
 
     ``item`` is the conformance item that was breached (such as ``SPL-13``), ``queue`` and ``chain``
-    are the queue index and the head index of the descriptor chain concerned, when there is one.
+    are the queue index and the head index of the descriptor chain concerned, when there is one;
+    ``message`` says what was wrong without them.
     """
 
     def __init__(
         self, item: str, message: str, *, queue: int | None = None, chain: int | None = None
     ) -> None:
         self.item = item
+        self.message = message
         self.queue = queue
         self.chain = chain
         where = "" if queue is None else f"queue {queue}: "

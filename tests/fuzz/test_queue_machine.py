@@ -21,8 +21,9 @@ from virtio.memory import FlatMemory
 from virtio.testing import POISON, PackedDriver, QueueDriver, QueueFull, SplitDriver, Used
 from virtio.virtqueue.batch import ChainBatch
 from virtio.virtqueue.chain import DescriptorChain
-from virtio.virtqueue.queue import Queue, QueueLayout, QueueState
+from virtio.virtqueue.queue import Queue
 from virtio.virtqueue.request import Request
+from virtio.virtqueue.state import QueueLayout, QueueState
 
 INDIRECT, EVENT_IDX, RING_PACKED, IN_ORDER = 1 << 28, 1 << 29, 1 << 34, 1 << 35
 RAM_BYTES = 1 << 15
@@ -253,7 +254,7 @@ class QueueMachine(RuleBasedStateMachine):
         way = data.draw(st.sampled_from(["lengths", "frames", "chains", "some"]))
         lengths: list[int | None] = [data.draw(st.integers(0, one.room)) for one in requests]
         if way == "frames":
-            frames = batch.frames(HEADER)
+            frames = batch.requests(HEADER)
             lengths = [self.finish(*pair) for pair in zip(frames, requests, strict=True)]
         if way in ("chains", "some"):
             for chain, request in zip(batch, requests, strict=True):

@@ -38,7 +38,7 @@ def run(config: MachineConfig) -> tuple[str, set[str]]:
             one.queue for transport in machine.hardware.transports for one in transport.queues
         ]
         # At its end the guest resets its devices, and by now may have done so with some.
-        forms = {type(queue).__name__ for queue in queues if queue is not None}
+        forms = {type(queue._ring).__name__ for queue in queues if queue is not None}
     assert (ending.end, ending.status) == (End.REPORTED, 0), output
     return output, forms
 
@@ -46,7 +46,7 @@ def run(config: MachineConfig) -> tuple[str, set[str]]:
 @pytest.mark.parametrize("indirect", [0, 1], ids=["direct", "indirect"])
 @pytest.mark.parametrize("event_idx", [0, 1], ids=["flags", "event-idx"])
 @pytest.mark.parametrize(
-    ("packed", "form"), [(0, "SplitQueue"), (1, "PackedQueue")], ids=["split", "packed"]
+    ("packed", "form"), [(0, "SplitRing"), (1, "PackedRing")], ids=["split", "packed"]
 )
 def test_disks_and_hwrng_work_with_each_form_of_the_ring(
     tmp_path: Path, packed: int, form: str, event_idx: int, indirect: int

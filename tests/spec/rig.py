@@ -12,7 +12,8 @@ from transport.testing import MmioDriver, RecordingLine
 from virtio.device.lifecycle import VirtioDevice
 from virtio.memory import FlatMemory, GuestMemory
 from virtio.testing import ManualLoop, PackedDriver, QueueDriver, SplitDriver, Used, flat_memory
-from virtio.virtqueue.queue import Queue, QueueLayout
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.state import QueueLayout
 
 VERSION_1 = 1 << 32
 EVENT_IDX = 1 << 29

@@ -177,7 +177,7 @@ def _next_instruction(pid: int) -> int:
 def main(fd: str, name: str, features: str = "0") -> None:
     """Be the device, and stop before, between and after the calls."""
     memory = SharedMemory(int(fd))
-    calls = [make_fence()] if name == "fence" else _calls(memory, name, int(features))
+    calls = [_fence_call()] if name == "fence" else _calls(memory, name, int(features))
     if _libc.ptrace(PTRACE_TRACEME, 0, None, None):
         sys.exit(1)
     process, kill, mark = os.getpid(), os.kill, signal.SIGSTOP
@@ -185,6 +185,16 @@ def main(fd: str, name: str, features: str = "0") -> None:
     for call in calls:
         call()
         kill(process, mark)
+
+
+def _fence_call() -> Callable[[], object]:
+    fence = make_fence()
+
+    def call() -> None:
+        with fence:
+            pass
+
+    return call
 
 
 def _calls(memory: SharedMemory, name: str, features: int) -> list[Callable[[], object]]:

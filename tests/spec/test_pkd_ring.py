@@ -24,7 +24,8 @@ from tests.spec.rings import (
 )
 from virtio.memory import FlatMemory
 from virtio.testing import PackedDriver, flat_memory
-from virtio.virtqueue.queue import Queue, QueueLayout, QueueState
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.state import QueueLayout, QueueState
 
 RING, DRIVER, DEVICE = 0x10000, 0x12000, 0x14000
 IN, OUT = 0x8000, 0x9000

@@ -10,7 +10,8 @@ from tests.spec.rig import SPLIT, Rig
 from tests.spec.rings import ECHO, EVENT_IDX, NEXT, WRITE, go_live, kick, split_ring
 from virtio.memory import FlatMemory
 from virtio.testing import SplitDriver, flat_memory
-from virtio.virtqueue.queue import Queue, QueueLayout, QueueState
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.state import QueueLayout, QueueState
 
 TABLE, AVAIL, USED = 0x10000, 0x12000, 0x14000
 FAR = 0x1_0000_0000

@@ -1,6 +1,5 @@
 """Notifications of the split virtqueue, in both directions; what both forms share of them, too."""
 
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +9,8 @@ from tests.spec.devices import EVERY_RING, Gadget
 from tests.spec.rig import SPLIT, Form, Rig
 from tests.spec.rings import ECHO, EVENT_IDX, SLOW, gadget_of, go_live, kick, split_ring
 from virtio.testing import SplitDriver, flat_memory
-from virtio.virtqueue.queue import Queue, QueueLayout, QueueState
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.state import QueueLayout, QueueState
 
 FEATURES = pytest.mark.parametrize("features", [0, EVENT_IDX], ids=["plain", "event-idx"])
 
@@ -115,11 +115,15 @@ def at_fence(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
     """What happens at the next full barriers of a queue made from here on, first call first."""
     pending: list[Callable[[], object]] = []
 
-    def fence() -> None:
-        if pending:
-            pending.pop(0)()
+    class RecordingFence:
+        def __enter__(self) -> None:
+            if pending:
+                pending.pop(0)()
 
-    monkeypatch.setattr(sys.modules[Queue.__module__], "make_fence", lambda: fence)
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    monkeypatch.setattr("virtio.virtqueue.ring.make_fence", RecordingFence)
     return pending
 
 

@@ -153,9 +153,6 @@ def lazy_homes(package: str, tree: ast.AST) -> Iterator[str]:
 
 # Imports that still close a circle; each line goes when its circle is opened.
 CLOSING_IMPORTS = {
-    ("virtio.native.ring", "virtio.engine"),
-    ("virtio.virtqueue.split", "virtio.virtqueue.queue"),
-    ("virtio.virtqueue.packed", "virtio.virtqueue.queue"),
     ("vmm.agent.protocol", "vmm.agent"),
     ("vmm.image.kernel", "vmm"),
 }

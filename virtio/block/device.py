@@ -42,7 +42,7 @@ from virtio.virtqueue.request import Request
 
 if TYPE_CHECKING:
     from virtio.device.lifecycle import TimerHandle
-    from virtio.native.ring import DataPath
+    from virtio.native.data_path import DataPath
 
 logger = logging.getLogger(__name__)
 

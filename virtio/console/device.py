@@ -18,7 +18,7 @@ from virtio.console.control import Message
 from virtio.console.dialogue import Dialogue
 from virtio.console.port import ConsolePort
 from virtio.console.saved import check_console_state
-from virtio.console.stream import BURST, Stream
+from virtio.console.stream import Stream
 from virtio.device.declaration import (
     DEFAULT_RING_FEATURES,
     Device,
@@ -104,7 +104,7 @@ class Console(Device):
             if not free:
                 raise ConfigurationError(f"console with {self.max_nr_ports} ports: no more fit in")
             number = free[0]
-            port._attach(partial(self._bell.ring, number), (self.cols, self.rows))
+            port.attach(partial(self._bell.ring, number), (self.cols, self.rows))
             self._ports = {**self._ports, number: port}
         self._bell.ring(number)
         return number
@@ -117,7 +117,7 @@ class Console(Device):
         with self._ports_lock:
             gone = self._port(port)
             self._ports = {n: one for n, one in self._ports.items() if n != port}
-        gone._detach()
+        gone.detach()
         self._bell.ring(port)
 
     def resize(self, columns: int, rows: int, port: int = 0) -> None:
@@ -126,7 +126,7 @@ class Console(Device):
         Raises :class:`ConfigurationError` when there is no such port, or size.
         """
         size = _size(columns, rows)
-        self._port(port)._resize(size)
+        self._port(port).resize(size)
         if port == 0:
             self.assign_all({"cols": columns, "rows": rows})
 
@@ -147,21 +147,16 @@ class Console(Device):
                 layout += [(kinds["receiveq"], number), (kinds["transmitq"], number)]
         return layout
 
-    @queue(size=QUEUE_SIZE, count="max_nr_ports", manual=True)
-    def receiveq(self, queue: Queue, number: int) -> bool:
-        """Fill buffers with the bytes at hand, and leave the others to the driver (``CON-10``)."""
-        queue.disable_notification()
+    @queue(size=QUEUE_SIZE, count="max_nr_ports", fill="_bytes_wait")
+    def receiveq(self, chain: DescriptorChain, number: int) -> int | None:
+        """Fill a buffer with the bytes at hand (``CON-10``)."""
+        port, room = self._ports.get(number), chain.writable_length
+        data = b"" if port is None else port.take(room)
+        return chain.write(data) if data or not room else None
+
+    def _bytes_wait(self, number: int) -> int:
         port = self._ports.get(number)
-        if port is None:
-            return False
-        try:
-            for _ in range(BURST):
-                if not _fill(queue, port):
-                    break
-        finally:
-            queue.notify()
-        port._tell_space()
-        return port._has_bytes() and queue.enable_notification()
+        return 0 if port is None else port.buffers_wanted
 
     @queue(size=QUEUE_SIZE, count="max_nr_ports", manual=True)
     def transmitq(self, queue: Queue, number: int) -> bool:
@@ -176,23 +171,20 @@ class Console(Device):
             queue.notify()
         return more or (stream.chain is None and queue.enable_notification())
 
-    @queue(size=CONTROL_QUEUE_SIZE, feature=VIRTIO_CONSOLE_F_MULTIPORT, manual=True)
-    def control_receiveq(self, queue: Queue) -> bool:
-        """Send the messages that wait; a buffer that is too small for one comes back empty."""
+    @queue(size=CONTROL_QUEUE_SIZE, feature=VIRTIO_CONSOLE_F_MULTIPORT, fill="_messages_wait")
+    def control_receiveq(self, chain: DescriptorChain) -> int | None:
+        """Send the message that waits first; a buffer that is too small for it comes back empty."""
         outbox = self._dialogue.outbox
-        queue.disable_notification()
-        try:
-            for _ in range(BURST):
-                if not outbox or (chain := queue.pop()) is None:
-                    break
-                data = outbox.first()
-                fits = len(data) <= chain.writable_length
-                queue.add_used(chain, chain.write(data) if fits else 0)
-                if fits:
-                    outbox.drop_first()
-        finally:
-            queue.notify()
-        return bool(outbox) and queue.enable_notification()
+        if not outbox:
+            return None
+        data = outbox.first()
+        if len(data) > chain.writable_length:
+            return 0
+        outbox.drop_first()
+        return chain.write(data)
+
+    def _messages_wait(self) -> int:
+        return len(self._dialogue.outbox)
 
     @queue(size=CONTROL_QUEUE_SIZE, feature=VIRTIO_CONSOLE_F_MULTIPORT, batch=True)
     def control_transmitq(self, chains: list[DescriptorChain]) -> list[int | None]:
@@ -230,7 +222,7 @@ class Console(Device):
         if self.VIRTIO_CONSOLE_F_MULTIPORT:
             self._dialogue.update(number, port)
         elif number == 0 and port is not None and self.activation is not None:
-            port._set_guest_open(True)
+            port.set_guest_open(True)
 
     # Emergency writes
 
@@ -257,8 +249,8 @@ class Console(Device):
 
     def disable_queue(self, index: int) -> None:
         """Let go of the output in hand."""
-        if index < len(self._slots) and self._slots[index].kind.name == "transmitq":
-            self._streams.pop(self._slots[index].number, None)
+        if index < len(self._handlers) and self._handlers[index].kind.name == "transmitq":
+            self._streams.pop(self._handlers[index].number, None)
         super().disable_queue(index)
 
     def reset(self) -> None:
@@ -268,7 +260,7 @@ class Console(Device):
         super().reset()
         self._dialogue, self._streams = Dialogue(), {}
         for port in self._ports.values() if was_live else ():
-            port._forget_guest()
+            port.forget_guest()
 
     def state(self) -> dict[str, Any]:
         """Return what the driver knows and what is under way, between it and the host's ends."""
@@ -277,7 +269,7 @@ class Console(Device):
         for number, stream in self._streams.items():
             stream.meet(self._ports.get(number))
         return super().state() | {
-            "ports": tuple((n, self._ports[n]._state()) for n in sorted(self._ports)),
+            "ports": tuple((n, self._ports[n].state()) for n in sorted(self._ports)),
             "dialogue": self._dialogue.state(),
             "offsets": tuple((n, stream.offset) for n, stream in self._streams.items()),
         }
@@ -296,19 +288,7 @@ class Console(Device):
         self._dialogue.restore(state["dialogue"], self._ports)
         self._streams = {n: Stream(self._ports.get(n), at) for n, at in state["offsets"]}
         for number, values in saved:
-            self._ports[number]._restore(values, partial(self._bell.ring, number))
-
-
-def _fill(queue: Queue, port: ConsolePort) -> bool:
-    """Fill one buffer; returns whether there were bytes and a buffer."""
-    # The lock is held until the bytes are taken: for a buffer in hand there must be some (CON-10).
-    with port._lock:
-        chain = queue.pop() if port._has_bytes() else None
-        if chain is None:
-            return False
-        data = port._take(chain.writable_length)
-    queue.add_used(chain, chain.write(data))
-    return True
+            self._ports[number].restore(values, partial(self._bell.ring, number))
 
 
 def _port_count(count: int) -> int:

@@ -46,7 +46,7 @@ class Dialogue:
         if message.event == VIRTIO_CONSOLE_PORT_READY:
             self._port_ready(message.port, port, is_ready=message.value == 1)
         elif message.event == VIRTIO_CONSOLE_PORT_OPEN and message.port in self._announced:
-            port._set_guest_open(bool(message.value))
+            port.set_guest_open(bool(message.value))
         return {message.port}
 
     def update(self, number: int, port: ConsolePort | None) -> None:
@@ -71,11 +71,11 @@ class Dialogue:
         """
         if not is_ready:
             self._ready.discard(number)
-            port._set_guest_open(False)
+            port.set_guest_open(False)
             return
         self._announced[number] = port
         self._ready.add(number)
-        port._take_news()
+        port.take_news()
         if port.console:
             self.outbox.put(Message(number, VIRTIO_CONSOLE_CONSOLE_PORT))
             self._tell_size(number, port)
@@ -84,7 +84,7 @@ class Dialogue:
         self._tell_open(number, is_open=port.host_open)
 
     def _tell_news(self, number: int, port: ConsolePort) -> None:
-        openings, resized = port._take_news()
+        openings, resized = port.take_news()
         for is_open in openings:
             self._tell_open(number, is_open=is_open)
         if resized and port.console:
@@ -96,7 +96,7 @@ class Dialogue:
     def _tell_size(self, number: int, port: ConsolePort) -> None:
         # To port 0, too: with MULTIPORT Linux does not look at the configuration space for it.
         if self.tells_size:
-            self.outbox.put(Message.resize(number, *port._size))
+            self.outbox.put(Message.resize(number, *port.size))
 
     def state(self) -> dict[str, Any]:
         """Return what was said and what waits, as plain values."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from virtio.errors import ConfigurationError, InternalError
 
 NAME_BYTES_MAX: Final = 255
+PAGE_BYTES: Final = 4096
 
 Callback = Callable[..., object]
 
@@ -54,7 +55,7 @@ class ConsolePort:
         self._cut = False  # the host's end was closed: output in hand is not for it any more
         self._host_open = True
         self._guest_open = False
-        self._size = (0, 0)
+        self.size = (0, 0)
         # What the guest has not been told: openings and closings of the host's end, a new size.
         self._news: list[bool] = []
         self._resized = False
@@ -112,28 +113,28 @@ class ConsolePort:
 
     # What the device calls
 
-    def _attach(self, ring: Callable[[], None], size: tuple[int, int]) -> None:
+    def attach(self, ring: Callable[[], None], size: tuple[int, int]) -> None:
         """Belong to a device, which comes when ``ring`` is called."""
         with self._lock:
             if self._ring is not None:
                 raise ConfigurationError(f"console port {self.name!r} is in a console already")
-            self._ring, self._size = ring, size
+            self._ring, self.size = ring, size
 
-    def _detach(self) -> None:
+    def detach(self) -> None:
         """Belong to no device any more."""
         with self._lock:
             self._ring = None
             self._news = []
-        self._forget_guest()
+        self.forget_guest()
 
-    def _forget_guest(self) -> None:
+    def forget_guest(self) -> None:
         """Drop what the guest has not taken; its end is closed."""
         with self._lock:
             self._waiting.clear()
-        self._set_guest_open(False)
+        self.set_guest_open(False)
         self._tell_space()
 
-    def _set_guest_open(self, is_open: bool) -> None:
+    def set_guest_open(self, is_open: bool) -> None:
         with self._lock:
             if self._guest_open == is_open or (is_open and self._ring is None):
                 return
@@ -141,7 +142,7 @@ class ConsolePort:
         if self.on_guest_open is not None:
             self.on_guest_open(is_open)
 
-    def _offer(self, data: bytes) -> int:
+    def offer(self, data: bytes) -> int:
         """Offer output to the host; returns how many bytes are done with."""
         with self._lock:
             if self._blocked:
@@ -160,20 +161,23 @@ class ConsolePort:
             self._blocked = False
         return taken
 
-    def _take_cut(self) -> bool:
+    def take_cut(self) -> bool:
         """Return whether the host's end was closed since the last call."""
         with self._lock:
             was_cut, self._cut = self._cut, False
         return was_cut
 
-    def _has_bytes(self) -> bool:
-        """Whether there are bytes that the guest would take now."""
-        return self._guest_open and bool(self._waiting)
+    @property
+    def buffers_wanted(self) -> int:
+        """About how many buffers of the guest would be filled now; 0 while there is nothing."""
+        return -(-len(self._waiting) // PAGE_BYTES) if self._guest_open else 0
 
-    def _take(self, limit: int) -> bytes:
-        """Return bytes for the guest, the lock being held."""
-        data = bytes(self._waiting[:limit])
-        del self._waiting[:limit]
+    def take(self, limit: int) -> bytes:
+        """Take up to ``limit`` bytes for the guest; none when there is nothing any more."""
+        with self._lock:
+            data = bytes(self._waiting[:limit]) if self._guest_open else b""
+            del self._waiting[: len(data)]
+        self._tell_space()
         return data
 
     def _tell_space(self) -> None:
@@ -185,13 +189,13 @@ class ConsolePort:
         if tell and self.on_space is not None:
             self.on_space()
 
-    def _resize(self, size: tuple[int, int]) -> None:
+    def resize(self, size: tuple[int, int]) -> None:
         with self._lock:
-            self._size = size
+            self.size = size
             self._resized = True
         self._call_device()
 
-    def _take_news(self) -> tuple[list[bool], bool]:
+    def take_news(self) -> tuple[list[bool], bool]:
         """Return what is to be told: openings, and whether there is a new size."""
         with self._lock:
             news, resized = self._news, self._resized
@@ -205,24 +209,24 @@ class ConsolePort:
 
     # State
 
-    def _state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         with self._lock:
             return {
                 "host_open": self._host_open,
                 "guest_open": self._guest_open,
-                "size": self._size,
+                "size": self.size,
                 "waiting": bytes(self._waiting),
             }
 
-    def _restore(self, state: dict[str, Any], ring: Callable[[], None]) -> None:
+    def restore(self, state: dict[str, Any], ring: Callable[[], None]) -> None:
         """Take over a saved state; the host's end stays as it is, and the guest is told of that."""
         with self._lock:
             self._ring = ring
-            self._size = tuple(state["size"])
+            self.size = tuple(state["size"])
             self._waiting[:0] = state["waiting"] if self._host_open else b""
             self._cut = not self._host_open
             self._news = [] if self._host_open == state["host_open"] else [self._host_open]
-        self._set_guest_open(state["guest_open"])
+        self.set_guest_open(state["guest_open"])
 
 
 def _name(name: str) -> str:

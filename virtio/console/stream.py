@@ -32,7 +32,7 @@ class Stream:
 
         Nor does a host that closed its end, and opened it since.
         """
-        was_cut = port is not None and port._take_cut()
+        was_cut = port is not None and port.take_cut()
         if (was_cut or port is not self._port) and (self.chain is not None or self.offset):
             self.offset = MAX_CHAIN_BYTES
         self._port = port
@@ -51,7 +51,7 @@ class Stream:
         host = self._port if self._port is not None and self._port.host_open else None
         length = taken = min(left, STEP_BYTES) if host else left
         if host and length:
-            taken = host._offer(chain.read(length, self.offset))
+            taken = host.offer(chain.read(length, self.offset))
         self.offset += taken
         if taken == left:
             self.chain, self.offset = None, 0

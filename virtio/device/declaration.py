@@ -13,11 +13,12 @@ order of declaration is the order of the queues::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from virtio.device.configuration import Feature, Field, feature, field
-from virtio.device.handlers import QueueKind, QueueSlot, queue
+from virtio.device.doorbell import Doorbell
+from virtio.device.handlers import QueueHandler, QueueKind, handler_of, queue
 from virtio.device.lifecycle import Activation, EventLoop, VirtioDevice
 from virtio.errors import ConfigurationError, InternalError
 from virtio.features import (
@@ -76,7 +77,8 @@ class Device(VirtioDevice):
         super().__init__()
         self.config_values: dict[str, Any] = {}
         self.ring_features = ring_features
-        self._slots: list[QueueSlot] = []
+        self._handlers: list[QueueHandler] = []
+        self._bell = Doorbell(self._serve_rung)
 
     # Features
 
@@ -119,6 +121,7 @@ class Device(VirtioDevice):
                 return
             self.config_values |= values
             self.config_generation = (self.config_generation + 1) & 0xFFFF_FFFF
+        self._choose()
         activation = self.activation
         if activation is not None:
             activation.notify_config()
@@ -154,6 +157,12 @@ class Device(VirtioDevice):
         if one.hook is None or one.hook(self, value):
             with self.config_lock:
                 self.config_values[one.name] = value
+            self._choose()
+
+    def _choose(self) -> None:
+        """Decide anew what serves each queue: something that this depends on has changed."""
+        for handler in self._handlers:
+            handler.choose()
 
     # Queues
 
@@ -186,10 +195,21 @@ class Device(VirtioDevice):
 
     def queue_of(self, kind: str, number: int = 0) -> Queue | None:
         """Return the live queue that the method named ``kind`` serves, if the driver enabled it."""
-        for slot, live in zip(self._slots, self.queues, strict=False):
-            if slot.kind.name == kind and slot.number == number:
-                return live
+        for handler in self._handlers:
+            if handler.kind.name == kind and handler.number == number:
+                return handler.queue
         return None
+
+    def fill(self, kind: str, number: int = 0) -> None:
+        """Have a queue served soon, as there is data for it; from any thread, in any state."""
+        for index, handler in enumerate(self._handlers):
+            if handler.kind.name == kind and handler.number == number:
+                self._bell.ring(index)
+
+    def _serve_rung(self, indices: set[int]) -> None:
+        for index in indices:
+            if self.handle_queue(index):
+                self._bell.ring(index)
 
     @property
     def loop(self) -> EventLoop:
@@ -200,26 +220,41 @@ class Device(VirtioDevice):
 
     def activate(self, activation: Activation) -> None:
         """Go live with the queues that the accepted features make."""
-        self._slots = [
-            QueueSlot.of(self, kind, number)
-            for kind, number in self.queue_layout(activation.features)
-        ]
+        layout = self.queue_layout(activation.features)
+        self._handlers = [handler_of(self, kind, number) for kind, number in layout]
+        for handler, live in zip(self._handlers, activation.queues, strict=False):
+            handler.queue = live
         super().activate(activation)
+        self._bell.connect(activation.loop)
+        self._choose()
+
+    def enable_queue(self, index: int, queue: Queue) -> None:
+        """Take a queue that the driver enabled while the device is live."""
+        super().enable_queue(index, queue)
+        if index < len(self._handlers):
+            self._handlers[index].queue = queue
+
+    def disable_queue(self, index: int) -> None:
+        """Let go of a live queue, and of every chain that came from it (``MMIO-16``)."""
+        super().disable_queue(index)
+        if index < len(self._handlers):
+            self._handlers[index].queue = None
+
+    def queue_handler(self, index: int) -> Callable[[], bool]:
+        """Return the call that serves a queue of the live device; see :meth:`handle_queue`."""
+        return self._handlers[index].serve
 
     def handle_queue(self, index: int) -> bool:
         """Serve one burst of chains; returns whether more may be left."""
-        queues = self.queues
-        if index >= min(len(queues), len(self._slots)):
-            return False
-        live = queues[index]
-        return live is not None and self._slots[index].serve(live)
+        return index < len(self._handlers) and self._handlers[index].serve()
 
     # Reset and state
 
     def reset(self) -> None:
         """Drop the queues, the accepted features and what the driver wrote (``COM-21``)."""
+        self._bell.connect(None)
         super().reset()
-        self._slots = []
+        self._handlers = []
         with self.config_lock:
             for one in self.fields:
                 if one.writable:

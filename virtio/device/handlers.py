@@ -1,23 +1,25 @@
-"""The queues of a device class: how a method is declared to serve one, and how it is called.
+"""The queues of a device class: how a method is declared to handle one, and how it is called.
 
-VIRTIO 1.4 "Virtqueues".
+A queue either *answers* (the driver asks, the device completes) or is *filled* (the device has data
+and wants buffers). VIRTIO 1.4 "Virtqueues".
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from virtio import engine
 from virtio.device.configuration import Feature
 from virtio.errors import InternalError
 from virtio.virtqueue.batch import ChainBatch
+from virtio.virtqueue.ring import LEFT, MORE, TELL
 
 if TYPE_CHECKING:
     from virtio.device.declaration import Device
-    from virtio.native.ring import DataPath
+    from virtio.native.data_path import DataPath
     from virtio.virtqueue.queue import Queue
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -27,7 +29,7 @@ NATIVE_BURST: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class QueueKind:
-    """What :func:`queue` says of a method: the queues that it serves, and how."""
+    """The declaration that :func:`queue` makes of a method: the queues it handles, and how."""
 
     name: str
     size: int
@@ -37,8 +39,9 @@ class QueueKind:
     batch: bool
     manual: bool
     burst: int
-    header: Struct | None = None
-    native: str | None = None
+    header: Struct | None
+    native: str | None
+    fill: str | None
 
     def number_under(self, device: Device, features: int) -> int:
         """Return how many queues of this kind exist under a feature set."""
@@ -62,30 +65,46 @@ def queue(
     burst: int = 64,
     header: Struct | None = None,
     native: str | None = None,
+    fill: str | None = None,
 ) -> Callable[[Method], Method]:
-    """Declare that a method serves a queue of at most ``size`` descriptors, a power of two.
+    """Declare that a method handles a queue of at most ``size`` descriptors, a power of two.
 
     The method takes one chain and returns how many bytes it wrote to it, or ``None`` when it will
-    call ``chain.complete`` later. With ``batch`` it takes a :class:`ChainBatch`, a
-    sequence of up to ``burst`` chains, and returns one of those answers for each, in order; that
-    pays where one call to the host can do for many chains, and where the lengths of the chains are
-    all it needs. With ``header`` it takes a :class:`Request` whose header is of that
-    layout, and answers as for a chain. With ``manual`` it takes the queue itself, pops, completes
-    and re-arms notifications, and returns whether more is left to do at once.
+    call ``chain.complete`` later. With ``batch`` it takes a :class:`ChainBatch`, a sequence of up
+    to ``burst`` chains, and returns one of those answers for each, in order; that pays where one
+    call to the host can do for many chains, and where the lengths of the chains are all it needs.
+    With ``header`` it takes a :class:`Request` whose header is of that layout, and answers as for a
+    chain. With ``manual`` it takes the queue itself, pops, completes and re-arms notifications, and
+    returns whether more is left to do at once.
+
+    ``fill`` names the method that tells how many buffers the device could fill at this moment. The
+    method here gets that many chains at most, as they come, and returns ``None`` for one that it
+    has nothing for after all: that buffer stays for the next time. :meth:`Device.fill` has it
+    called when there is data.
 
     ``count``, a number or the name of the attribute that holds it, makes several queues of the
-    kind; the method then gets the number among them, from 0, as second argument. They exist only
-    with ``feature`` accepted; without ``multiqueue`` accepted there is one. ``burst`` is how many
-    chains are served before other devices have their turn (``SPL-23``).
+    kind; the methods then get the number among them, from 0, as last argument. The queues exist
+    only with ``feature`` accepted; without ``multiqueue`` accepted there is one. ``burst`` is how
+    many chains are served before other devices have their turn (``SPL-23``).
 
-    ``native`` names the method that returns a :class:`DataPath` for the moment, or
-    ``None``: it serves the ordinary chains, and the method here gets what it leaves.
+    ``native`` names the method that returns a :class:`DataPath` for the ordinary chains, or
+    ``None``; the method here gets what native code leaves. It is asked when the device goes live
+    and after each change of its configuration.
     """
 
     def declare(method: Method) -> Method:
         kind = QueueKind(
-            *(method.__name__, size, count, feature, multiqueue),
-            *(batch, manual, burst, header, native),
+            method.__name__,
+            size,
+            count,
+            feature,
+            multiqueue,
+            batch,
+            manual,
+            burst,
+            header,
+            native,
+            fill,
         )
         method.virtqueue = kind  # type: ignore[attr-defined]
         return method
@@ -93,70 +112,144 @@ def queue(
     return declare
 
 
-class QueueSlot(NamedTuple):
-    """A queue of a live device: its kind, its number within it, and what serves it."""
+class QueueHandler(ABC):
+    """Serves one queue of a live device: the ``number``-th of a kind.
 
-    kind: QueueKind
-    number: int
-    handler: Callable[[Any], Any]
-    native: Callable[[], DataPath | None] | None = None
+    ``queue`` is the live queue, while the driver has it enabled.
+    """
 
-    @classmethod
-    def of(cls, device: Device, kind: QueueKind, number: int) -> QueueSlot:
-        """Return the slot of the ``number``-th queue of a kind."""
-        method: Callable[..., Any] = getattr(device, kind.name)
-        native = getattr(device, kind.native) if kind.native else None
-        if kind.count is None:
-            return cls(kind, number, method, native)
-        return cls(kind, number, lambda work: method(work, number), native)
+    def __init__(self, device: Device, kind: QueueKind, number: int) -> None:
+        self.kind = kind
+        self.number = number
+        self.queue: Queue | None = None
+        self._device = device
+        self._method = _bound(getattr(device, kind.name), kind, number)
+        self._path: DataPath | None = None
 
-    def serve(self, queue: Queue) -> bool:
+    def choose(self) -> None:
+        """Decide anew whether native code serves ordinary chains."""
+        self._path = getattr(self._device, self.kind.native)() if self.kind.native else None
+
+    @abstractmethod
+    def serve(self) -> bool:
         """Serve one burst, tell the driver once, and re-arm; returns whether more may be left."""
-        if self.kind.manual:
-            return bool(self.handler(queue))
-        patience = queue.patience()
-        queue.disable_notification()
-        path = None if self.native is None else self.native()
-        if path is not None:
-            end = self._serve_natively(queue, path, patience)
-            if end != engine.LEFT:
-                return end == engine.MORE or queue.enable_notification()
-        left, wait_ns = self.kind.burst, 0
-        header_bytes = 0 if self.kind.header is None else self.kind.header.size
-        batch = ChainBatch(queue)
-        lengths: Sequence[int | None] = ()
-        while batch := queue.exchange(
-            batch, lengths, left, wait_ns=wait_ns, header_bytes=header_bytes
-        ):
-            lengths = self._answers(batch)
-            left -= len(lengths)
-            wait_ns = patience if left > 0 else 0
-        return left <= 0 or queue.enable_notification()
-
-    def _serve_natively(self, queue: Queue, path: DataPath, patience: int) -> int:
-        """Have native code serve up to ``NATIVE_BURST`` chains; returns why that ended."""
-        left, end = NATIVE_BURST, engine.TELL
-        while left > 0 and end == engine.TELL:
-            served, end = queue.serve_natively(path, left, patience)
-            left -= served or 1
-            queue.notify()
-        return engine.MORE if end == engine.TELL else end
 
     def _answers(self, batch: ChainBatch) -> Sequence[int | None]:
-        """Call the handler; what it answered is used even when it fails on a later chain."""
-        handler, layout = self.handler, self.kind.header
+        """Call the method; what it answered is used even when it fails on a later chain."""
         answers: list[int | None] = []
+        layout = self.kind.header
         try:
             if self.kind.batch:
-                given: Sequence[int | None] = handler(batch)
+                given: Sequence[int | None] = self._method(batch)
                 if len(given) != len(batch):
                     message = f"{len(batch)} chains were handed over, {len(given)} answered"
                     raise InternalError(message)
                 return given
-            for one in batch.make_chains() if layout is None else batch.frames(layout):
-                answers.append(handler(one))
+            for one in batch.make_chains() if layout is None else batch.requests(layout):
+                answers.append(self._method(one))
         except Exception as error:
             error.add_note(f"in {self.kind.name}, at {batch[len(answers)]!r}")
             batch.complete(answers + [None] * (len(batch) - len(answers)))
             raise
         return answers
+
+    def _serve_natively(self, queue: Queue, path: DataPath, wait_ns: int) -> int:
+        """Have native code serve up to ``NATIVE_BURST`` chains; returns why that ended."""
+        left, end = NATIVE_BURST, TELL
+        while left > 0 and end == TELL:
+            served, end = queue.serve_natively(path, left, wait_ns)
+            left -= served or 1
+            queue.notify()
+        return MORE if end == TELL else end
+
+
+class AnsweringHandler(QueueHandler):
+    """Serves a queue in which the driver asks and the device completes."""
+
+    def serve(self) -> bool:
+        """Serve one burst, tell the driver once, and re-arm; returns whether more may be left."""
+        queue, path = self.queue, self._path
+        if queue is None:
+            return False
+        patience = queue.patience()
+        queue.disable_notification()
+        if path is not None:
+            end = self._serve_natively(queue, path, patience)
+            if end != LEFT:
+                return end == MORE or queue.enable_notification()
+        left = self.kind.burst
+        header_bytes = 0 if self.kind.header is None else self.kind.header.size
+        batch = queue.pop_batch(left, header_bytes=header_bytes)
+        while batch:
+            answers = self._answers(batch)
+            left -= len(answers)
+            wait_ns = patience if left > 0 else 0
+            batch = queue.exchange(batch, answers, left, wait_ns=wait_ns, header_bytes=header_bytes)
+        return left <= 0 or queue.enable_notification()
+
+
+class FillingHandler(QueueHandler):
+    """Serves a queue whose buffers the device fills when it has data.
+
+    Without data nothing is taken, so that all buffers are there when data comes; without buffers
+    the driver is asked to notify, and the data waits with the device: that is the back-pressure.
+    """
+
+    def __init__(self, device: Device, kind: QueueKind, number: int) -> None:
+        super().__init__(device, kind, number)
+        self._wanted = _bound(getattr(device, kind.fill or ""), kind, number)
+
+    def serve(self) -> bool:
+        """Fill one burst of buffers; returns whether there are more of both data and buffers."""
+        queue, path = self.queue, self._path
+        if queue is None:
+            return False
+        queue.disable_notification()
+        if path is not None and self._wanted():
+            end = self._serve_natively(queue, path, 0)
+            if end != LEFT:
+                return end == MORE or (bool(self._wanted()) and queue.enable_notification())
+        left, patience, has_data = self.kind.burst, queue.patience(), True
+        while has_data and (wanted := min(left, self._wanted())) > 0:
+            batch = queue.pop_batch(wanted)
+            if not batch and queue.wait_available(patience):
+                batch = queue.pop_batch(wanted)
+            if not batch:
+                break
+            left -= len(batch)
+            has_data = self._fill(queue, batch)
+        queue.notify()
+        return has_data and bool(self._wanted()) and (left <= 0 or queue.enable_notification())
+
+    def _fill(self, queue: Queue, batch: ChainBatch) -> bool:
+        """Fill the buffers of a batch, and put back the others; tells whether all were filled."""
+        answers = self._answers(batch)
+        queue.add_used_batch(batch, answers)
+        if None not in answers:
+            return True
+        pairs = zip(batch, answers, strict=True)
+        queue.put_back([chain for chain, answer in pairs if answer is None])
+        return False
+
+
+class ManualHandler(QueueHandler):
+    """Hands the queue itself to the method."""
+
+    def serve(self) -> bool:
+        """Call the method; returns whether more is left to do at once."""
+        return self.queue is not None and bool(self._method(self.queue))
+
+
+def handler_of(device: Device, kind: QueueKind, number: int) -> QueueHandler:
+    """Return what serves the ``number``-th queue of a kind."""
+    if kind.manual:
+        return ManualHandler(device, kind, number)
+    form = AnsweringHandler if kind.fill is None else FillingHandler
+    return form(device, kind, number)
+
+
+def _bound(method: Callable[..., Any], kind: QueueKind, number: int) -> Callable[..., Any]:
+    """Return the method with the number of the queue as last argument, if it takes one."""
+    if kind.count is None:
+        return method
+    return lambda *work: method(*work, number)

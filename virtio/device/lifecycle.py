@@ -9,6 +9,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from virtio.features import VIRTIO_F_VERSION_1, mask
@@ -154,6 +155,13 @@ class VirtioDevice(ABC):
         Returns whether more may be left, so that the caller should come again. Spurious calls, also
         for a queue that is not enabled, do nothing (``SPL-45``).
         """
+
+    def queue_handler(self, index: int) -> Callable[[], bool]:
+        """Return the call that serves a queue of the live device, as :meth:`handle_queue` does.
+
+        The transport asks at activation and calls it for each notification, until the next reset.
+        """
+        return partial(self.handle_queue, index)
 
     def state(self) -> dict[str, Any]:
         """Return the device's own state as plain values; queues are saved by the transport."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from virtio.native._native import ffi, lib
-from virtio.virtqueue.batch import ChainBatch
+from virtio.virtqueue.batch import BatchOwner, ChainBatch
 from virtio.virtqueue.chain import DescriptorChain, checked_chain
 from virtio.virtqueue.request import Request
-
-if TYPE_CHECKING:
-    from virtio.virtqueue.queue import Queue
 
 PLAIN: Final = Struct("<QIHHH6x")
 DESCRIPTOR: Final = Struct("<QIH10x")  # the same without head and id
@@ -31,14 +28,14 @@ assert FRAME.size == ffi.offsetof("struct taken", "header")
 assert array("I").itemsize == ffi.sizeof("uint32_t")
 
 
-class NativeBatch(ChainBatch):
-    """A batch whose columns stay in C until somebody asks for them."""
+class PlainBatch(ChainBatch):
+    """A batch of chains of one descriptor each, whose columns stay in C until somebody asks."""
 
-    __slots__ = ("_count", "_plain")
+    __slots__ = ("_count", "plain")
 
-    def __init__(self, queue: Queue, plain: Any, count: int) -> None:
-        super().__init__(queue)
-        self._plain = plain
+    def __init__(self, owner: BatchOwner, plain: Any, count: int) -> None:
+        super().__init__(owner)
+        self.plain = plain
         self._count = count
 
     @property
@@ -46,7 +43,7 @@ class NativeBatch(ChainBatch):
         """How many bytes of each chain the device may write."""
         if self._chains is None and self._rooms is None:
             rooms = array("I", bytes(4 * self._count))
-            lib.get_rooms(self._plain, self._count, ffi.from_buffer("uint32_t[]", rooms))
+            lib.get_rooms(self.plain, self._count, ffi.from_buffer("uint32_t[]", rooms))
             self._rooms = rooms.tolist()
         return super().writable_lengths
 
@@ -62,32 +59,29 @@ class NativeBatch(ChainBatch):
         self._unpack()
         return super().readable_bytes
 
-    def make_chains(self) -> list[DescriptorChain]:
-        """Return the chains; they are made now, unless they exist."""
-        self._unpack()
-        return super().make_chains()
-
-    def give_back(self, lengths: Sequence[int | None]) -> bool:
-        """Give all chains back at once, if that is possible; see the base class."""
+    def column(self, lengths: Sequence[int | None]) -> Any:
+        """Return lengths as C takes them; None when one is none or has no room at all."""
         try:
-            column = array("I", cast(Sequence[int], lengths))  # which refuses None
+            column = array("I", cast(Sequence[int], lengths))
         except (TypeError, OverflowError):
-            return False
-        native = self._queue._native
-        buffer = ffi.from_buffer("uint32_t[]", column)
-        return native is not None and native.publish(self._plain, buffer, self._count)
+            return None
+        return ffi.from_buffer("uint32_t[]", column)
+
+    def _new_chains(self) -> list[DescriptorChain]:
+        self._unpack()
+        return super()._new_chains()
 
     def __len__(self) -> int:
         return self._count
 
     def _unpack(self) -> None:
         if self._chains is None and self._count and not self.heads:
-            rows = PLAIN.iter_unpack(ffi.buffer(self._plain, self._count * PLAIN.size))
+            rows = PLAIN.iter_unpack(ffi.buffer(self.plain, self._count * PLAIN.size))
             addresses, lengths, flags, heads, buffer_ids = zip(*rows, strict=True)
             self.add(self._count, heads, buffer_ids, addresses, lengths, flags)
 
 
-class NativeChains(ChainBatch):
+class NativeBatch(ChainBatch):
     """A batch of ``size`` chains of any shape.
 
     ``taken`` is what C says of them, and then of their descriptors; frames with a header of
@@ -96,9 +90,10 @@ class NativeChains(ChainBatch):
 
     __slots__ = ("_header_bytes", "_taken", "size")
 
-    def __init__(self, queue: Queue, size: int, taken: bytes, header_bytes: int = 0) -> None:
+    def __init__(self, owner: BatchOwner, size: int, taken: bytes, header_bytes: int = 0) -> None:
         # No columns: the few steps of this are taken for each request at depth 1.
-        self._queue = queue
+        self.owner = owner
+        self.out = True
         self._chains = None
         self.size = size
         self._taken = taken
@@ -132,11 +127,11 @@ class NativeChains(ChainBatch):
         return TAKEN.iter_unpack(memoryview(self._taken)[: self.size * TAKEN.size])
 
     def write_each(self, parts: Iterable[bytes]) -> list[int]:
-        """Copy one part to each chain, most of them without having to make the chain."""
-        queue, taken = self._queue, self._taken
-        if queue._lean is not self:
+        """Copy one part to each chain, most without having to make the chain."""
+        taken = self._taken
+        if not self.out:
             return super().write_each(parts)
-        window = queue._window
+        window = self.owner.window.bytes
         lengths: list[int] = []
         for at, part in zip(range(0, self.size * _TAKEN_BYTES, _TAKEN_BYTES), parts, strict=True):
             _, data, _, room = _frame_of(taken, at)
@@ -148,52 +143,40 @@ class NativeChains(ChainBatch):
             lengths.append(length)
         return lengths
 
-    def frames(self, layout: Struct) -> list[Request]:
-        """Return each chain as a frame, most of them without having to make the chain."""
-        queue, taken = self._queue, self._taken
-        if queue._lean is not self or self._header_bytes != layout.size:
-            return super().frames(layout)
-        frames: list[Request] = []
+    def requests(self, layout: Struct) -> list[Request]:
+        """Return each chain as a request, most of them without having to make the chain."""
+        taken = self._taken
+        if not self.out or self._header_bytes != layout.size:
+            return super().requests(layout)
+        requests: list[Request] = []
         nothing: list[memoryview] = []
-        window = queue._window
+        window = self.owner.window.bytes
         for index, at in enumerate(range(0, self.size * _TAKEN_BYTES, _TAKEN_BYTES)):
             kind, data, status, length = _frame_of(taken, at)
             if not kind:
-                frames.append(Request.of(self, index, layout))
+                requests.append(Request.of(self, index, self[index], layout))
                 continue
-            frame = _new(Request)
-            frame._batch = self
-            frame._index = index
-            frame._status = window
-            frame._status_at = status
-            frame.header = layout.unpack_from(taken, at + _HEADER_AT)
+            request = _new(Request)
+            request.batch = self
+            request.index = index
+            request.status = window
+            request.status_at = status
+            request.header = layout.unpack_from(taken, at + _HEADER_AT)
             views = [window[data : data + length]] if length else nothing
             if kind == DATA_IN:
-                frame.data_out, frame.data_out_bytes = nothing, 0
-                frame.data_in, frame.data_in_bytes = views, length
+                request.data_out, request.data_out_bytes = nothing, 0
+                request.data_in, request.data_in_bytes = views, length
             else:
-                frame.data_out, frame.data_out_bytes = views, length
-                frame.data_in, frame.data_in_bytes = nothing, 0
-            frames.append(frame)
-        return frames
-
-    def make_chains(self) -> list[DescriptorChain]:
-        """Return the chains; they are made now, unless they exist."""
-        if self._chains is None:
-            chains = self._new_chains()
-            self._keep(chains)
-            return chains
-        return self._chains
-
-    def give_back(self, lengths: Sequence[int | None]) -> bool:
-        """Leave it to the chains; :meth:`Queue.exchange` is what gives them back at once."""
-        return False
+                request.data_out, request.data_out_bytes = views, length
+                request.data_in, request.data_in_bytes = nothing, 0
+            requests.append(request)
+        return requests
 
     def __len__(self) -> int:
         return self.size
 
     def _new_chains(self) -> list[DescriptorChain]:
-        queue, taken = self._queue, self._taken
+        owner, taken = self.owner, self._taken
         chains: list[DescriptorChain] = []
         start = self.size * _TAKEN_BYTES
         for at in range(0, start, _TAKEN_BYTES):
@@ -201,7 +184,7 @@ class NativeChains(ChainBatch):
             end = start + number * _DESCRIPTOR_BYTES
             copies = list(DESCRIPTOR.iter_unpack(taken[start:end]))
             chains.append(
-                checked_chain(queue, copies, reads, readable, writable, head, buffer_id, slots)
+                checked_chain(owner, copies, reads, readable, writable, head, buffer_id, slots)
             )
             start = end
         return chains

@@ -15,7 +15,8 @@ from virtio.testing.driver import QueueDriver, Used
 from virtio.testing.loop import ManualLoop
 from virtio.testing.packed import PackedDriver
 from virtio.testing.split import SplitDriver
-from virtio.virtqueue.queue import Queue, QueueLayout
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.state import QueueLayout
 
 
 class Bench:

@@ -8,37 +8,55 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from operator import le
 from struct import Struct
-from typing import TYPE_CHECKING, cast, overload
+from typing import Protocol, cast, overload
 
-from virtio.virtqueue.chain import VIRTQ_DESC_F_WRITE, DescriptorChain, plain_chain
+from virtio.virtqueue.chain import (
+    VIRTQ_DESC_F_WRITE,
+    ChainOwner,
+    Descriptor,
+    DescriptorChain,
+    checked_chain,
+)
 from virtio.virtqueue.request import Request
 
-if TYPE_CHECKING:
-    from virtio.virtqueue.queue import Queue
+
+class BatchOwner(ChainOwner, Protocol):
+    """The queue that a batch came from."""
+
+    def add_used_batch(self, batch: ChainBatch, lengths: Sequence[int | None]) -> None:
+        """Give the chains back, each with its number of bytes written."""
+
+    def expand(self, batch: ChainBatch, chains: list[DescriptorChain]) -> None:
+        """Have the chains outstanding one by one, in place of the batch."""
 
 
 class ChainBatch(Sequence[DescriptorChain]):
-    """What :meth:`Queue.pop_batch` took: a sequence of chains that are made when asked for.
+    """The chains that :meth:`Queue.pop_batch` took: a sequence whose items are made when asked for.
 
     Every descriptor has been copied and validated. A device that needs no more than the lengths
     (to discard data, to draw all random bytes at once) answers with :meth:`complete` and never pays
     for the chains; the first index or iteration makes all of them. From then on each chain goes
     back on its own or with the batch, exactly once.
+
+    ``out`` tells whether the device has the batch as a whole: until a chain is made, the batch goes
+    back, or the queue is reset.
     """
 
     __slots__ = (
         "_chains",
-        "_queue",
         "_rooms",
         "addresses",
         "buffer_ids",
         "flags",
         "heads",
         "lengths",
+        "out",
+        "owner",
     )
 
-    def __init__(self, queue: Queue, chains: list[DescriptorChain] | None = None) -> None:
-        self._queue = queue
+    def __init__(self, owner: BatchOwner, chains: list[DescriptorChain] | None = None) -> None:
+        self.owner = owner
+        self.out = chains is None
         self._chains = chains
         self._rooms: list[int] | None = None
         # Of chains that are not made yet, each a single plain descriptor, in columns:
@@ -47,31 +65,6 @@ class ChainBatch(Sequence[DescriptorChain]):
         self.addresses: Sequence[int] = ()
         self.lengths: Sequence[int] = ()
         self.flags: Sequence[int] = ()
-
-    def count_plain(
-        self,
-        addresses: Sequence[int],
-        lengths: Sequence[int],
-        flags: Sequence[int],
-        mask: int,
-        wanted: int,
-    ) -> int:
-        """Return how many descriptors come before the first that is not plain.
-
-        A plain one has flags of which those of ``mask`` are as ``wanted``, and lies in the window.
-        """
-        low, high = self._queue._window_start, self._queue._window_end
-        if (
-            (low == 0 or min(addresses) >= low)
-            and max(addresses) + max(lengths) <= high  # which is more than is needed
-            and all_flags_are(flags, mask, wanted)
-        ):
-            return len(flags)
-        columns = enumerate(zip(addresses, lengths, flags, strict=True))
-        for at, (address, length, one) in columns:
-            if one & mask != wanted or address < low or address + length > high:
-                return at
-        return len(flags)
 
     def add(
         self,
@@ -112,8 +105,6 @@ class ChainBatch(Sequence[DescriptorChain]):
     @property
     def readable_bytes(self) -> int:
         """How many bytes the device may read, in all chains together."""
-        if self._chains is not None:
-            return sum(self.readable_lengths)
         return sum(self.lengths) - sum(self.writable_lengths)
 
     def _lengths_where(self, direction: int) -> list[int]:
@@ -122,6 +113,16 @@ class ChainBatch(Sequence[DescriptorChain]):
             return list(self.lengths)
         pairs = zip(self.lengths, self.flags, strict=True)
         return [n if flags & VIRTQ_DESC_F_WRITE == direction else 0 for n, flags in pairs]
+
+    def fitting(self, lengths: Sequence[int | None]) -> Sequence[int] | None:
+        """Return the lengths; None when one is missing, or has no room in its chain."""
+        known = cast(Sequence[int], lengths)
+        rooms = self.writable_lengths
+        try:
+            fits = known == rooms or (all(map(le, known, rooms)) and min(known) >= 0)
+        except TypeError:  # None
+            return None
+        return known if fits else None
 
     def write_each(self, parts: Iterable[bytes]) -> list[int]:
         """Copy one part to each chain, from its first writable byte on, as far as it has room.
@@ -138,52 +139,47 @@ class ChainBatch(Sequence[DescriptorChain]):
         :meth:`DescriptorChain.complete` raises, and ``ValueError`` unless there is one length for
         each chain.
         """
-        self._queue.add_used_batch(self, lengths)
-        self._queue.notify()
+        self.owner.add_used_batch(self, lengths)
+        self.owner.notify()
 
-    def give_back(self, lengths: Sequence[int | None]) -> bool:
-        """Give all chains back at once, for :meth:`Queue.add_used_batch`, before they are made.
-
-        Returns False, and does nothing, when one is left out or its length is wrong.
-        """
-        rooms = self.writable_lengths
-        done = cast(Sequence[int], lengths)
-        try:
-            fits = done == rooms or (all(map(le, done, rooms)) and min(done) >= 0)
-        except TypeError:  # None
-            return False
-        if fits:
-            self._queue._publish_batch(self, done)
-        return fits
-
-    def frames(self, layout: Struct) -> list[Request]:
+    def requests(self, layout: Struct) -> list[Request]:
         """Return each chain as a :class:`Request` whose header is of that layout."""
-        return [Request.of(self, index, layout) for index in range(len(self))]
+        chains = self.make_chains()
+        return [Request.of(self, index, chain, layout) for index, chain in enumerate(chains)]
 
     @property
     def queue_index(self) -> int:
         """The number of the queue in its device."""
-        return self._queue.index
+        return self.owner.index
 
     def make_chains(self) -> list[DescriptorChain]:
         """Return the chains; they are made now, unless they exist."""
         if self._chains is None:
-            descriptors = zip(self.addresses, self.lengths, self.flags, strict=True)
-            parts = zip(descriptors, self.heads, self.buffer_ids, strict=True)
-            queue = self._queue
-            chains = [plain_chain(queue, one, head, number) for one, head, number in parts]
-            self._keep(chains)
-            return chains
+            self._chains = chains = self._new_chains()
+            if self.out:
+                self.out = False
+                self.owner.expand(self, chains)
+            else:  # it was given back whole, or revoked
+                for chain in chains:
+                    chain.end()
         return self._chains
 
-    def _keep(self, chains: list[DescriptorChain]) -> None:
-        """Take chains that have been made now."""
-        self._chains = chains
-        if self._queue._lean is self:
-            self._queue._take_apart(chains)
-        else:  # it was given back whole, or reset
-            for chain in chains:
-                chain.release_views()
+    def _new_chains(self) -> list[DescriptorChain]:
+        owner = self.owner
+        descriptors: Iterable[Descriptor] = zip(
+            self.addresses, self.lengths, self.flags, strict=True
+        )
+        parts = zip(descriptors, self.heads, self.buffer_ids, strict=True)
+        return [
+            checked_chain(owner, (one,), 0, 0, one[1], head, number, 1)
+            if one[2] & VIRTQ_DESC_F_WRITE
+            else checked_chain(owner, (one,), 1, one[1], 0, head, number, 1)
+            for one, head, number in parts
+        ]
+
+    def revoke(self) -> None:
+        """Belong to the device no more: the queue has been reset."""
+        self.out = False
 
     def __len__(self) -> int:
         return len(self.heads if self._chains is None else self._chains)
@@ -205,3 +201,29 @@ def all_flags_are(flags: Sequence[int], mask: int, wanted: int) -> bool:
     """Whether all flags, of which those of ``mask`` count, are as ``wanted``; they mostly agree."""
     kinds = flags[:1] if flags.count(flags[0]) == len(flags) else set(flags)
     return all(one & mask == wanted for one in kinds)
+
+
+def count_plain(
+    owner: ChainOwner,
+    addresses: Sequence[int],
+    lengths: Sequence[int],
+    flags: Sequence[int],
+    mask: int,
+    wanted: int,
+) -> int:
+    """Return how many descriptors come before the first that is not plain.
+
+    A plain one has flags of which those of ``mask`` are as ``wanted``, and lies in the window.
+    """
+    low, high = owner.window.start, owner.window.end
+    if (
+        (low == 0 or min(addresses) >= low)
+        and max(addresses) + max(lengths) <= high  # which is more than is needed
+        and all_flags_are(flags, mask, wanted)
+    ):
+        return len(flags)
+    columns = enumerate(zip(addresses, lengths, flags, strict=True))
+    for at, (address, length, one) in columns:
+        if one & mask != wanted or address < low or address + length > high:
+            return at
+    return len(flags)

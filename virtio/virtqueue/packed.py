@@ -17,7 +17,8 @@ from itertools import takewhile
 from struct import Struct, pack
 from typing import Final
 
-from virtio.virtqueue.batch import ChainBatch, all_flags_are
+from virtio.errors import DriverError
+from virtio.virtqueue.batch import BatchOwner, ChainBatch, all_flags_are, count_plain
 from virtio.virtqueue.chain import (
     MAX_CHAIN_DESCRIPTORS,
     VIRTQ_DESC_F_INDIRECT,
@@ -25,9 +26,10 @@ from virtio.virtqueue.chain import (
     VIRTQ_DESC_F_WRITE,
     Descriptor,
     DescriptorChain,
-    plain_chain,
+    checked_chain,
 )
-from virtio.virtqueue.queue import BULK, DESCRIPTOR_BYTES, MAX_QUEUE_SIZE, Queue
+from virtio.virtqueue.ring import BULK, DESCRIPTOR_BYTES, MAX_QUEUE_SIZE, Ring
+from virtio.virtqueue.state import QueueLayout
 
 VRING_PACKED_DESC_F_AVAIL: Final = 1 << 7
 VRING_PACKED_DESC_F_USED: Final = 1 << 15
@@ -53,74 +55,95 @@ _EVENT_DESC: Final = 0
 _EVENT_FLAGS: Final = 1
 
 
-class PackedQueue(Queue):
-    """A packed virtqueue. Its size need not be a power of two (PKD-02)."""
+class PackedRing(Ring):
+    """A packed virtqueue's ring. Its size need not be a power of two (``PKD-02``)."""
 
     __slots__ = ("_device_event", "_driver_event", "_ring", "_words16", "_words32", "_words64")
 
-    def _map_rings(self) -> None:
-        size, layout = self.size, self.layout
+    def __init__(self, owner: BatchOwner, layout: QueueLayout, features: int) -> None:
+        super().__init__(owner, layout, features)
+        size, window = self.size, self.window
         if not 1 <= size <= MAX_QUEUE_SIZE:
-            raise self._error("PKD-02", f"size {size} is not between 1 and {MAX_QUEUE_SIZE}")
-        self._ring = self._part("descriptor ring", layout.descriptor_area, 16 * size, 16)
-        driver = self._part("driver event suppression", layout.driver_area, 4, 4)
-        device = self._part("device event suppression", layout.device_area, 4, 4)
-        self._words16 = self._words(self._ring, "H")
-        self._words32 = self._words(self._ring, "I")
-        self._words64 = self._words(self._ring, "Q")
-        self._driver_event = self._words(driver, "H")
-        self._device_event = self._words(device, "H")
+            raise self._breach("PKD-02", f"size {size} must be 1 to {MAX_QUEUE_SIZE}")
+        self._ring = self._area("descriptor ring", layout.descriptor_area, 16 * size, 16)
+        driver = self._area("driver event suppression", layout.driver_area, 4, 4)
+        device = self._area("device event suppression", layout.device_area, 4, 4)
+        self._words16 = window.words(self._ring, "H")
+        self._words32 = window.words(self._ring, "I")
+        self._words64 = window.words(self._ring, "Q")
+        self._driver_event = window.words(driver, "H")
+        self._device_event = window.words(device, "H")
 
     # Taking what the driver made available
 
-    def _take(self) -> DescriptorChain | None:
-        position = self._next_avail
+    def take(self) -> DescriptorChain | None:
+        """Return the next chain and move on; see :meth:`Ring.take`."""
+        position, size, window = self.next_avail, self.size, self.window
         flags = self._available_flags(position)
         if flags is None:
             return None
-        head = position % self.size
-        in_flight = (position - self._next_used) % (2 * self.size)
-        descriptors, buffer_id = self._list(position, flags, self.size - in_flight)
-        address, length, flags = descriptors[0]
+        head = position % size
+        in_flight = (position - self.next_used) % (2 * size)
+        descriptors, buffer_id = self._list(position, flags, size - in_flight)
+        first = address, length, flags = descriptors[0]
         slots = len(descriptors)
         if flags & VIRTQ_DESC_F_INDIRECT:
-            descriptors = self._indirect_descriptors(descriptors[0], head)
-        if (
-            flags & _NEXT_OR_INDIRECT
-            or address < self._window_start
-            or address + length > self._window_end
-        ):
-            chain = DescriptorChain(self, descriptors, head, buffer_id, slots)
+            descriptors = self._indirect_descriptors(first, head)
+        if flags & _NEXT_OR_INDIRECT or address < window.start or address + length > window.end:
+            chain = DescriptorChain(self.owner, descriptors, head, buffer_id, slots)
+        elif flags & VIRTQ_DESC_F_WRITE:
+            chain = checked_chain(self.owner, descriptors, 0, 0, length, head, buffer_id, 1)
         else:
-            chain = plain_chain(self, descriptors[0], head, buffer_id)
-        self._next_avail = (position + slots) % (2 * self.size)
+            chain = checked_chain(self.owner, descriptors, 1, length, 0, head, buffer_id, 1)
+        self.next_avail = (position + slots) % (2 * size)
         return chain
 
-    def _take_plain(self, batch: ChainBatch, limit: int) -> bool:
-        # All flags, each loaded once, then the other fields (PKD-05); up to the end of the lap.
-        position, size = self._next_avail, self.size
+    def take_batch(self, limit: int, header_bytes: int = 0) -> ChainBatch:
+        """Take chains that are one descriptor each, or else any others; see the base class."""
+        batch = ChainBatch(self.owner)
+        while limit and (taken := self._add_plain(batch, limit)):
+            limit -= taken
+        if not limit or batch.heads:
+            return batch
+        chains: list[DescriptorChain] = []
+        try:
+            while len(chains) < limit and (chain := self.take()) is not None:
+                chains.append(chain)
+        except DriverError:
+            if not chains:
+                raise
+        return ChainBatch(self.owner, chains)
+
+    def has_available(self) -> bool:
+        """Tell whether the driver made a chain available that was not taken yet."""
+        return self._available_flags(self.next_avail) is not None
+
+    def _add_plain(self, batch: ChainBatch, limit: int) -> int:
+        """Add plain chains to the batch, up to the end of the ring; returns how many.
+
+        All flags are loaded, each once, then the other fields (``PKD-05``). The fast path of
+        "1 batch" in ``tests.perf.queues``.
+        """
+        position, size = self.next_avail, self.size
         start = position % size
-        in_flight = (position - self._next_used) % (2 * size)
+        in_flight = (position - self.next_used) % (2 * size)
         end = min(start + limit, start + size - in_flight, size)
         available = VRING_PACKED_DESC_F_AVAIL if position < size else VRING_PACKED_DESC_F_USED
         flags: list[int] = self._words16[8 * start + _FLAGS_16 : 8 * end : 8].tolist()
         if not flags:
-            return False
+            return 0
         if not all_flags_are(flags, _NOT_PLAIN, available):
             flags = list(takewhile(lambda one: one & _NOT_PLAIN == available, flags))
             if not flags:
-                return False
+                return 0
         end = start + len(flags)
         addresses: list[int] = self._words64[2 * start : 2 * end : 2].tolist()
         lengths: list[int] = self._words32[4 * start + _LEN_32 : 4 * end : 4].tolist()
-        count = batch.count_plain(addresses, lengths, flags, _NOT_PLAIN, available)
+        count = count_plain(self.owner, addresses, lengths, flags, _NOT_PLAIN, available)
         buffer_ids: list[int] = self._words16[8 * start + _ID_16 : 8 * end : 8].tolist()
         batch.add(count, range(start, end), buffer_ids, addresses, lengths, flags)
-        self._next_avail = (position + count) % (2 * size)
-        return count > 0
-
-    def _has_available(self) -> bool:
-        return self._available_flags(self._next_avail) is not None
+        self.next_avail = (position + count) % (2 * size)
+        return count
 
     def _available_flags(self, position: int) -> int | None:
         """Return the flags of the descriptor at ``position`` if it is available (PKD-04).
@@ -144,29 +167,29 @@ class PackedQueue(Queue):
         found: list[Descriptor] = []
         while True:
             if len(found) == room:
-                raise self._error("PKD-12", f"list goes on past the {room} entries left", head)
+                raise self._breach("PKD-12", f"list goes on past the {room} entries left", head)
             if len(found) == MAX_CHAIN_DESCRIPTORS:
-                raise self._error("SPL-20", f"over {MAX_CHAIN_DESCRIPTORS} descriptors", head)
+                raise self._breach("SPL-20", f"over {MAX_CHAIN_DESCRIPTORS} descriptors", head)
             address, length, buffer_id = _copy_descriptor(self._ring, position % self.size * 16)
             found.append((address, length, flags))
             if flags & VIRTQ_DESC_F_INDIRECT and (found[1:] or flags & VIRTQ_DESC_F_NEXT):
-                raise self._error("PKD-14", "indirect descriptor in a list", head)
+                raise self._breach("PKD-14", "indirect descriptor in a list", head)
             if not flags & VIRTQ_DESC_F_NEXT:
                 return found, buffer_id
             position = (position + 1) % (2 * self.size)
             following = self._available_flags(position)
             if following is None:
-                raise self._error("PKD-12", "list goes on into an entry not available", head)
+                raise self._breach("PKD-12", "list goes on into an entry not available", head)
             flags = following
 
     def _indirect_descriptors(self, pointer: Descriptor, head: int) -> list[Descriptor]:
         """Copy the entries of an indirect table; of their flags only WRITE counts (PKD-13)."""
-        if not self._indirect:
-            raise self._error("PKD-14", "indirect descriptor, but not negotiated", head)
+        if not self.indirect:
+            raise self._breach("PKD-14", "indirect descriptor, but not negotiated", head)
         address, length, _ = pointer
         entries = length // DESCRIPTOR_BYTES
         if entries > MAX_CHAIN_DESCRIPTORS:
-            raise self._error("SPL-20", f"over {MAX_CHAIN_DESCRIPTORS} descriptors", head)
+            raise self._breach("SPL-20", f"over {MAX_CHAIN_DESCRIPTORS} descriptors", head)
         table = self._indirect_table("PKD-14", address, length, head)
         found: list[Descriptor] = []
         for offset in range(0, length, DESCRIPTOR_BYTES):
@@ -176,19 +199,19 @@ class PackedQueue(Queue):
 
     # Giving it back
 
-    def _publish(self, ids: Sequence[int], lengths: Sequence[int], slots: Sequence[int]) -> None:
+    def publish(self, ids: Sequence[int], lengths: Sequence[int], slots: Sequence[int]) -> None:
         """Write the used entries in completion order (PKD-09), the first one's flags last.
 
         The driver looks at the first of them only, so it sees all or nothing (PKD-21).
         """
-        first = self._next_used
+        first = self.next_used
         taken = sum(slots)
         if taken == len(ids) >= BULK:
             self._write_run(ids, lengths)
         else:
             self._write_entries(ids, lengths, slots)
-        self._next_used = (first + taken) % (2 * self.size)
-        self._unsignalled += taken
+        self.next_used = (first + taken) % (2 * self.size)
+        self.unsignalled += taken
         self._words16[8 * (first % self.size) + _FLAGS_16] = self._used_flags(first, lengths[0])
 
     def _used_flags(self, position: int, length: int) -> int:
@@ -199,7 +222,7 @@ class PackedQueue(Queue):
         self, ids: Sequence[int], lengths: Sequence[int], slots: Sequence[int]
     ) -> None:
         """Write used entries one by one, all but the flags of the first."""
-        size, position = self.size, self._next_used
+        size, position = self.size, self.next_used
         for number, count in enumerate(slots):
             entry = position % size
             self._words32[4 * entry + _LEN_32] = lengths[number]
@@ -214,7 +237,7 @@ class PackedQueue(Queue):
 
         The fast path of "1 batch" in ``tests.perf.queues``.
         """
-        size, position = self.size, self._next_used
+        size, position = self.size, self.next_used
         start, count = position % size, len(ids)
         before_the_end = min(count, size - start)
         runs = [(start, 0, before_the_end)]
@@ -235,11 +258,17 @@ class PackedQueue(Queue):
 
     # Notifications
 
-    def _driver_wants_notification(self, count: int) -> bool:
+    def wants_notification(self) -> bool:
+        """Tell whether the driver wants to hear; see :meth:`Ring.wants_notification`."""
+        count, self.unsignalled = self.unsignalled, 0
+        if not count:
+            return False
+        with self.fence:
+            pass
         flags = self._driver_event[_EVENT_FLAGS] & 3
         if flags == VRING_PACKED_EVENT_FLAG_DISABLE:
             return False
-        if flags != VRING_PACKED_EVENT_FLAG_DESC or not self._event_idx:
+        if flags != VRING_PACKED_EVENT_FLAG_DESC or not self.event_idx:
             return True
         # The driver waits for the entry at this position: is it one of the last ``count``?
         event = self._driver_event[_EVENT_DESC]
@@ -247,17 +276,22 @@ class PackedQueue(Queue):
         if offset >= self.size:
             return False
         position = offset if event >> VRING_PACKED_EVENT_F_WRAP_CTR else offset + self.size
-        return (self._next_used - position - 1) % (2 * self.size) < count
+        return (self.next_used - position - 1) % (2 * self.size) < count
 
-    def _request_notification(self) -> None:
-        if not self._event_idx:
+    def request_notification(self) -> bool:
+        """Ask for a notification of the next chain; tells whether one is available already."""
+        if self.event_idx:
+            slot, wrap = self.next_avail % self.size, self.next_avail < self.size
+            self._device_event[_EVENT_DESC] = slot | wrap << VRING_PACKED_EVENT_F_WRAP_CTR
+            self._device_event[_EVENT_FLAGS] = VRING_PACKED_EVENT_FLAG_DESC
+        else:
             self._device_event[_EVENT_FLAGS] = VRING_PACKED_EVENT_FLAG_ENABLE
-            return
-        slot, wrap = self._next_avail % self.size, self._next_avail < self.size
-        self._device_event[_EVENT_DESC] = slot | wrap << VRING_PACKED_EVENT_F_WRAP_CTR
-        self._device_event[_EVENT_FLAGS] = VRING_PACKED_EVENT_FLAG_DESC
+        with self.fence:
+            pass
+        return self._available_flags(self.next_avail) is not None
 
-    def _decline_notification(self) -> None:
+    def decline_notification(self) -> None:
+        """Tell the driver that no notification is needed; a hint only."""
         self._device_event[_EVENT_FLAGS] = VRING_PACKED_EVENT_FLAG_DISABLE
 
 

@@ -1,4 +1,4 @@
-"""The frame that many devices put their requests in: a header, data either way, a status byte.
+"""The form that many devices give their requests: a header, data either way, a status byte.
 
 VIRTIO 1.4 "Message Framing"; ``struct virtio_blk_req`` and ``struct virtio_scsi_req_cmd`` are such.
 """
@@ -17,78 +17,61 @@ if TYPE_CHECKING:
 
 
 class Request:
-    """One chain, seen as a request; how the driver cut it into segments means nothing (SPL-19).
+    """One chain, seen as a request; how the driver cut it into segments means nothing (``SPL-19``).
 
     ``header`` has the fields of the structure that the readable part begins with, copied out once;
-    it is ``None`` when that part is too short, or when there is not even room for a status byte.
+    ``None`` when that part is too short, or when there is not even room for a status byte.
     ``data_out`` are views of what the driver sends after it, ``data_in`` of what the device may
     write before the status byte, ``data_out_bytes`` and ``data_in_bytes`` how many bytes that is.
+    The status byte is in the view ``status``, at ``status_at``. ``batch`` and ``index`` tell which
+    chain this is.
     """
 
     __slots__ = (
-        "_batch",
-        "_index",
-        "_status",
-        "_status_at",
+        "batch",
         "data_in",
         "data_in_bytes",
         "data_out",
         "data_out_bytes",
         "header",
+        "index",
+        "status",
+        "status_at",
     )
 
-    def __init__(
-        self,
-        batch: ChainBatch,
-        index: int,
-        header: tuple[Any, ...] | None,
-        data_out: Sequence[memoryview],
-        data_out_bytes: int,
-        data_in: Sequence[memoryview],
-        data_in_bytes: int,
-        status: memoryview | None,
-        status_at: int,
-    ) -> None:
-        self._batch = batch
-        self._index = index
-        self.header = header
-        self.data_out = data_out
-        self.data_out_bytes = data_out_bytes
-        self.data_in = data_in
-        self.data_in_bytes = data_in_bytes
-        self._status = status
-        self._status_at = status_at
+    batch: ChainBatch
+    index: int
+    header: tuple[Any, ...] | None
+    data_out: Sequence[memoryview]
+    data_out_bytes: int
+    data_in: Sequence[memoryview]
+    data_in_bytes: int
+    status: memoryview | None
+    status_at: int
 
     @classmethod
-    def of(cls, batch: ChainBatch, index: int, layout: Struct) -> Request:
-        """Return the frame of any chain: the ``index``-th of a batch."""
-        chain = batch[index]
-        status = chain.split_status()
-        header = None if status is None else chain.unpack(layout)
-        data_out: Sequence[memoryview] = ()
+    def of(cls, batch: ChainBatch, index: int, chain: DescriptorChain, layout: Struct) -> Request:
+        """Return any chain as a request: ``chain`` is the ``index``-th of the batch."""
+        request = cls()
+        request.batch, request.index = batch, index
+        request.status, request.status_at = chain.split_status(), 0
+        request.header = header = None if request.status is None else chain.unpack(layout)
+        request.data_out = ()
         if header is not None and chain.readable_length > layout.size:
-            _, data_out = cut(chain.readable, layout.size)
-        return cls(
-            batch,
-            index,
-            header,
-            data_out,
-            max(chain.readable_length - layout.size, 0),
-            chain.writable,
-            chain.writable_length,
-            status,
-            0,
-        )
+            _, request.data_out = cut(chain.readable, layout.size)
+        request.data_out_bytes = max(chain.readable_length - layout.size, 0)
+        request.data_in, request.data_in_bytes = chain.writable, chain.writable_length
+        return request
 
     @property
     def chain(self) -> DescriptorChain:
         """The chain, to be completed by a handler that has returned ``None`` for it."""
-        return self._batch[self._index]
+        return self.batch[self.index]
 
     @property
     def queue_index(self) -> int:
         """The number of the queue in its device."""
-        return self._batch.queue_index
+        return self.batch.queue_index
 
     def write(self, data: bytes) -> int:
         """Copy ``data`` into ``data_in``; returns how much of it had room."""
@@ -105,7 +88,7 @@ class Request:
         ``written`` is how many bytes of ``data_in`` are, from its first one on. The status, being
         the last byte, counts only when the data before it is full (``SPL-34``).
         """
-        if self._status is None:
+        if self.status is None:
             return written
-        self._status[self._status_at] = status
+        self.status[self.status_at] = status
         return written + 1 if written == self.data_in_bytes else written

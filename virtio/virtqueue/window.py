@@ -1,117 +1,75 @@
-"""The guest memory of a virtqueue: its rings, the window on RAM, and indirect tables.
+"""The window: guest memory as a queue, its rings and its chains see it, without copies.
 
-VIRTIO 1.4 "Virtqueues".
+VIRTIO 1.4 "Virtqueues". A window belongs to one queue, and closes with it.
 """
 
-from operator import itemgetter
-from typing import Final, Literal
+from __future__ import annotations
 
-from virtio.errors import DriverError
+from contextlib import suppress
+from operator import itemgetter
+from typing import Literal
+
 from virtio.memory import GuestMemory, MemoryAccessError
 
-DESCRIPTOR_BYTES: Final = 16
-MAX_TABLE_BYTES: Final = DESCRIPTOR_BYTES << 16
-"""How far a 16-bit ``next`` reaches into an indirect table."""
+WordCode = Literal["H", "I", "Q"]
 
 
-class QueueMemory:
-    """What a queue sees of guest memory, and the error that ends it when the driver is wrong.
+class Window:
+    """Views of guest memory by guest-physical address, all of them gone after :meth:`close`.
 
-    The window is the largest region of RAM, where nearly all buffers are: ``_window`` is a view of
-    its bytes, from ``_window_start`` up to ``_window_end``, and ``_window_to_read`` the same bytes
-    for reading only.
+    The largest region of RAM, where nearly all buffers lie, is in view all the time: ``bytes`` from
+    ``start`` up to ``end``, and ``readonly`` for reading only. A slice of those is the fastest way
+    to a buffer; :meth:`views` finds buffers anywhere.
     """
 
-    __slots__ = (
-        "_areas",
-        "_breach",
-        "_mapped",
-        "_window",
-        "_window_end",
-        "_window_start",
-        "_window_to_read",
-        "index",
-        "memory",
-    )
+    __slots__ = ("_open", "bytes", "end", "memory", "readonly", "start")
 
-    def __init__(self, memory: GuestMemory, index: int) -> None:
+    def __init__(self, memory: GuestMemory) -> None:
         self.memory = memory
-        self.index = index
-        self._breach: tuple[str, str, int | None] | None = None
-        start, length = max(memory.regions, key=itemgetter(1))
-        self._window = memory.view(start, length)
-        self._window_start, self._window_end = start, start + length
-        self._window_to_read = self._window.toreadonly()
-        self._mapped = [self._window, self._window_to_read]
-        self._areas: list[memoryview] = []
+        self.start, length = max(memory.regions, key=itemgetter(1))
+        self.end = self.start + length
+        self.bytes = memory.view(self.start, length)
+        self.readonly = self.bytes.toreadonly()
+        self._open = [self.bytes, self.readonly]
 
-    def _part(self, name: str, address: int, length: int, alignment: int) -> memoryview:
-        """Return the bytes of one area of the queue, after checking where it lies."""
-        if address % alignment:
-            raise self._error(
-                "SPL-03", f"{name} at {address:#x} is not aligned to {alignment} bytes"
-            )
+    def views(self, address: int, length: int) -> list[memoryview]:
+        """Return the range as one view for each region that it touches.
+
+        Raises :class:`MemoryAccessError` when any byte lies outside guest RAM.
+        """
         try:
-            view = self.memory.view(address, length)
-        except MemoryAccessError as error:
-            raise self._error("SPL-04", f"{name}: {error}") from None
-        self._mapped.append(view)
-        self._areas.append(view)
+            return [self.memory.view(address, length)]
+        except MemoryAccessError:
+            return self.memory.views(address, length)
+
+    def area(self, address: int, length: int) -> memoryview:
+        """Return a range inside one region, which stays in view until the window closes.
+
+        Raises :class:`MemoryAccessError` for any other range.
+        """
+        view = self.memory.view(address, length)
+        self._open.append(view)
         return view
 
-    def _words(self, part: memoryview, code: Literal["H", "I", "Q"]) -> memoryview:
-        """Return ``part`` as words of 16 to 64 bits, each of which is loaded and stored at once.
+    def words(self, area: memoryview, code: WordCode) -> memoryview:
+        """Return an area as words of 16, 32 or 64 bits, each loaded and stored at once.
 
-        ``struct.pack_into`` would not do: it zeroes its target first, and a driver polling an index
-        or a flag would see that zero (SPL-33).
+        ``struct.pack_into`` would not do: it zeroes its target first, and a driver that polls an
+        index or a flag would see that zero (``SPL-33``).
         """
-        words = part.cast(code)
-        self._mapped.append(words)
+        words = area.cast(code)
+        self._open.append(words)
         return words
 
-    def _column(
-        self, part: memoryview, code: Literal["H", "I", "Q"], first: int, step: int
-    ) -> memoryview:
-        """Return every ``step``-th of such words from ``first`` on: a field of many structures."""
-        column = self._words(part, code)[first::step]
-        self._mapped.append(column)
+    def column(self, area: memoryview, code: WordCode, first: int, step: int) -> memoryview:
+        """Return every ``step``-th word from ``first`` on: one field of many structures."""
+        column = self.words(area, code)[first::step]
+        self._open.append(column)
         return column
 
-    def _indirect_table(
-        self, item: str, address: int, length: int, head: int
-    ) -> memoryview | bytes:
-        """Return an indirect table: a view, or a copy where it crosses memory regions.
-
-        ``item`` is what a table of bad length or outside guest RAM breaches.
-        """
-        if not length or length % DESCRIPTOR_BYTES:
-            raise self._error(item, f"indirect table of {length} bytes, not 16 each", head)
-        try:
-            return self.memory.view(address, length)
-        except MemoryAccessError:
-            return self._table_across_regions(item, address, length, head)
-
-    def _table_across_regions(self, item: str, address: int, length: int, head: int) -> bytes:
-        try:
-            self.memory.views(address, length)
-            return b"".join(self.memory.views(address, min(length, MAX_TABLE_BYTES)))
-        except MemoryAccessError as error:
-            raise self._error(item, f"indirect table: {error}", head) from None
-
-    def _unmap(self) -> None:
+    def close(self) -> None:
         """Let go of guest memory for good."""
-        for view in self._mapped:
-            view.release()
-        self._mapped.clear()
-        self._areas.clear()
-
-    def _refuse(self) -> None:
-        """Raise again what broke the queue; a queue that was reset just has no chains."""
-        if self._breach is not None:
-            item, message, chain = self._breach
-            raise DriverError(item, message, queue=self.index, chain=chain)
-
-    def _error(self, item: str, message: str, chain: int | None = None) -> DriverError:
-        """Return the error to raise, and remember it as what broke the queue."""
-        self._breach = item, message, chain
-        return DriverError(item, message, queue=self.index, chain=chain)
+        for view in self._open:
+            with suppress(BufferError):  # still exported, so its holder keeps it alive anyway
+                view.release()
+        self._open.clear()

@@ -16,7 +16,8 @@ from virtio.block import Block, request
 from virtio.device.lifecycle import Activation
 from virtio.errors import DriverError
 from virtio.testing import ManualLoop
-from virtio.virtqueue.queue import Queue, QueueLayout
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.state import QueueLayout
 
 SET_UP = struct.Struct("<BBHB")
 DESCRIPTOR = struct.Struct("<HHB")

@@ -16,7 +16,8 @@ from virtio.console import Console, ConsolePort
 from virtio.device.lifecycle import Activation
 from virtio.errors import DriverError
 from virtio.testing import ManualLoop
-from virtio.virtqueue.queue import Queue, QueueLayout
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.state import QueueLayout
 
 STEP = struct.Struct("<BBHH")
 STEPS_MAX = 32

@@ -21,7 +21,8 @@ from virtio.device import handlers as queue_kind
 from virtio.device.lifecycle import Activation
 from virtio.errors import DriverError
 from virtio.testing import ManualLoop
-from virtio.virtqueue.queue import Queue, QueueLayout, QueueState
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.state import QueueLayout, QueueState
 from vmm.disk.disk import RawDisk
 
 SET_UP = struct.Struct("<BBHH")

@@ -2,7 +2,7 @@
 
 from tests.fuzz.targets import ring_script
 from tests.fuzz.targets.ring_script import RAM, Run
-from virtio.virtqueue.queue import QueueLayout
+from virtio.virtqueue.state import QueueLayout
 
 USED = 0x8080
 

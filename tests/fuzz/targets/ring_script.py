@@ -21,7 +21,8 @@ from tests.fuzz.targets import assert_one_line
 from tests.fuzz.targets.ram import FuzzRam
 from virtio.errors import DriverError
 from virtio.virtqueue.chain import DescriptorChain
-from virtio.virtqueue.queue import Queue, QueueLayout, QueueState
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.state import QueueLayout, QueueState
 
 EVENT_IDX, INDIRECT, IN_ORDER = 1 << 29, 1 << 28, 1 << 35
 

@@ -16,7 +16,7 @@ from virtio.block import ranges, request
 from virtio.console import control
 from virtio.testing import ManualLoop, SplitDriver, flat_memory
 from virtio.virtqueue import chain, packed, split
-from virtio.virtqueue.window import DESCRIPTOR_BYTES
+from virtio.virtqueue.ring import DESCRIPTOR_BYTES
 from vmm.disk.disk import RawDisk
 
 HEADERS = ("config", "ring", "mmio", "blk", "console", "ids")

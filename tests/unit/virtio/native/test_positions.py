@@ -9,7 +9,7 @@ from virtio import Queue, QueueLayout, engine
 from virtio.errors import InternalError
 from virtio.testing import PackedDriver, SplitDriver, flat_memory
 
-native = pytest.importorskip("virtio.native.ring", reason="the native engine was not built")
+native = pytest.importorskip("virtio.native.data_path", reason="the native engine was not built")
 ffi, lib = native.ffi, native.lib
 
 SIZE, ROOM, PACKED = 8, 1 << 20, 1 << 34
@@ -168,6 +168,6 @@ def queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Qu
 def test_python_says_that_it_is_our_bug(queue: Queue, use: Callable[[Queue, Any], object]) -> None:
     batch = queue.pop_batch(1)
     assert len(batch) == 1
-    queue._next_used = 5
+    queue._ring.next_used = 5
     with pytest.raises(InternalError, match=r"queue 0 of 8: .* 1 \(available\) and 5 \(used\)"):
         use(queue, batch)

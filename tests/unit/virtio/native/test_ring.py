@@ -20,9 +20,10 @@ from virtio import Block, Entropy, Queue, QueueLayout, engine
 from virtio.errors import DriverError
 from virtio.testing import Bench, PackedDriver, QueueDriver, SplitDriver, flat_memory
 from virtio.virtqueue import queue as virtqueue
+from virtio.virtqueue.ring import IDLE, LEFT, MORE, TELL
 from vmm.disk.disk import RawDisk
 
-native = pytest.importorskip("virtio.native.ring", reason="the native engine was not built")
+native = pytest.importorskip("virtio.native.data_path", reason="the native engine was not built")
 
 VERSION_1, FLUSH, EVENT_IDX, INDIRECT, PACKED = 1 << 32, 1 << 9, 1 << 29, 1 << 28, 1 << 34
 CONTENT = bytes(range(256)) * 64
@@ -171,8 +172,8 @@ def test_large_requests_give_others_their_turn_before_the_burst_ends() -> None:
             driver.add([header(IN, 0)], [size, 1])
         assert queue is not None
         path = native.block_path(disk.raw_fd, sectors=size // 512, writable=True)
-        assert queue.serve_natively(path, 256) == (3, engine.MORE)
-        assert queue.serve_natively(path, 256) == (2, engine.IDLE)
+        assert queue.serve_natively(path, 256) == (3, MORE)
+        assert queue.serve_natively(path, 256) == (2, IDLE)
 
 
 def test_more_chains_than_the_ring_has_room_for_are_left_to_python_to_refuse() -> None:
@@ -184,7 +185,7 @@ def test_more_chains_than_the_ring_has_room_for_are_left_to_python_to_refuse() -
     index = driver.layout.driver_area + 2
     driver.write_bytes(index, (9).to_bytes(2, "little"))  # eight more, with one still out
     path = random_path()
-    assert queue.serve_natively(path, 8) == (0, engine.LEFT)
+    assert queue.serve_natively(path, 8) == (0, LEFT)
     with pytest.raises(DriverError, match="SPL-10"):
         queue.pop_many(8)
 
@@ -195,7 +196,7 @@ def test_an_indirect_table_that_was_not_negotiated_is_left_to_python(form: int) 
     driver = (PackedDriver if form else SplitDriver)(memory, 8, indirect=True)
     queue = Queue(memory, QueueLayout(*driver.layout), form)
     driver.add([], [4, 5], indirect=True)
-    assert queue.serve_natively(random_path(), 8) == (0, engine.LEFT)
+    assert queue.serve_natively(random_path(), 8) == (0, LEFT)
     with pytest.raises(DriverError, match=r"SPL-24|PKD-14"):
         queue.pop_many(8)
 
@@ -211,7 +212,7 @@ def test_random_bytes_fill_the_buffers_and_are_never_the_same(in_process: bool) 
         path = native.entropy_path(native.RandomBytes(in_process=in_process))
         for _ in range(4):
             driver.add([], [1000, 24])
-            assert queue.serve_natively(path, 8) == (1, engine.IDLE)
+            assert queue.serve_natively(path, 8) == (1, IDLE)
         found += [used.data for used in driver.collect()]
     assert [len(data) for data in found] == [1024] * 8
     blocks = {data[at : at + 16] for data in found for at in range(0, 1024, 16)}
@@ -261,7 +262,7 @@ def test_a_driver_that_waits_to_be_told_is_told_before_the_device_waits(form: in
     driver, queue = make(form)
     driver.add([], [4])
     path = random_path()
-    assert queue.serve_natively(path, 8, FOREVER_NS) == (1, engine.TELL)
+    assert queue.serve_natively(path, 8, FOREVER_NS) == (1, TELL)
     assert queue.needs_notification()
 
 
@@ -273,12 +274,12 @@ def test_a_driver_that_waits_for_the_second_answer_is_told_of_that(form: int) ->
     driver.interrupt_after(2)
     path = random_path()
     driver.add([], [4])
-    assert queue.serve_natively(path, 8, 1000) == (1, engine.IDLE)
+    assert queue.serve_natively(path, 8, 1000) == (1, IDLE)
     driver.add([], [4])
-    assert queue.serve_natively(path, 8, 1000) == (1, engine.TELL)
+    assert queue.serve_natively(path, 8, 1000) == (1, TELL)
     assert queue.needs_notification()
     driver.add([], [4])
-    assert queue.serve_natively(path, 8, 1000) == (1, engine.IDLE)
+    assert queue.serve_natively(path, 8, 1000) == (1, IDLE)
 
 
 @every_form
@@ -296,7 +297,7 @@ def test_the_device_waits_for_a_driver_that_polls(form: int) -> None:
     polling = threading.Thread(target=poll)
     polling.start()
     # A chain, a wait, a chain.
-    assert queue.serve_natively(random_path(), 3, FOREVER_NS) == (2, engine.MORE)
+    assert queue.serve_natively(random_path(), 3, FOREVER_NS) == (2, MORE)
     polling.join()
     assert (back, [used.length for used in driver.collect()]) == ([4], [5])
 
@@ -305,7 +306,7 @@ def test_the_device_waits_for_a_driver_that_polls(form: int) -> None:
 def test_waiting_ends_without_a_driver(form: int) -> None:
     _, queue = make(form)
     assert not queue.wait_available(1000)
-    assert queue.serve_natively(random_path(), 8, 1000) == (0, engine.IDLE)
+    assert queue.serve_natively(random_path(), 8, 1000) == (0, IDLE)
 
 
 @every_form
@@ -337,7 +338,7 @@ def test_after_a_reset_nothing_holds_guest_memory(form: int) -> None:
     driver.add([], [4])
     batch = queue.pop_batch(8)
     queue.reset()
-    assert queue.serve_natively(random_path(), 8) == (0, engine.LEFT)
+    assert queue.serve_natively(random_path(), 8) == (0, LEFT)
     assert not queue.wait_available(1000)
     assert [chain.writable for chain in batch] == [[]]
     memory = queue.memory
@@ -396,9 +397,9 @@ def test_chains_that_are_out_keep_their_place_in_order(form: int) -> None:
     driver.add([], [5])
     chain = queue.pop()
     assert chain is not None
-    assert queue.serve_natively(random_path(), 8) == (0, engine.LEFT)
+    assert queue.serve_natively(random_path(), 8) == (0, LEFT)
     chain.complete(1)
-    assert queue.serve_natively(random_path(), 8) == (1, engine.IDLE)
+    assert queue.serve_natively(random_path(), 8) == (1, IDLE)
     assert [used.length for used in driver.collect()] == [1, 5]
 
 
@@ -461,14 +462,14 @@ def test_a_driver_is_told_of_what_is_done_before_the_disk_is_waited_for(cold: Ra
         driver.add([header(IN, 0)], [512, 1])
         driver.add([header(IN, cold_sector)], [512, 1])
         served = queue.serve_natively(path, 8)
-        if served == (1, engine.TELL):
+        if served == (1, TELL):
             break
-        assert served == (2, engine.IDLE)  # the host had read ahead, or kept that sector
+        assert served == (2, IDLE)  # the host had read ahead, or kept that sector
         driver.collect()
     else:
         pytest.skip("the host keeps the file in memory")
     assert queue.needs_notification()
-    assert queue.serve_natively(path, 8) == (1, engine.IDLE)
+    assert queue.serve_natively(path, 8) == (1, IDLE)
     first, second = driver.collect()
     assert (first.data[:8], second.data[:8]) == (bytes(8), struct.pack("<Q", cold_sector))
 

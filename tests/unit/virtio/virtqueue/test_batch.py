@@ -8,8 +8,9 @@ import pytest
 from virtio.errors import DriverError, InternalError
 from virtio.memory import FlatMemory
 from virtio.testing import PackedDriver, QueueDriver, Segment, SplitDriver, flat_memory
-from virtio.virtqueue.chain import DescriptorChain, plain_chain
-from virtio.virtqueue.queue import Queue, QueueLayout, QueueState
+from virtio.virtqueue.chain import DescriptorChain, checked_chain
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.state import QueueLayout, QueueState
 
 INDIRECT_DESC = 1 << 28
 EVENT_IDX = 1 << 29
@@ -361,8 +362,8 @@ def test_the_index_is_the_only_store_that_shows_a_large_batch(
     for _ in range(12):
         driver.add([], [4])
     batch = queue.pop_batch(16)
-    words = Recorder(queue._used)  # type: ignore[attr-defined]
-    monkeypatch.setattr(queue, "_used", words)
+    words = Recorder(queue._ring._used)  # type: ignore[attr-defined]
+    monkeypatch.setattr(queue._ring, "_used", words)
     batch.complete([4] * 12)
     assert words.keys == [1]
     assert len(driver.collect()) == 12
@@ -382,9 +383,9 @@ def test_the_flags_of_the_first_entry_are_stored_last_in_a_large_batch(
     for _ in range(16):
         driver.add([], [4])
     batch = queue.pop_batch(16)
-    flags = queue._words16[7::8].tolist()  # type: ignore[attr-defined]
-    words = Recorder(queue._words16)  # type: ignore[attr-defined]
-    monkeypatch.setattr(queue, "_words16", words)
+    flags = queue._ring._words16[7::8].tolist()  # type: ignore[attr-defined]
+    words = Recorder(queue._ring._words16)  # type: ignore[attr-defined]
+    monkeypatch.setattr(queue._ring, "_words16", words)
     first_flags_before_the_last_store: list[int] = []
 
     class Watch(Recorder):
@@ -393,7 +394,7 @@ def test_the_flags_of_the_first_entry_are_stored_last_in_a_large_batch(
             super().__setitem__(key, value)
 
     watch = Watch(words.words)
-    monkeypatch.setattr(queue, "_words16", watch)
+    monkeypatch.setattr(queue._ring, "_words16", watch)
     batch.complete([4] * 16)
     assert watch.keys[-1] == 8 * turn + 7
     assert set(first_flags_before_the_last_store) == {flags[turn]}
@@ -478,9 +479,9 @@ def test_chains_of_a_batch_are_made_only_when_asked_for(monkeypatch: pytest.Monk
 
     def counted(*arguments: Any, **options: Any) -> DescriptorChain:
         made.append(1)
-        return plain_chain(*arguments, **options)
+        return checked_chain(*arguments, **options)
 
-    monkeypatch.setattr("virtio.virtqueue.batch.plain_chain", counted)
+    monkeypatch.setattr("virtio.virtqueue.batch.checked_chain", counted)
     driver, queue = make(0)
     driver.add([], [4])
     batch = queue.pop_batch(8)

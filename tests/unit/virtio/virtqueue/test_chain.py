@@ -6,7 +6,8 @@ from virtio.errors import DriverError, InternalError
 from virtio.memory import FlatMemory
 from virtio.testing import Segment, SplitDriver, flat_memory
 from virtio.virtqueue.chain import DescriptorChain
-from virtio.virtqueue.queue import Queue, QueueLayout
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.state import QueueLayout
 
 
 class Harness:
@@ -211,7 +212,7 @@ def test_more_than_4_gib_in_all_is_a_driver_error() -> None:
             return super().view(address % 0x10000, min(length, 16))
 
     harness = Harness()
-    harness.queue.memory = Huge([(0, bytearray(0x20000))])
+    harness.queue.window.memory = Huge([(0, bytearray(0x20000))])
     half = Segment(0x8000, 1 << 31, True)
     harness.driver.add_segments([half, half])
     assert harness.pop().writable_length == 1 << 32
@@ -227,7 +228,7 @@ def test_a_full_4_gib_chain_is_told_as_the_largest_length_there_is() -> None:
             return super().view(address % 0x10000, min(length, 16))
 
     harness = Harness()
-    harness.queue.memory = Huge([(0, bytearray(0x20000))])
+    harness.queue.window.memory = Huge([(0, bytearray(0x20000))])
     harness.driver.add_segments([Segment(0x8000, 1 << 31, True)] * 2)
     harness.pop().complete(1 << 32)
     assert harness.driver.used_element(0) == (0, 0xFFFFFFFF)

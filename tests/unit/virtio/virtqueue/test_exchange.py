@@ -12,7 +12,8 @@ from virtio.errors import DriverError, InternalError
 from virtio.testing import Bench, PackedDriver, QueueDriver, Segment, SplitDriver, flat_memory
 from virtio.virtqueue import queue as virtqueue
 from virtio.virtqueue.batch import ChainBatch
-from virtio.virtqueue.queue import Queue, QueueLayout
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.state import QueueLayout
 
 RING_PACKED, IN_ORDER, VERSION_1 = 1 << 34, 1 << 35, 1 << 32
 HEADER = Struct("<HI")
@@ -331,7 +332,7 @@ def test_a_frame_is_the_same_however_the_driver_cuts_it(
     driver, queue = make(form)
     driver.add(*cut)
     batch = first_batch(queue)
-    [frame] = batch.frames(HEADER)
+    [frame] = batch.requests(HEADER)
 
     assert frame.header == (1, 2)
     assert (b"".join(frame.data_out), frame.data_out_bytes) == (b"data", 4)
@@ -355,7 +356,7 @@ def test_a_frame_with_a_part_in_another_region(form: int, elsewhere: str) -> Non
     parts = [("header", 6, False), ("data", 4, True), ("status", 1, True)]
     driver.add_segments([Segment(at[name], length, out) for name, length, out in parts])
     batch = first_batch(queue)
-    [frame] = batch.frames(HEADER)
+    [frame] = batch.requests(HEADER)
 
     assert frame.header == (1, 2)
     queue.exchange(batch, [frame.finish(STATUS, frame.write(b"data"))], 8)
@@ -387,7 +388,7 @@ def test_a_frame_without_some_of_its_parts(
     driver, queue = make(form)
     driver.add(given, room)
     batch = first_batch(queue)
-    [frame] = batch.frames(HEADER)
+    [frame] = batch.requests(HEADER)
 
     assert (frame.header, b"".join(frame.data_out)) == (header, out)
     assert frame.finish(STATUS, 0) == length
@@ -408,7 +409,7 @@ def test_frames_of_a_batch_that_is_gone_have_no_data(form: int, after: str) -> N
     else:
         batch.complete([7])
 
-    [frame] = batch.frames(HEADER)
+    [frame] = batch.requests(HEADER)
 
     assert (frame.header, frame.data_in, frame.data_out) == (None, [], ())
     assert frame.write(b"late") == frame.finish(STATUS, 0) == 0
@@ -421,7 +422,7 @@ def test_a_longer_header_than_native_code_looks_for(form: int) -> None:
     long = Struct("200s")
     batch = queue.exchange(ChainBatch(queue), [], 8, header_bytes=long.size)
 
-    [frame] = batch.frames(long)
+    [frame] = batch.requests(long)
 
     assert (frame.header, b"".join(frame.data_out)) == ((bytes(range(200)),), b"data")
 

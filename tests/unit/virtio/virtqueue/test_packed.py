@@ -8,8 +8,9 @@ import pytest
 from virtio.errors import DriverError
 from virtio.memory import FlatMemory
 from virtio.testing import PackedDriver, Segment, flat_memory
-from virtio.virtqueue.packed import PackedQueue
-from virtio.virtqueue.queue import Queue, QueueLayout
+from virtio.virtqueue.packed import PackedRing
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.state import QueueLayout
 
 INDIRECT_DESC = 1 << 28
 EVENT_IDX = 1 << 29
@@ -49,7 +50,7 @@ def breach(queue: Queue) -> str:
 
 def test_queue_gives_the_packed_form_with_ring_packed() -> None:
     _, queue = make()
-    assert type(queue) is PackedQueue
+    assert type(queue._ring) is PackedRing
 
 
 @pytest.mark.spec("PKD-01", "PKD-07", "PKD-10", "PKD-11")
@@ -357,7 +358,7 @@ def test_in_a_batch_the_flags_of_the_first_entry_are_stored_last(
         def __setitem__(self, index: int, value: int) -> None:
             stores.append((index // 8, index % 8))
 
-    monkeypatch.setattr(queue, "_words16", Recorder())
+    monkeypatch.setattr(queue._ring, "_words16", Recorder())
     queue.add_used_many([(chain, 4) for chain in chains])
     assert stores == [(0, 6), (1, 6), (1, 7), (2, 6), (2, 7), (0, 7)]
 

@@ -3,14 +3,16 @@
 import struct
 import threading
 from random import Random
+from unittest.mock import MagicMock
 
 import pytest
 
 from virtio.errors import DriverError
 from virtio.memory import FlatMemory
 from virtio.testing import Segment, SplitDriver, flat_memory
-from virtio.virtqueue.queue import Queue, QueueLayout, QueueState
-from virtio.virtqueue.split import SplitQueue
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.split import SplitRing
+from virtio.virtqueue.state import QueueLayout, QueueState
 
 INDIRECT_DESC = 1 << 28
 EVENT_IDX = 1 << 29
@@ -48,7 +50,7 @@ def breach(queue: Queue) -> str:
 
 def test_queue_gives_the_split_form_without_ring_packed() -> None:
     _, queue = make()
-    assert type(queue) is SplitQueue
+    assert type(queue._ring) is SplitRing
 
 
 @pytest.mark.spec("SPL-01", "SPL-35")
@@ -567,7 +569,7 @@ def test_a_batch_becomes_visible_with_one_16_bit_store_of_the_index(
         driver.add([], [4])
     chains = queue.pop_many(8)
     words = Recorder()
-    monkeypatch.setattr(queue, "_used", words)
+    monkeypatch.setattr(queue._ring, "_used", words)
     queue.add_used_many([(chain, 4) for chain in chains])
     assert [driver.used_element(slot) for slot in range(3)] == [(0, 4), (1, 4), (2, 4)]
     assert (driver.used_idx, words.stores) == (0, [(1, 3)])
@@ -580,7 +582,7 @@ def test_suppression_is_stored_in_16_bits(
 ) -> None:
     _, queue = make(8, features)
     words = Recorder()
-    monkeypatch.setattr(queue, "_used", words)
+    monkeypatch.setattr(queue._ring, "_used", words)
     queue.disable_notification()
     queue.enable_notification()
     assert words.stores == stores
@@ -606,8 +608,10 @@ def test_a_fence_separates_each_store_from_the_load_that_must_follow(
     driver.add([b"x"])
     serve(queue)
     log: list[str] = []
-    monkeypatch.setattr(queue, "_fence", lambda: log.append("fence"))
-    monkeypatch.setattr(queue, "_avail", Watch(driver._avail_words, log))
+    fence = MagicMock()
+    fence.__enter__.side_effect = lambda: log.append("fence")
+    monkeypatch.setattr(queue._ring, "fence", fence)
+    monkeypatch.setattr(queue._ring, "_avail", Watch(driver._avail_words, log))
     queue.needs_notification()
     queue.enable_notification()
     assert log == ["fence", wish, "fence", "load 1"]

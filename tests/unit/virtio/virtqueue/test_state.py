@@ -10,7 +10,8 @@ from virtio.errors import ConfigurationError, DriverError
 from virtio.memory import FlatMemory
 from virtio.testing import PackedDriver, QueueDriver, Segment, SplitDriver, flat_memory
 from virtio.virtqueue.chain import DescriptorChain
-from virtio.virtqueue.queue import Queue, QueueLayout, QueueState, SavedChain
+from virtio.virtqueue.queue import Queue
+from virtio.virtqueue.state import QueueLayout, QueueState, SavedChain
 
 EVENT_IDX = 1 << 29
 RING_PACKED = 1 << 34

@@ -1,0 +1,64 @@
+"""Data paths: how native code serves the ordinary chains of a device, from ring to host and back.
+
+Importing it raises ``ImportError`` where the C part was not built; :mod:`virtio.engine` chooses.
+"""
+
+from __future__ import annotations
+
+from os import strerror
+
+from virtio.native._native import ffi, lib
+
+
+class DataPath:
+    """Serves ordinary chains of a device without Python: one row of the table of kinds in C.
+
+    ``device`` is what C has to know of the device. Whatever it points to is kept in ``keeps``.
+    """
+
+    __slots__ = ("device", "keeps")
+
+    def __init__(self, kind: int, *keeps: object) -> None:
+        self.keeps = keeps
+        self.device = ffi.new("struct device *")
+        self.device.kind = kind
+
+
+def block_path(fd: int, *, sectors: int, writable: bool) -> DataPath:
+    """Return the path that reads and writes ``fd``, which is the disk byte for byte.
+
+    ``writable`` says whether a write is done when it is written, with nothing to do after it.
+    """
+    path = DataPath(lib.BLOCK)
+    path.device.fd, path.device.sectors, path.device.writable = fd, sectors, writable
+    return path
+
+
+def entropy_path(source: RandomBytes) -> DataPath:
+    """Return the path that fills buffers from a source, as :class:`Entropy` does."""
+    path = DataPath(lib.ENTROPY, source)
+    path.device.generator = source.generator
+    return path
+
+
+class RandomBytes:
+    """The kernel's random generator: called with a number, it returns so many bytes, or 64 KiB.
+
+    With ``in_process`` it does so without system calls, where the kernel offers that. It serves one
+    thread at a time.
+    """
+
+    __slots__ = ("_buffer", "_bytes", "generator")
+
+    def __init__(self, *, in_process: bool = True) -> None:
+        self.generator = ffi.gc(lib.open_generator(in_process), lib.close_generator)
+        self._buffer = ffi.new("uint8_t[]", lib.RANDOM_BYTES)
+        self._bytes = ffi.buffer(self._buffer)
+
+    def __call__(self, count: int) -> bytes:
+        """Return that many bytes. Raises :class:`OSError` where the host has none to give."""
+        given = lib.random_bytes(self.generator, self._buffer, min(count, lib.RANDOM_BYTES))
+        if given < 0:
+            raise OSError(-given, strerror(-given))
+        data: bytes = self._bytes[:given]
+        return data
