@@ -28,8 +28,9 @@ given. A callback that raises makes the set stale as well: a closed descriptor i
 
 What remains. When an owner closes a descriptor without removing it, and a duplicate lives, the loop
 cannot tell until the callback raises: it calls the callback in vain. And events that were fetched
-before a removal may still be delivered. So callbacks must bear being called in vain, and owners
-should remove before they close.
+before a removal may still be delivered. A removal that comes late, when the number is closed and
+somebody else watches it again, takes their watch away: numbers name no owner, as in asyncio. So
+callbacks must bear being called in vain, and owners must remove before they close.
 """
 
 import logging
