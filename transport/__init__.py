@@ -3,15 +3,15 @@
 from transport.core import VirtioTransport
 from transport.interrupts import Interrupts
 from transport.mmio.interrupt import InterruptLine
+from transport.mmio.placeholder import MmioPlaceholder
 from transport.mmio.registers import VirtioMmio
-from transport.mmio.slot import MmioSlot
 from transport.state import TransportState
 from transport.stats import TransportStats
 
 __all__ = [
     "InterruptLine",
     "Interrupts",
-    "MmioSlot",
+    "MmioPlaceholder",
     "TransportState",
     "TransportStats",
     "VirtioMmio",

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from itertools import count
 from typing import TYPE_CHECKING
 
+from transport.mmio.placeholder import MmioPlaceholder
 from transport.mmio.registers import VirtioMmio
-from transport.mmio.slot import MmioSlot
 from virtio.block import Block
 from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import ConfigurationError
@@ -86,9 +86,9 @@ class Hardware:
             raise ConfigurationError(
                 f"{type(device).__name__}: no spare slot is left of {self._config.spare_slots}"
             )
-        window, slot = self._spare[0]
+        window, placeholder = self._spare[0]
         device = with_ring_features(device, self._config)
-        slot.transport = self._attach(self._free_name(device), device, window)
+        placeholder.transport = self._attach(self._free_name(device), device, window)
         self._spare.pop(0)
         return window
 
@@ -140,10 +140,10 @@ class Hardware:
         transport = self._attach(name, device, window)
         self.mmio.add(window.address, VirtioMmio.WINDOW_SIZE, transport, name)
 
-    def _add_spare_slot(self) -> tuple[VirtioMmioWindow, MmioSlot]:
-        window, slot = self._next_window(), MmioSlot()
-        self.mmio.add(window.address, MmioSlot.WINDOW_SIZE, slot, "spare slot")
-        return window, slot
+    def _add_spare_slot(self) -> tuple[VirtioMmioWindow, MmioPlaceholder]:
+        window, placeholder = self._next_window(), MmioPlaceholder()
+        self.mmio.add(window.address, MmioPlaceholder.WINDOW_SIZE, placeholder, "spare slot")
+        return window, placeholder
 
     def _attach(self, name: str, device: VirtioDevice, window: VirtioMmioWindow) -> VirtioMmio:
         line = self._line(window.irq)

@@ -1,4 +1,4 @@
-"""A place for a virtio-mmio device that may come later: a window without a device until then.
+"""A window without a device, for one that may be plugged in later.
 
 VIRTIO 1.4 "MMIO Device Register Layout": a device ID of zero is a placeholder, which a driver
 leaves alone.
@@ -11,8 +11,8 @@ from transport.mmio.registers import MAGIC, VENDOR, VERSION, VirtioMmio
 _REGISTERS: Final = {0x000: MAGIC, 0x004: VERSION, 0x008: 0, 0x00C: VENDOR}
 
 
-class MmioSlot:
-    """Answers for a window of ``WINDOW_SIZE`` bytes; ``transport`` does once it is set."""
+class MmioPlaceholder:
+    """Answers for a window of ``WINDOW_SIZE`` bytes, until ``transport`` is set and answers."""
 
     WINDOW_SIZE: Final = VirtioMmio.WINDOW_SIZE
 
