@@ -1,4 +1,4 @@
-"""What every virtio transport shares: a device's life between a driver's registers and its queues.
+"""The part that all virtio transports share: a device's life between registers and queues.
 
 The status machine, feature negotiation, queues coming and going, reset, and saved state.
 VIRTIO 1.4 "Device Initialization", "Device Reset", "Virtqueue Reset".

@@ -1,4 +1,4 @@
-"""Feature negotiation: what is offered, what the driver accepts, and through which 32-bit words.
+"""Feature negotiation: the device's offer and the driver's choice, in words of 32 bits.
 
 VIRTIO 1.4 "Feature Bits", "MMIO Device Register Layout".
 """
@@ -49,6 +49,12 @@ class FeatureNegotiation:
     ``offered`` and ``accepted`` are feature sets; the selectors name a 32-bit word of them. With
     ``frozen`` set the driver cannot change its mind. Raises :class:`ConfigurationError` for an
     offer that no device may make (``COM-13``).
+
+    >>> negotiation = FeatureNegotiation(1 << 32 | 1 << 5)
+    >>> negotiation.select_driver_word(1)
+    >>> negotiation.accept(1)  # bit 32, VERSION_1
+    >>> negotiation.valid, negotiation.accepted == 1 << 32
+    (True, True)
     """
 
     def __init__(self, device_features: int) -> None:
@@ -57,7 +63,7 @@ class FeatureNegotiation:
             bits = [bit for bit in range(wrong.bit_length()) if wrong >> bit & 1]
             raise ConfigurationError(
                 f"the device offers the feature bits {bits}, which are reserved or need more than"
-                f" this transport has; 0-23, 50-127 and {_bits(SHARED_FEATURES)} are allowed"
+                f" this transport has; must be among 0-23, 50-127 and {_bits(SHARED_FEATURES)}"
             )
         self.offered = device_features | mask(VIRTIO_F_VERSION_1)
         self.reset()
@@ -87,8 +93,7 @@ class FeatureNegotiation:
     def accept(self, word: int) -> None:
         """Store the driver's selected word, until FEATURES_OK freezes the set (``COM-16``).
 
-        A bit past the last word is remembered as one that was not offered (``MMIO-06``); only a
-        reset takes that back.
+        Remembers a bit past the last word as one that was not offered, until a reset (``MMIO-06``).
         """
         if self.frozen:
             return
@@ -115,7 +120,10 @@ class FeatureNegotiation:
         )
 
     def restore(self, state: "NegotiationState") -> None:
-        """Take over a saved state; :class:`ConfigurationError` if this offer does not allow it."""
+        """Restore what :meth:`state` returned.
+
+        Raises :class:`ConfigurationError` for features that this offer does not have.
+        """
         if state.frozen and state.accepted & ~self.offered:
             raise ConfigurationError(
                 f"the saved driver uses features {state.accepted:#x}, the device offers"

@@ -1,4 +1,4 @@
-"""What a transport writes to the log about its driver and its device, a bounded amount a second."""
+"""The log of a transport about driver and device: a bounded number of lines a second."""
 
 import logging
 import time
@@ -25,7 +25,7 @@ class Reporter:
         self._accesses = TokenBucket(LINES_PER_SECOND, LINES_PER_SECOND)
 
     def note(self, message: str, *values: object) -> None:
-        """Remember a step in the device's life; it is made text only when somebody looks."""
+        """Remember a step in the device's life; its text is made only when somebody asks for it."""
         self._events.append((time.monotonic(), message, values))
 
     @property
@@ -41,10 +41,10 @@ class Reporter:
             _log.debug(f"%s: {message}", self.name, *values)
 
     def failed(self, error: Exception, situation: str) -> None:
-        """Note why the device needs a reset: one line if the driver is at fault, all if we are.
+        """Note why the device needs a reset; with a traceback unless the driver is at fault.
 
-        The variables of the frames that the error came through are gone after it: whoever keeps a
-        record of the log must not keep the guest's memory with it.
+        Clears the variables of the frames that the error came through, because whoever keeps a
+        record of the log must not keep the guest's memory alive with it.
         """
         self.note("failed: %s", str(error))
         if self._failures.take(1):

@@ -21,7 +21,7 @@ STEPS: Final = (
 """The bits in the order of initialization, each with the one that must be set before it."""
 
 STOPPED: Final = VIRTIO_CONFIG_S_NEEDS_RESET | VIRTIO_CONFIG_S_FAILED
-"""With one of these set nothing but a reset leads on."""
+"""While one of these is set only a reset leads on."""
 
 _NAMES: Final = {
     VIRTIO_CONFIG_S_ACKNOWLEDGE: "ACKNOWLEDGE",
@@ -34,5 +34,9 @@ _NAMES: Final = {
 
 
 def status_names(status: int) -> str:
-    """Return the names of the bits that are set, for a person to read; ``reset`` for none."""
+    """Return the names of the bits that are set, for a person to read; ``reset`` for none.
+
+    >>> status_names(0x03)
+    'ACKNOWLEDGE DRIVER'
+    """
     return " ".join(name for bit, name in _NAMES.items() if status & bit) or "reset"

@@ -106,7 +106,7 @@ class VirtioMmio(VirtioTransport):
         return bytes(length)
 
     def write(self, offset: int, data: bytes) -> None:
-        """Take the bytes that the guest writes at ``offset``; returns when that is carried out."""
+        """Take the bytes that the guest writes at ``offset``; returns when they took effect."""
         if offset >= CONFIG:
             if len(data) in CONFIG_WIDTHS:
                 self.write_config(offset - CONFIG, data)
@@ -148,7 +148,7 @@ class VirtioMmio(VirtioTransport):
             queue.set_address(area, shift, value)
 
     def _write_shared_memory_select(self, value: int) -> None:
-        """Nothing to select: there are no regions (``MMIO-38``)."""
+        """Ignore the choice of a shared memory region: there are none (``MMIO-38``)."""
 
     def _write_queue_ready(self, value: int) -> None:
         queue = self.selected_queue
