@@ -3,6 +3,7 @@
 VIRTIO 1.4 "Virtqueue Configuration".
 """
 
+import traceback
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
@@ -90,6 +91,8 @@ class QueueRegisters:
         try:
             return Queue.from_state(memory, state)
         except DriverError as error:  # rings or chains that are not in this memory
+            # Whose views would keep it from being unmapped, as long as the error is looked at.
+            traceback.clear_frames(error.__traceback__)
             raise ConfigurationError(f"saved queue {self.index}: {error}") from None
 
     def describe(self) -> str:

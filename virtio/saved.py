@@ -89,16 +89,20 @@ def checked(kind: Any, where: str, value: Any) -> Any:
     return value
 
 
-def shown(value: object) -> str:
+def shown(value: object, most: int = SHOWN) -> str:
     """Return a wrong value as a message shows it: in one line, and short.
 
-    Python refuses to write very long numbers as text: such a one is shown by its length.
+    Python refuses to write very long numbers as text, and a list may be as long as its file: such
+    are shown by their length.
     """
     if isinstance(value, int) and value.bit_length() > 4 * SHOWN:
         return f"a number of {value.bit_length()} bits"
-    if isinstance(value, str | bytes):
-        value = value[:SHOWN]
-    return f"{value!a:.{SHOWN}}"
+    if isinstance(value, dict | list | tuple):
+        if len(value) > 3 or any(hasattr(item, "__len__") for item in value):
+            return f"a {type(value).__name__} of {len(value)} items"
+    elif isinstance(value, str | bytes):
+        value = value[:most]
+    return f"{value!r:.{most + 3}}"
 
 
 def part_types(kind: Any) -> dict[str, Any]:

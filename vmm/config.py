@@ -1,7 +1,6 @@
 """The configuration of a machine: plain values, checked when they are made."""
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Final, Literal, get_args
 from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import ConfigurationError
 from vmm.disk.disk import DiskConfig
+from vmm.host.size import parse_size as parse_size
 from vmm.x86 import BootProtocol, check_cpus, check_memory
 
 ConsoleKind = Literal["serial", "virtio"]
@@ -18,9 +18,6 @@ IoThreads = Literal["shared", "disks", "devices"]
 
 MAX_POLL_US: Final = 1000
 DEFAULT_POLL_US: Final = 50
-
-_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SIZE = re.compile(r"(\d{1,12})([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,26 +92,21 @@ class MachineConfig:
             raise ConfigurationError(
                 f"polling for {self.poll_us} microseconds: must be 0 to {MAX_POLL_US}"
             )
+        if self.ring_features is not None:
+            _check_ring_features(self.ring_features)
         if len(set(self.ports)) < len(self.ports):
             raise ConfigurationError(f"ports {', '.join(self.ports)}: each needs a name of its own")
+
+
+def _check_ring_features(features: int) -> None:
+    from virtio.device.declaration import POSSIBLE_RING_FEATURES
+
+    if features & ~POSSIBLE_RING_FEATURES:
+        raise ConfigurationError(
+            f"ring features {features:#x}: must be among {POSSIBLE_RING_FEATURES:#x}"
+        )
 
 
 def spare_processor() -> bool:
     """Whether a thread may wait on a processor while a vCPU runs on another one."""
     return len(os.sched_getaffinity(0)) > 1
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes that ``text`` means: digits, then K, M, G or T or none of them.
-
-    >>> parse_size("128M"), parse_size("1GiB"), parse_size("4096")
-    (134217728, 1073741824, 4096)
-
-    Raises :class:`ConfigurationError`.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ConfigurationError(
-            f"size {text!r}: must be a number of bytes, or one with K, M, G or T, such as 128M"
-        )
-    return int(match[1]) * _UNITS[match[2].upper()]

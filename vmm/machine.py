@@ -305,4 +305,8 @@ class Machine:
         lines += self._vcpus.call(describe_position)
         for transport in self.hardware.transports:
             lines += transport.describe()
+        if self._origin is not None:
+            from vmm.snapshot.memory import cut_off
+
+            lines += filter(None, [cut_off(self._origin.memory, self.config.memory_bytes)])
         return lines

@@ -1,12 +1,18 @@
 """``vmm snapshot`` and ``vmm run --restore``, with a guest that says one word before, one after."""
 
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.guest import bare_metal as bare
+from vmm import Machine, Snapshot
 
 DEADLINE = 120.0
 MACHINE = ("--memory", "32M", "--no-rng")
@@ -21,12 +27,19 @@ def vmm(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    """A guest saved between its two words, while it counts down: mov ecx, n; 1: dec ecx; jnz 1b."""
+    """A guest saved between its two words."""
+    return save(tmp_path)
+
+
+def save(tmp_path: Path, *options: str) -> Path:
+    """Save a guest between its two words, while it counts down: mov ecx, n; 1: dec ecx; jnz 1b."""
     pause = b"\xb9" + (8_000_000).to_bytes(4, "little") + b"\x49\x75\xfd"
     code = bare.say("before\n") + pause + bare.say("after\n") + bare.out8(0xF4, 7) + bare.SPIN
     kernel = bare.write_kernel(tmp_path / "kernel", code)
     folder = tmp_path / "saved"
-    done = vmm("snapshot", str(folder), "--kernel", str(kernel), "--when", "before", *MACHINE)
+    done = vmm(
+        "snapshot", str(folder), "--kernel", str(kernel), "--when", "before", *MACHINE, *options
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == b"before\n"
     assert done.stderr.decode().strip() == f"vmm: saved in {folder}"
@@ -59,3 +72,115 @@ def test_what_cannot_be_restored_is_one_line_and_status_2(saved: Path, tmp_path:
     assert b"the machine is as it was saved; take --memory, --rng away" in changed.stderr
     assert b"no agent in it runs commands" in command.stderr
     assert b"damaged: 0 bytes, 33554432 are expected" in damaged.stderr
+
+
+def change(folder: Path, what: Callable[[Any], object]) -> None:
+    """Rewrite the state of a folder, with a right checksum."""
+    content = json.loads((folder / "state").read_bytes().partition(b"\n")[2])
+    what(content["contents"])
+    body = json.dumps(content).encode()
+    head = f"pyvmm-snapshot 2 sha256={sha256(body).hexdigest()}\n"
+    (folder / "state").write_bytes(head.encode() + body)
+
+
+def refusal(*arguments: str) -> str:
+    """Return the one line of ``vmm run`` for a folder that is at fault."""
+    run = vmm("run", *arguments)
+    assert run.returncode == 2, run.stderr
+    assert run.stdout == b""
+    [line] = run.stderr.decode().splitlines()
+    return line
+
+
+def test_a_disk_outside_of_the_folder_is_there_only_for_who_names_it(tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(4096))
+    saved = save(tmp_path, "--disk", f"{image},volatile")
+
+    line = refusal("--restore", str(saved))
+    named = vmm("run", "--restore", str(saved), "--trust-disk", str(image))
+
+    assert f"its disk 0 is '{image}', a file outside of the folder: name it" in line
+    assert (named.returncode, named.stdout) == (7, b"after\n")
+
+
+def test_a_crafted_folder_gets_no_file_of_the_host(tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(4096))
+    saved = save(tmp_path, "--disk", str(image))
+
+    change(saved, lambda contents: contents["disks"][0].update(data="/etc/shadow"))
+    absolute = refusal("--restore", str(saved))
+    change(saved, lambda contents: contents["disks"][0].update(data="../disk.img"))
+    upward = refusal("--restore", str(saved))
+    change(saved, lambda contents: contents["disks"][0].update(data="disk0"))
+    (saved / "disk0").unlink()
+    (saved / "disk0").symlink_to("/etc/shadow")
+    link = refusal("--restore", str(saved))
+
+    assert "disk 0 has no data of its own" in absolute
+    assert "disk 0 has no data of its own" in upward
+    assert "disk0: is a link" in link
+
+
+@pytest.mark.parametrize("engine", ["native", "python"])
+def test_positions_that_no_queue_has_end_nothing(tmp_path: Path, engine: str) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(4096))
+    saved = save(tmp_path, "--disk", str(image))
+    features = 1 << 32 | 1 << 34
+    areas = {"descriptor_area": 0x1000, "driver_area": 0x2000, "device_area": 0x3000}
+    queue = {
+        "index": 0,
+        "layout": {"size": 16, **areas},
+        "features": features,
+        "next_avail": 0,
+        "next_used": 60000,
+        "unsignalled": 0,
+        "outstanding": [],
+        "breach": None,
+    }
+
+    def go_live(contents: Any) -> None:
+        contents["config"]["ring_features"] = features
+        transport = contents["state"]["transports"][0]
+        transport["status"] = 0x0F
+        transport["features"] |= {"accepted": features, "frozen": True}
+        transport["device"]["driver_features"] = features
+        registers = transport["queues"][0]["registers"] | {"size": 16, **areas, "ready": True}
+        transport["queues"][0] = {"registers": registers, "queue": queue}
+
+    change(saved, go_live)
+
+    line = refusal("--restore", str(saved), "--engine", engine)
+    assert line == "vmm: saved queue 0: next_used is 60000, must be below 32"
+    queue["next_used"] = 0
+    change(saved, go_live)
+    assert vmm("run", "--restore", str(saved), "--engine", engine).returncode == 7
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("sregs", {"bytes": "ff" * 312}), ("events", {"bytes": "ff" * 64}), ("cpuid", {"bytes": ""})],
+)
+def test_what_kvm_refuses_is_one_line(saved: Path, part: str, value: Any) -> None:
+    change(saved, lambda contents: contents["state"]["vcpus"][0].update({part: value}))
+
+    run = vmm("run", "--restore", str(saved), "--timeout", "5")
+
+    assert run.returncode != 1
+    assert run.stderr.decode().startswith("vmm: ")
+    assert b"Traceback" not in run.stderr
+
+
+def test_a_snapshot_is_for_its_owner_alone(saved: Path) -> None:
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (saved, *saved.iterdir())}
+
+    assert modes == {"saved": 0o700, "memory": 0o600, "state": 0o600}
+
+
+def test_memory_that_is_cut_off_while_a_machine_runs_is_told(saved: Path) -> None:
+    with Snapshot.load(saved) as snapshot, Machine.restore(snapshot) as machine:
+        os.truncate(saved / "memory", (32 << 20) - 1)  # where the guest has nothing
+
+        assert "the memory file of the snapshot was cut off" in machine.describe()[-1]

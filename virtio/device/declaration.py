@@ -270,7 +270,8 @@ class Device(VirtioDevice):
         super().restore(state)
         config = state["config"]
         if config.keys() != {one.name for one in self.fields}:
-            raise ConfigurationError(f"saved configuration: {shown(sorted(config))} are its fields")
+            fields = shown(", ".join(map(str, config)))
+            raise ConfigurationError(f"saved configuration: its fields are {fields}")
         for one in self.fields:
             one.check(config[one.name])
         with self.config_lock:

@@ -520,16 +520,23 @@ class Queue:
         if state.breach is not None:
             item, message, head = state.breach
             queue._break(DriverError(item, message, queue=state.index, chain=head))
-        for saved in state.outstanding:
-            chain = DescriptorChain(
-                queue, saved.descriptors, saved.head_index, saved.buffer_id, saved.slots
-            )
-            queue._outstanding[chain] = saved.used_length
-            if saved.used_length is None:
-                queue._replay.append(chain)
-            else:
-                chain.end()
+        try:
+            for saved in state.outstanding:
+                queue._hand_out_again(saved)
+        except DriverError:
+            queue.reset()  # so that memory can be unmapped
+            raise
         return queue
+
+    def _hand_out_again(self, saved: SavedChain) -> None:
+        chain = DescriptorChain(
+            self, saved.descriptors, saved.head_index, saved.buffer_id, saved.slots
+        )
+        self._outstanding[chain] = saved.used_length
+        if saved.used_length is None:
+            self._replay.append(chain)
+        else:
+            chain.end()
 
     def _break(self, error: DriverError) -> None:
         """Serve no more: the driver broke a rule."""

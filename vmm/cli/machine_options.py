@@ -34,7 +34,7 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE[,ro][,serial=S]",
         help="a raw image as a virtio block device; may be repeated. More options: volatile,"
-        " block-size=N, queues=N; a comma in the name is doubled",
+        " limit=SIZE, block-size=N, queues=N; a comma in the name is doubled",
     )
     add(
         "--rng",

@@ -29,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on from a saved guest instead of booting one; ARGUMENTs are a command for it",
     )
     parser.add_argument(
+        "--trust-disk",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="let a restored guest have this image, which its snapshot names; may be repeated",
+    )
+    parser.add_argument(
         "--on-reboot",
         choices=("exit", "restart"),
         default="exit",
@@ -62,11 +69,13 @@ def execute(options: argparse.Namespace) -> int:
 def _start_of(options: argparse.Namespace, stack: ExitStack) -> MachineConfig | Snapshot:
     """Return what the machine begins with: a configuration, or a snapshot, which is checked."""
     if options.restore is None:
+        if options.trust_disk:
+            raise ConfigurationError("--trust-disk: it is for a guest that is restored")
         return prepared_machine_config(options)
     from vmm.snapshot import Snapshot
 
     _check_restore(options)
-    snapshot = stack.enter_context(Snapshot.load(options.restore))
+    snapshot = stack.enter_context(Snapshot.load(options.restore, trust_disks=options.trust_disk))
     if options.init_arguments and snapshot.config.agent == "none":
         raise ConfigurationError(f"snapshot {options.restore}: no agent in it runs commands")
     return snapshot

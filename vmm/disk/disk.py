@@ -19,21 +19,24 @@ from vmm.disk.overlay import OverlayDisk
 from vmm.host.fallocate import punch_hole, zero_range
 from vmm.host.files import IOV_MAX, Mover, copy_data, move_all
 from vmm.host.resource import Resource
+from vmm.host.size import parse_size
 
 logger = logging.getLogger(__name__)
 
 FLOCK: Final = struct.Struct("@hhqqi4x")
 assert FLOCK.size == 32
 ZEROES: Final = bytes(65536)
-ALLOWED_OPTIONS: Final = "ro, volatile, serial=TEXT, block-size=BYTES, queues=NUMBER"
+ALLOWED_OPTIONS: Final = "ro, volatile, serial=TEXT, block-size=BYTES, queues=NUMBER, limit=SIZE"
 
 
 @dataclass(frozen=True, slots=True)
 class DiskConfig:
     """A disk as the user asks for it.
 
-    ``volatile`` keeps what the guest writes in memory, and leaves the file as it is. ``serial``,
-    ``block_size`` (bytes) and ``queues`` are those of :class:`virtio.block.Block`.
+    ``volatile`` keeps what the guest writes in memory, and leaves the file as it is; so does every
+    disk of a machine that was restored from a snapshot. That takes memory up to the size of the
+    disk, or up to ``limit`` bytes, after which writing fails. ``serial``, ``block_size`` (bytes)
+    and ``queues`` are those of :class:`virtio.block.Block`.
     """
 
     path: str
@@ -42,10 +45,16 @@ class DiskConfig:
     serial: str = ""
     block_size: int = 512
     queues: int = 1
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 0:
+            raise ConfigurationError(f"disk {self.path}: limit is {self.limit}, must be 0 or more")
 
     @classmethod
     def parse(cls, text: str) -> DiskConfig:
-        """Read ``FILE[,ro][,volatile][,serial=TEXT][,block-size=BYTES][,queues=NUMBER]``.
+        """Read ``FILE`` and options: ``,ro``, ``,volatile``, ``,limit=SIZE``, ``,serial=TEXT``,
+        ``,block-size=BYTES``, ``,queues=NUMBER``.
 
         A comma in the file's name is doubled. Raises :class:`ConfigurationError`.
 
@@ -66,19 +75,20 @@ class DiskConfig:
             serial=chosen.get("serial", ""),
             block_size=_number("block-size", chosen.get("block-size", "512")),
             queues=_number("queues", chosen.get("queues", "1")),
+            limit=parse_size(chosen["limit"]) if "limit" in chosen else None,
         )
 
     def open(self) -> RawDisk | OverlayDisk:
         """Open the image; the caller closes it. Raises :class:`ConfigurationError`."""
         if self.volatile:
             base = RawDisk.open(self.path, read_only=True)
-            return OverlayDisk(base, read_only=self.read_only)
+            return OverlayDisk(base, read_only=self.read_only, limit_bytes=self.limit)
         return RawDisk.open(self.path, read_only=self.read_only)
 
 
 def _option(option: str) -> tuple[str, str]:
     name, equals, value = option.partition("=")
-    wants_value = name in ("serial", "block-size", "queues")
+    wants_value = name in ("serial", "block-size", "queues", "limit")
     if bool(equals) != wants_value or not (wants_value or name in ("ro", "volatile")):
         raise ConfigurationError(f"disk option {option!r}: must be one of {ALLOWED_OPTIONS}")
     return name, value
@@ -118,6 +128,16 @@ class RawDisk(Resource):
             on_failure.callback(os.close, fd)
             _lock(fd, path, exclusive=not read_only)
             disk = cls(fd, name=path, read_only=read_only)
+            on_failure.pop_all()
+        return disk
+
+    @classmethod
+    def of_file(cls, fd: int, *, name: str) -> Self:
+        """Take an image that is open for reading, and lock it against writers; owns ``fd``."""
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(os.close, fd)
+            _lock(fd, name, exclusive=False)
+            disk = cls(fd, name=name, read_only=True)
             on_failure.pop_all()
         return disk
 

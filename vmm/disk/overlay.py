@@ -1,7 +1,8 @@
 """A disk over another one that it never changes: what is written stands in memory.
 
 This is how a volatile disk leaves its file as it was, and how any number of machines go on from one
-snapshot of a disk. Copying is by blocks of 4 KiB, when one is first written.
+snapshot of a disk. Copying is by blocks of 4 KiB, when one is first written. That takes memory up
+to the size of the disk, or up to a limit, past which writing fails with ENOSPC.
 """
 
 from __future__ import annotations
@@ -9,19 +10,16 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from typing import Final, Protocol, Self
+from typing import Protocol, Self
 
 from virtio.block import BlockBackend
+from virtio.errors import ConfigurationError
 from virtio.scatter import cut
+from vmm.disk.blocks import BLOCK_BYTES, BlockSet
 from vmm.host.fallocate import punch_hole
-from vmm.host.files import copy_data, copy_range, move_all
+from vmm.host.files import copy_data, copy_range, extents, move_all
 from vmm.host.resource import Resource
-from vmm.host.runs import Run, runs
-
-BLOCK_BYTES: Final = 4096
-
-_FROM_BASE: Final = b"\0"
-_OWN: Final = b"\1"
+from vmm.host.runs import Run
 
 
 class BaseDisk(BlockBackend, Protocol):
@@ -41,7 +39,9 @@ class OverlayDisk(Resource):
     """A :class:`virtio.block.BlockBackend` over ``base``, which it owns and only reads.
 
     ``delta`` is the file that holds the blocks of its own, at the same offsets as in the disk, and
-    ``own`` says which those are; by default there are none. A context manager.
+    ``own`` says which those are, in order; by default there are none. They take at most
+    ``limit_bytes`` of memory. A context manager. Raises :class:`ConfigurationError` for blocks that
+    the disk does not have.
     """
 
     def __init__(
@@ -51,18 +51,19 @@ class OverlayDisk(Resource):
         read_only: bool = False,
         delta: int | None = None,
         own: Sequence[Run] = (),
+        limit_bytes: int | None = None,
     ) -> None:
         self.name = base.name
         self.size_bytes = base.size_bytes
         self.read_only = read_only
         self.can_unmap = not read_only
         self.base = base
+        self.limit_bytes = limit_bytes
+        try:
+            self._own = BlockSet(self.size_bytes, own)
+        except ValueError as error:
+            raise ConfigurationError(f"disk {self.name}: {error}, cannot be its own") from None
         self._delta = _empty(self.size_bytes) if delta is None else delta
-        blocks = -(-self.size_bytes // BLOCK_BYTES)
-        # A byte for each block, for it can then be searched as fast as memory.
-        self._own = bytearray(blocks)
-        for first, count in own:
-            self._own[first : first + count] = _OWN * count
 
     def readv(self, views: Sequence[memoryview], offset: int) -> None:
         """Fill the views in turn from ``offset``, each block from where it stands."""
@@ -77,9 +78,10 @@ class OverlayDisk(Resource):
             offset = stop
 
     def writev(self, views: Sequence[memoryview], offset: int) -> None:
-        """Write the views in turn to blocks of our own."""
+        """Write the views in turn to blocks of our own; ENOSPC where these may not be as many."""
         length = sum(map(len, views))
         end = self._checked_end(offset, length)
+        self._make_room(offset, end)
         self._take_over(offset, end)
         move_all(os.pwritev, self._delta, views, offset)
         self._mark(offset, end)
@@ -102,21 +104,21 @@ class OverlayDisk(Resource):
 
     def changed_runs(self) -> list[Run]:
         """Return which blocks differ from the disk at the bottom, below all overlays."""
-        return runs(self._changed())
+        return self._changed().runs()
 
-    def _changed(self) -> bytearray:
+    def _changed(self) -> BlockSet:
         if not isinstance(self.base, OverlayDisk):
             return self._own
-        changed = self.base._changed()[:]
-        for first, count in runs(self._own):
-            changed[first : first + count] = _OWN * count
+        changed = BlockSet(self.size_bytes, self.base.changed_runs())
+        for first, count in self._own.runs():
+            changed.add(first, first + count)
         return changed
 
     def frozen(self) -> OverlayDisk:
         """Return a read-only copy of this moment, while nobody writes; the caller closes it."""
         delta = _empty(self.size_bytes)
         copy_data(self._delta, delta, self.size_bytes)
-        return OverlayDisk(self.base.share(), read_only=True, delta=delta, own=runs(self._own))
+        return OverlayDisk(self.base.share(), read_only=True, delta=delta, own=self._own.runs())
 
     def share(self) -> Self:
         """Return another owner of the same blocks; only for disks that nobody writes any more."""
@@ -144,7 +146,7 @@ class OverlayDisk(Resource):
             self.base.close()
 
     def _copy_own(self, target: int) -> None:
-        for first, count in runs(self._own):
+        for first, count in self._own.runs():
             offset = first * BLOCK_BYTES
             length = min(count * BLOCK_BYTES, self.size_bytes - offset)
             copy_range(self._delta, target, offset, length)
@@ -156,25 +158,36 @@ class OverlayDisk(Resource):
 
     def _same_place(self, offset: int, end: int) -> tuple[bool, int]:
         """Tell whether the block at ``offset`` is our own, and up to where all of them are so."""
-        block = offset // BLOCK_BYTES
-        own = bool(self._own[block])
-        other = self._own.find(_FROM_BASE if own else _OWN, block, -(-end // BLOCK_BYTES))
-        return own, end if other < 0 else other * BLOCK_BYTES
+        own, stop = self._own.stretch(offset // BLOCK_BYTES, -(-end // BLOCK_BYTES))
+        return own, min(end, stop * BLOCK_BYTES)
 
     def _take_over(self, offset: int, end: int) -> None:
         """Copy up the blocks at both ends that are going to be written in part."""
         for edge in {offset - offset % BLOCK_BYTES, end - end % BLOCK_BYTES}:
             start, stop = edge, min(edge + BLOCK_BYTES, self.size_bytes)
             partly = start < offset or end < stop
-            if start < end and partly and not self._own[start // BLOCK_BYTES]:
+            if start < end and partly and start // BLOCK_BYTES not in self._own:
+                self._make_room(start, stop)
                 block = bytearray(stop - start)
                 self.base.readv([memoryview(block)], start)
                 move_all(os.pwritev, self._delta, [memoryview(block)], start)
                 self._mark(start, stop)
 
+    def _make_room(self, offset: int, end: int) -> None:
+        """Raise ENOSPC when the blocks of a range would take more memory than there may be."""
+        if self.limit_bytes is None:
+            return
+        offset, end = offset - offset % BLOCK_BYTES, end + -end % BLOCK_BYTES
+        room = self.limit_bytes - os.fstat(self._delta).st_blocks * 512
+        if end - offset <= room:
+            return
+        there = sum(length for _, length in extents(self._delta, end, offset))
+        if end - offset - there > room:
+            limit = self.limit_bytes
+            raise OSError(errno.ENOSPC, f"{self.name}: its limit of {limit} bytes is used up")
+
     def _mark(self, offset: int, end: int) -> None:
-        first, last = offset // BLOCK_BYTES, -(-end // BLOCK_BYTES)
-        self._own[first:last] = _OWN * (last - first)
+        self._own.add(offset // BLOCK_BYTES, -(-end // BLOCK_BYTES))
 
 
 def _empty(size_bytes: int) -> int:

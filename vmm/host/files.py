@@ -48,20 +48,19 @@ def write_all(fd: int, data: bytes) -> None:
             writable.poll()
 
 
-def extents(fd: int, size_bytes: int) -> Iterator[tuple[int, int]]:
-    """Yield ``(offset, length)`` of each part of the first ``size_bytes`` that holds data."""
-    end = 0
-    while end < size_bytes:
+def extents(fd: int, end: int, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield ``(offset, length)`` of each part from byte ``start`` up to ``end`` that holds data."""
+    while start < end:
         try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
+            start = os.lseek(fd, start, os.SEEK_DATA)
         except OSError as error:
             if error.errno == errno.ENXIO:  # nothing but a hole from here on
                 return
             raise
-        if start >= size_bytes:
+        if start >= end:
             return
-        end = min(os.lseek(fd, start, os.SEEK_HOLE), size_bytes)
-        yield start, end - start
+        first, start = start, min(os.lseek(fd, start, os.SEEK_HOLE), end)
+        yield first, start - first
 
 
 def copy_data(source: int, target: int, size_bytes: int) -> None:

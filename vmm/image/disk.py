@@ -18,6 +18,7 @@ _NEEDS = {"mke2fs": "e2fsprogs", "debugfs": "e2fsprogs"}
 _UUID = "70797669-7274-4000-8000-000000000001"
 _HASH_SEED = "70797669-7274-4000-8000-000000000002"
 _SIZE_BYTES = 8 << 20
+_IMAGE = "disk.img"
 _TIME = 1  # a time of 0 counts as "not given"
 _STEADY = {"uid": "0", "gid": "0"} | dict.fromkeys(
     ("atime", "ctime", "crtime", "mtime"), f"@{_TIME}"
@@ -36,8 +37,13 @@ def demo_disk(progress: Progress | None = None) -> Path:
     All machines share it: give it to a machine read-only, or with its writes discarded. Raises
     ``ConfigurationError`` when mke2fs is missing and cannot be installed.
     """
-    name = f"disk-{cache.digest(_README, _UUID, str(_SIZE_BYTES))}"
-    return (cache.lookup(name) or _make_demo(name, progress or silent)) / "disk.img"
+    name = _demo_name()
+    return (cache.lookup(name) or _make_demo(name, progress or silent)) / _IMAGE
+
+
+def is_demo_disk(path: str) -> bool:
+    """Whether a file is the cached demonstration disk, with which every guest may be trusted."""
+    return path == str(cache.root() / _demo_name() / _IMAGE)
 
 
 def make_disk(
@@ -59,12 +65,16 @@ def make_disk(
     _run(["debugfs", "-w", "-f", "-", str(target)], _steadying_commands(folder))
 
 
+def _demo_name() -> str:
+    return f"disk-{cache.digest(_README, _UUID, str(_SIZE_BYTES))}"
+
+
 def _make_demo(name: str, progress: Progress) -> Path:
     def make(entry: Path) -> None:
         content = entry / "content"
         content.mkdir()
         (content / "README").write_text(_README)
-        make_disk(content, entry / "disk.img", _SIZE_BYTES, label="demo", progress=progress)
+        make_disk(content, entry / _IMAGE, _SIZE_BYTES, label="demo", progress=progress)
         (content / "README").unlink()
         content.rmdir()
 

@@ -8,34 +8,40 @@ that the machine goes on writing is copied.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated, Final
 
-from virtio.errors import ConfigurationError
+from virtio.errors import ConfigurationError, InternalError
+from virtio.saved import U64, Length, Within, shown
 from vmm.config import MachineConfig
 from vmm.disk.disk import DiskConfig, RawDisk
 from vmm.disk.overlay import OverlayDisk
-from vmm.host.runs import Run
+from vmm.snapshot.folder import SnapshotFolder
+
+_PATH_CHARACTERS: Final = 4096
+_NAME_CHARACTERS: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
     """A file that is not copied: its absolute path, size in bytes and time of change in ns."""
 
-    path: str
-    size_bytes: int
-    changed_ns: int
+    path: Annotated[str, Length(_PATH_CHARACTERS, 1)]
+    size_bytes: U64
+    changed_ns: Annotated[int, Within(-1 << 63, (1 << 63) - 1)]
 
     @classmethod
-    def of(cls, path: str) -> FileIdentity:
-        """Return what tells the file ``path`` from what it is after a change."""
-        status = os.stat(path)
+    def of(cls, path: str, fd: int) -> FileIdentity:
+        """Return what tells an open file, of this path, from what it is after a change."""
+        status = os.fstat(fd)
         return cls(os.path.abspath(path), status.st_size, status.st_mtime_ns)
 
     def open(self, where: str) -> RawDisk:
         """Open the file; :class:`ConfigurationError` when it is not the one it was."""
         disk = RawDisk.open(self.path, read_only=True)
-        if FileIdentity.of(self.path) != self:
+        if FileIdentity.of(self.path, disk.raw_fd) != self:
             disk.close()
             raise ConfigurationError(f"{where}: {self.path} was changed since: take it again")
         return disk
@@ -50,8 +56,8 @@ class SavedDisk:
     """
 
     origin: FileIdentity | None
-    data: str
-    own: tuple[Run, ...]
+    data: Annotated[str, Length(_NAME_CHARACTERS)]
+    own: tuple[tuple[U64, U64], ...]
 
 
 FrozenDisk = RawDisk | OverlayDisk
@@ -68,13 +74,18 @@ def freeze(config: DiskConfig, backend: FrozenDisk) -> FrozenDisk:
         raise ConfigurationError(f"disk {config.path}: cannot be copied: {error}") from None
 
 
-def save_disk(config: DiskConfig, disk: FrozenDisk, folder: Path, index: int) -> SavedDisk:
-    """Write a frozen disk to a folder."""
-    origin = FileIdentity.of(config.path) if config.volatile or config.read_only else None
+def save_disk(
+    config: DiskConfig, disk: FrozenDisk, folder: SnapshotFolder, index: int
+) -> SavedDisk:
+    """Write a frozen disk to a new folder.
+
+    Raises :class:`ConfigurationError` when the name of the image stands for another file by now.
+    """
+    origin = _origin(config, disk)
     if origin is not None and isinstance(disk, RawDisk):
         return SavedDisk(origin, "", ())
-    name = f"disk{index}"
-    with open(folder / name, "xb") as file:
+    name = _data_name(index)
+    with open(folder.new_file(name), "wb") as file:
         if origin is not None and isinstance(disk, OverlayDisk):
             disk.save_changes(file.fileno())
             return SavedDisk(origin, name, tuple(disk.changed_runs()))
@@ -82,23 +93,111 @@ def save_disk(config: DiskConfig, disk: FrozenDisk, folder: Path, index: int) ->
     return SavedDisk(None, name, ())
 
 
-def load_disk(saved: SavedDisk, folder: Path) -> FrozenDisk:
-    """Open a disk that was saved; raises :class:`ConfigurationError` for one that is not there."""
-    where = f"snapshot {folder}"
-    data = RawDisk.open(str(folder / saved.data), read_only=True) if saved.data else None
-    if saved.origin is None:
-        if data is None:
-            raise ConfigurationError(f"{where}: damaged: a disk without data")
-        return data
-    base = saved.origin.open(where)
-    if data is None:
-        return base
-    return OverlayDisk(base, read_only=True, delta=data.detach(), own=saved.own)
+def _data_name(index: int) -> str:
+    return f"disk{index}"
+
+
+def _origin(config: DiskConfig, disk: FrozenDisk) -> FileIdentity | None:
+    """Return the file that is not copied: the one that the machine has open, not its name's."""
+    if not (config.volatile or config.read_only):
+        return None
+    bottom: object = disk
+    while isinstance(bottom, OverlayDisk):
+        bottom = bottom.base
+    if not isinstance(bottom, RawDisk):
+        raise InternalError(f"{bottom!r} lies at the bottom of a disk")
+    fd = bottom.raw_fd
+    try:
+        found = os.path.samestat(os.stat(config.path), os.fstat(fd))
+    except OSError:
+        found = False
+    if not found:
+        raise ConfigurationError(
+            f"disk {config.path}: the file was replaced while the machine ran, and cannot be found"
+            " again"
+        )
+    return FileIdentity.of(config.path, fd)
+
+
+def check_disks(
+    saved: Sequence[SavedDisk],
+    configs: Sequence[DiskConfig],
+    where: str,
+    trusted: Collection[str],
+) -> None:
+    """Raise :class:`ConfigurationError` for disks that no machine was saved with.
+
+    The folder may say what it likes, so it names no file that the guest then reads: its own files
+    have names that we give, and one of the host, which a volatile or read-only disk is left as, is
+    opened only when the user has named it (``trusted``), or when it is the demonstration disk.
+    """
+    if len(saved) != len(configs):
+        raise ConfigurationError(f"{where}: damaged: {len(saved)} disks, it has {len(configs)}")
+    from vmm.image.disk import is_demo_disk
+
+    for index, (one, config) in enumerate(zip(saved, configs, strict=True)):
+        fault = _fault(one, config, index)
+        if fault:
+            raise ConfigurationError(f"{where}: damaged: disk {index} {fault}")
+        path = config.path
+        if one.origin is not None and path not in trusted and not is_demo_disk(path):
+            name = shown(path, _PATH_CHARACTERS)
+            raise ConfigurationError(
+                f"{where}: its disk {index} is {name}, a file outside of the folder:"
+                " name it to let the guest have it (--trust-disk FILE, trust_disks)"
+            )
+
+
+def _fault(saved: SavedDisk, config: DiskConfig, index: int) -> str:
+    origin = saved.origin
+    if (origin is not None) != (config.volatile or config.read_only):
+        return "has an origin, or none, against its configuration"
+    if origin is None:
+        own_file = saved.data == _data_name(index) and not saved.own
+        return "" if own_file else "has no data of its own"
+    path = origin.path
+    if path != config.path or "\0" in path or os.path.abspath(path) != path:
+        return "has another origin than its configuration says"
+    if saved.data not in ("", _data_name(index)):
+        return f"names {shown(saved.data)}, which is no file of the folder's"
+    return "has blocks without data" if saved.own and not saved.data else ""
+
+
+def load_disk(saved: SavedDisk, folder: SnapshotFolder) -> FrozenDisk:
+    """Open a disk that :func:`check_disks` found possible.
+
+    Raises :class:`ConfigurationError` for one whose files are not there, or do not fit.
+    """
+    with ExitStack() as opened:
+        data: RawDisk | None = None
+        if saved.data:
+            name = f"{folder.path}/{saved.data}"
+            data = RawDisk.of_file(folder.open_file(saved.data), name=name)
+            opened.enter_context(data)
+        disk: FrozenDisk | None = data
+        if saved.origin is not None:
+            base = opened.enter_context(saved.origin.open(f"snapshot {folder.path}"))
+            disk = base if data is None else _changed(base, data, saved, folder)
+        if disk is None:
+            raise folder.damaged("damaged: a disk without data")
+        opened.pop_all()
+    return disk
+
+
+def _changed(base: RawDisk, data: RawDisk, saved: SavedDisk, folder: SnapshotFolder) -> OverlayDisk:
+    """Return a disk over its origin, which takes both over."""
+    if data.size_bytes != base.size_bytes:
+        raise folder.damaged(
+            f"damaged: {saved.data} has {data.size_bytes} bytes, its disk has {base.size_bytes}"
+        )
+    overlay = OverlayDisk(base, read_only=True, delta=data.raw_fd, own=saved.own)
+    data.detach()
+    return overlay
 
 
 def continue_disks(config: MachineConfig, frozen: tuple[FrozenDisk, ...]) -> list[OverlayDisk]:
     """Return a disk for each one of a snapshot that a machine may write as it likes."""
     return [
-        OverlayDisk(disk.share(), read_only=one.read_only)
+        OverlayDisk(disk.share(), read_only=one.read_only, limit_bytes=one.limit)
         for one, disk in zip(config.disks, frozen, strict=True)
     ]

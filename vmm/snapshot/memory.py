@@ -1,18 +1,28 @@
-"""The RAM of a snapshot: a file that holds it, sparse, and how a damaged one is found out."""
+"""The RAM of a snapshot: a file that holds it, sparse, and how a damaged one is found out.
+
+Restored machines map the file, as that is what lets any number of them share its pages. So it must
+stay as it is as long as one of them runs: a page that is cut off cannot be read any more, by the
+guest (KVM_RUN then fails) or by the monitor (which the host ends by SIGBUS). :func:`cut_off` tells
+whether that has happened.
+"""
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
-from virtio.errors import ConfigurationError
+from virtio.saved import U32, U64, Length
 from vmm.host.files import copy_data, extents
+from vmm.snapshot.folder import SnapshotFolder
+
+MEMORY_FILE: Final = "memory"
+MAX_EXTENTS: Final = 1 << 16
 
 _PIECE_BYTES: Final = 1 << 20
+_GAP_BYTES: Final = 4096
 
-Extent = tuple[int, int]
+Extent = tuple[U64, U64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,43 +32,70 @@ class SavedMemory:
     ``data`` lists ``(offset, length)`` in bytes; ``crc32`` is over all of them in turn.
     """
 
-    size_bytes: int
-    data: tuple[Extent, ...]
-    crc32: int
+    size_bytes: U64
+    data: Annotated[tuple[Extent, ...], Length(MAX_EXTENTS)]
+    crc32: U32
 
 
-def save_memory(memory: int, size_bytes: int, path: Path) -> SavedMemory:
-    """Write guest RAM, an open file, to ``path``, which must be new."""
-    data = tuple(extents(memory, size_bytes))
-    with open(path, "xb") as file:
+def save_memory(memory: int, size_bytes: int, folder: SnapshotFolder) -> SavedMemory:
+    """Write guest RAM, an open file, to the memory file of a new folder."""
+    data = tuple(_joined(extents(memory, size_bytes)))
+    with open(folder.new_file(MEMORY_FILE), "wb") as file:
         copy_data(memory, file.fileno(), size_bytes)
     return SavedMemory(size_bytes, data, _checksum(memory, data))
 
 
-def open_memory(saved: SavedMemory, path: Path) -> int:
+def open_memory(saved: SavedMemory, folder: SnapshotFolder) -> int:
     """Open a memory file for reading, checked; the caller closes it.
 
     Raises :class:`ConfigurationError` when it is missing, of another size, or damaged.
     """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ConfigurationError(f"snapshot {path}: {error.strerror}") from None
+    end = 0
+    for offset, length in saved.data:
+        if offset < end or not length or offset + length > saved.size_bytes:
+            raise folder.damaged(f"damaged: {length} bytes of memory at {offset} cannot be")
+        end = offset + length
+    fd = folder.open_file(MEMORY_FILE)
     try:
         size = os.fstat(fd).st_size
         if size != saved.size_bytes:
-            raise ConfigurationError(
-                f"snapshot {path}: damaged: {size} bytes, {saved.size_bytes} are expected"
+            raise folder.damaged(
+                f"damaged: {size} bytes, {saved.size_bytes} are expected", MEMORY_FILE
             )
         if _checksum(fd, saved.data) != saved.crc32:
-            raise ConfigurationError(f"snapshot {path}: damaged: its checksum is wrong")
+            raise folder.damaged("damaged: its checksum is wrong", MEMORY_FILE)
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
-def _checksum(fd: int, data: tuple[Extent, ...], crc: Callable[..., int] = zlib.crc32) -> int:
+def cut_off(memory: int, size_bytes: int) -> str:
+    """Return a line about a memory file that became too short while it is used; else nothing."""
+    if memory < 0:
+        return ""  # the snapshot was closed, which its machines may outlive
+    size = os.fstat(memory).st_size
+    if size >= size_bytes:
+        return ""
+    return f"the memory file of the snapshot was cut off: it has {size} bytes of {size_bytes}"
+
+
+def _joined(parts: Iterable[Extent]) -> list[Extent]:
+    """Return extents, those together that are near each other when there are too many."""
+    joined, gap = list(parts), _GAP_BYTES
+    while len(joined) > MAX_EXTENTS:
+        fewer = joined[:1]
+        for offset, length in joined[1:]:
+            first, before = fewer[-1]
+            if offset - (first + before) <= gap:
+                fewer[-1] = first, offset + length - first
+            else:
+                fewer.append((offset, length))
+        joined, gap = fewer, 2 * gap
+    return joined
+
+
+def _checksum(fd: int, data: Iterable[Extent], crc: Callable[..., int] = zlib.crc32) -> int:
     value, buffer = 0, memoryview(bytearray(_PIECE_BYTES))
     for offset, length in data:
         end = offset + length

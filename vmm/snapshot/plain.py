@@ -2,20 +2,35 @@
 
 A state is made of records, tuples, lists, dicts with text keys, numbers, text and bytes. A record,
 a dataclass or a named tuple, becomes an object, and bytes become one with a key of their own;
-everything else that JSON lacks is told by the type that is read.
+everything else that JSON lacks is told by the type that is read. What is read may come from
+anybody: each part is of its type, and within the limits of that (:mod:`virtio.saved`), or refused
+by its name.
 """
 
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from functools import cache
-from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
+
+from virtio.saved import is_one_of, part_types, shown
 
 Value = TypeVar("Value")
 
+MAX_DEPTH: Final = 32
+"""How deep the own state of a device may be nested."""
+
 _BYTES: Final = "bytes"
 
-_hints = cache(get_type_hints)
+
+class _Misfit(ValueError):
+    """What is wrong with a part; ``place`` is put together on the way out."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(fault)
+        self.fault = fault
+        self.place = ""
+
+    def __str__(self) -> str:
+        return f"{self.place.removeprefix('.')} {self.fault}".strip()
 
 
 def to_plain(value: Any) -> Any:
@@ -24,8 +39,8 @@ def to_plain(value: Any) -> Any:
         return value
     if isinstance(value, bytes | bytearray):
         return {_BYTES: value.hex()}
-    if not isinstance(value, type) and (names := _names(type(value))):
-        return {name: to_plain(getattr(value, name)) for name in names}
+    if not isinstance(value, type) and (parts := part_types(type(value))):
+        return {name: to_plain(getattr(value, name)) for name in parts}
     if isinstance(value, Mapping):
         return {_text(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -40,38 +55,61 @@ def from_plain(kind: type[Value], value: Any) -> Value:
 
 def _read(kind: Any, value: Any) -> Any:
     if kind is Any:
-        return _read_any(value)
-    if isinstance(kind, type) and (names := _names(kind)):
-        return _read_record(kind, names, value)
+        return _read_any(value, MAX_DEPTH)
+    if parts := part_types(kind):
+        return _read_record(kind, parts, value)
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _read_restricted(arguments[0], arguments[1:], value)
     if origin in (Union, types.UnionType):
         return _read_union(arguments, value)
     if origin in (tuple, list, dict):
         return _read_container(origin, arguments, value)
-    if kind is bytes:
+    if origin is Literal:
+        if is_one_of(value, arguments):
+            return value
+    elif kind is bytes:
         return _read_bytes(value)
-    if origin is None and isinstance(kind, type) and isinstance(value, kind):
+    elif kind in (int, bool):  # True is an int for Python, but not in a state
+        if type(value) is kind:
+            return value
+    elif isinstance(kind, type) and isinstance(value, kind):
         return value
-    if origin is not None and value in arguments:  # Literal
-        return value
-    raise ValueError(f"{value!r:.60} is not of type {kind}")
+    raise _misfit(value, kind)
 
 
-def _names(kind: Any) -> tuple[str, ...]:
-    """Return the names of what a record holds; none for what is no record."""
-    if is_dataclass(kind):
-        return tuple(one.name for one in fields(kind))
-    return getattr(kind, "_fields", ()) if issubclass(kind, tuple) else ()
+def _misfit(value: Any, kind: Any) -> _Misfit:
+    return _Misfit(f"is {shown(value)}, which is not of type {getattr(kind, '__name__', kind)}")
 
 
-def _read_record(kind: Any, names: tuple[str, ...], value: Any) -> Any:
-    if not isinstance(value, dict) or value.keys() - set(names):
-        raise ValueError(f"{value!r:.60} is not a {kind.__name__}")
-    hints = _hints(kind)
+def _inside(place: str, kind: Any, value: Any) -> Any:
+    """Read a part; what is wrong with it is told with its place."""
     try:
-        return kind(**{name: _read(hints[name], item) for name, item in value.items()})
-    except TypeError as error:
-        raise ValueError(f"{kind.__name__}: {error}") from None
+        return _read(kind, value)
+    except _Misfit as misfit:
+        misfit.place = place + misfit.place
+        raise
+
+
+def _read_restricted(kind: Any, restrictions: tuple[Any, ...], value: Any) -> Any:
+    found = _read(kind, value)
+    for one in restrictions:
+        if fault := one.fault(found):
+            raise _Misfit(fault)
+    return found
+
+
+def _read_record(kind: Any, parts: Mapping[str, Any], value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise _misfit(value, kind)
+    for name in value.keys() - parts.keys():
+        raise _Misfit(f"has {shown(name)}, which is not a part of {kind.__name__}")
+    read = {name: _inside(f".{name}", parts[name], item) for name, item in value.items()}
+    try:
+        return kind(**read)
+    except TypeError:
+        missing = ", ".join(name for name in parts if name not in value)
+        raise _Misfit(f"lacks {missing} of {kind.__name__}") from None
 
 
 def _read_union(kinds: tuple[Any, ...], value: Any) -> Any:
@@ -81,38 +119,48 @@ def _read_union(kinds: tuple[Any, ...], value: Any) -> Any:
     for kind in kinds:
         try:
             return _read(kind, value)
-        except ValueError as error:
-            failures.append(str(error))
-    raise ValueError("; ".join(failures))
+        except _Misfit as misfit:
+            failures.append(misfit)
+    raise failures[0]
 
 
 def _read_container(origin: Any, arguments: tuple[Any, ...], value: Any) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
-            raise ValueError(f"{value!r:.60} is not a dict")
-        return {key: _read(arguments[1], item) for key, item in value.items()}
+            raise _misfit(value, origin)
+        return {key: _inside(f"[{shown(key)}]", arguments[1], item) for key, item in value.items()}
     if not isinstance(value, list):
-        raise ValueError(f"{value!r:.60} is not a {origin.__name__}")
+        raise _misfit(value, origin)
     if origin is tuple and arguments[-1] is not Ellipsis:
         if len(arguments) != len(value):
-            raise ValueError(f"{len(value)} items, {len(arguments)} are needed")
-        return tuple(_read(kind, item) for kind, item in zip(arguments, value, strict=True))
-    return origin(_read(arguments[0], item) for item in value)
+            raise _Misfit(f"has {len(value)} items, {len(arguments)} are needed")
+        kinds = arguments
+    else:
+        kinds = arguments[:1] * len(value)
+    return origin(
+        _inside(f"[{number}]", kind, item)
+        for number, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )
 
 
 def _read_bytes(value: Any) -> bytes:
     if not isinstance(value, dict) or value.keys() != {_BYTES}:
-        raise ValueError(f"{value!r:.60} is not bytes")
-    return bytes.fromhex(value[_BYTES])
+        raise _misfit(value, bytes)
+    try:
+        return bytes.fromhex(value[_BYTES])
+    except (TypeError, ValueError):
+        raise _Misfit("is no hexadecimal text") from None
 
 
-def _read_any(value: Any) -> Any:
+def _read_any(value: Any, depth: int) -> Any:
     """Return what a device put into its own state; its tuples come back as lists or dicts."""
+    if not depth:
+        raise _Misfit(f"is nested more than {MAX_DEPTH} deep")
     if isinstance(value, dict):
         if value.keys() == {_BYTES}:
             return _read_bytes(value)
-        return {key: _read_any(item) for key, item in value.items()}
-    return [_read_any(item) for item in value] if isinstance(value, list) else value
+        return {key: _read_any(item, depth - 1) for key, item in value.items()}
+    return [_read_any(item, depth - 1) for item in value] if isinstance(value, list) else value
 
 
 def _text(key: Any) -> str:

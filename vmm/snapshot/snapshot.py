@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import ConfigurationError
+from virtio.saved import shown
 from vmm.config import MachineConfig
 from vmm.host.resource import Resource
-from vmm.snapshot.disks import FrozenDisk, SavedDisk, load_disk, save_disk
+from vmm.snapshot.disks import FrozenDisk, SavedDisk, check_disks, load_disk, save_disk
+from vmm.snapshot.folder import SnapshotFolder, new_folder
 from vmm.snapshot.memory import SavedMemory, open_memory, save_memory
 from vmm.snapshot.plain import from_plain, to_plain
 from vmm.snapshot.state import MachineState
 from vmm.snapshot.state_file import read_state, write_state
 from vmm.x86 import HostIdentity
-
-STATE_FILE: Final = "state"
-MEMORY_FILE: Final = "memory"
 
 Value = TypeVar("Value")
 
@@ -60,63 +59,70 @@ class Snapshot(Resource):
         self.disks = disks
 
     def save(self, folder: Path | str) -> None:
-        """Write the snapshot to a new folder.
+        """Write the snapshot to a new folder, which only its owner can read.
 
-        Raises :class:`ConfigurationError` when the folder is there already, or cannot be written.
+        The folder is there when all is written, or not at all. Raises :class:`ConfigurationError`
+        when it is there already, or cannot be written.
         """
         folder = Path(folder)
         try:
-            folder.mkdir(parents=True)
-            self._write(folder)
-        except FileExistsError:
-            raise ConfigurationError(f"snapshot {folder}: exists; choose a new name") from None
+            with new_folder(folder) as new:
+                self._write(new)
         except OSError as error:
             raise ConfigurationError(f"snapshot {folder}: {error.strerror}") from None
 
-    def _write(self, folder: Path) -> None:
+    def _write(self, folder: SnapshotFolder) -> None:
         config = self.config
         disks = [
             save_disk(one, disk, folder, index)
             for index, (one, disk) in enumerate(zip(config.disks, self.disks, strict=True))
         ]
-        memory = save_memory(self.memory, config.memory_bytes, folder / MEMORY_FILE)
+        memory = save_memory(self.memory, config.memory_bytes, folder)
+        kept = tuple(replace(one, path=os.path.abspath(one.path)) for one in config.disks)
         contents = Contents(
-            replace(config, kernel=None, initrd=None, devices=(), init_arguments=()),
+            replace(config, kernel=None, initrd=None, devices=(), init_arguments=(), disks=kept),
             len(config.devices),
             self.state,
             memory,
             tuple(disks),
         )
         host = to_plain(HostIdentity.of_this_host())
-        # Last, so that a folder that was not finished is not taken for a snapshot.
-        write_state(folder / STATE_FILE, {"host": host, "contents": to_plain(contents)})
+        write_state(folder, {"host": host, "contents": to_plain(contents)})
 
     @classmethod
-    def load(cls, folder: Path | str, devices: tuple[Callable[[], VirtioDevice], ...] = ()) -> Self:
+    def load(
+        cls,
+        folder: Path | str,
+        devices: tuple[Callable[[], VirtioDevice], ...] = (),
+        *,
+        trust_disks: Iterable[Path | str] = (),
+    ) -> Self:
         """Open a snapshot that was saved; ``devices`` makes those that the machine's author added.
 
+        The folder may come from anybody. Its guest gets to see what is in it, and of other files
+        only those in ``trust_disks``: the images of the machine's volatile and read-only disks,
+        which were not copied. (The demonstration disk needs no mention.)
+
         Raises :class:`ConfigurationError` for one of another version, of another host, that is
-        damaged, or whose files were changed.
+        damaged, or whose files were changed. The folder must stay as it is while machines run.
         """
-        folder = Path(folder)
-        plain = read_state(folder / STATE_FILE)
-        _read(HostIdentity, plain, "host", folder).check(f"snapshot {folder}")
-        contents = _read(Contents, plain, "contents", folder)
-        if len(devices) != contents.devices:
-            raise ConfigurationError(
-                f"snapshot {folder}: {len(devices)} makers of devices are given,"
-                f" {contents.devices} are needed"
-            )
         with ExitStack() as opened:
-            memory = open_memory(contents.memory, folder / MEMORY_FILE)
-            opened.callback(os.close, memory)
-            disks = []
-            for saved in contents.disks:
-                disks.append(load_disk(saved, folder))
-                opened.enter_context(disks[-1])
-            config = replace(contents.config, devices=devices)
-            snapshot = cls(config, contents.state, memory, tuple(disks))
-            opened.pop_all()
+            source = opened.enter_context(SnapshotFolder(Path(folder)))
+            plain = read_state(source)
+            _read(HostIdentity, plain, "host", source).check(f"snapshot {folder}")
+            contents = _read(Contents, plain, "contents", source)
+            del plain
+            _check(contents, devices, source, frozenset(map(os.path.abspath, trust_disks)))
+            memory = open_memory(contents.memory, source)
+            with ExitStack() as files:
+                files.callback(os.close, memory)
+                disks = []
+                for saved in contents.disks:
+                    disks.append(load_disk(saved, source))
+                    files.enter_context(disks[-1])
+                config = replace(contents.config, devices=devices)
+                snapshot = cls(config, contents.state, memory, tuple(disks))
+                files.pop_all()
         return snapshot
 
     def close(self) -> None:
@@ -128,8 +134,30 @@ class Snapshot(Resource):
                 disk.close()
 
 
-def _read(kind: type[Value], plain: dict[str, Any], key: str, folder: Path) -> Value:
+def _read(kind: type[Value], plain: dict[str, Any], key: str, folder: SnapshotFolder) -> Value:
     try:
-        return from_plain(kind, plain[key])
-    except (KeyError, ValueError) as error:
-        raise ConfigurationError(f"snapshot {folder}: damaged: {error}") from None
+        return from_plain(kind, plain.get(key))
+    except (ConfigurationError, ValueError) as error:
+        raise folder.damaged(f"damaged: {key}: {error}") from None
+
+
+def _check(
+    contents: Contents,
+    devices: tuple[Callable[[], VirtioDevice], ...],
+    folder: SnapshotFolder,
+    trusted: frozenset[str],
+) -> None:
+    """Raise :class:`ConfigurationError` where the parts do not fit each other."""
+    config = contents.config
+    if len(devices) != contents.devices:
+        raise folder.damaged(
+            f"{len(devices)} makers of devices are given, {shown(contents.devices)} are needed"
+        )
+    if config.memory_bytes != contents.memory.size_bytes:
+        raise folder.damaged(
+            f"damaged: memory of {contents.memory.size_bytes} bytes, its machine has"
+            f" {config.memory_bytes}"
+        )
+    if config.initrd is not None or config.devices or config.init_arguments:
+        raise folder.damaged("damaged: a saved machine has nothing left to boot")
+    check_disks(contents.disks, config.disks, f"snapshot {folder.path}", trusted)

@@ -7,9 +7,13 @@ hardware virtualization its programs even see the host's own CPUID.
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Final
 
 from virtio.errors import ConfigurationError
+from virtio.saved import shown
 from vmm.x86.host import check_host, host_kind
+
+_FLAGS_SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,13 @@ class HostIdentity:
             if saved == found:
                 continue
             if one.name == "flags":
-                differing = " ".join(sorted(set(saved) ^ set(found)))
+                differing = sorted(set(saved) ^ set(found))
+                names = " ".join(shown(flag)[1:-1] for flag in differing[:_FLAGS_SHOWN])
+                more = len(differing) - _FLAGS_SHOWN
                 raise ConfigurationError(
-                    f"{where}: taken on another processor: they differ in {differing}"
+                    f"{where}: taken on another processor: they differ in {names}"
+                    + (f" and {more} more" if more > 0 else "")
                 )
             raise ConfigurationError(
-                f"{where}: taken on another host: {one.name} {saved!r}, here it is {found!r}"
+                f"{where}: taken on another host: {one.name} {shown(saved)}, here it is {found!r}"
             )

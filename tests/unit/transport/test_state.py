@@ -330,8 +330,8 @@ def test_positions_that_cannot_be_are_refused() -> None:
     [
         ("driver_features", 1 << 128, "saved driver_features is 340"),
         ("config_generation", True, "saved config_generation is True, must be int"),
-        ("config", {}, "saved configuration: [] are its fields"),
-        ("config", {"surprise": 1}, "saved configuration: ['surprise'] are its fields"),
+        ("config", {}, "saved configuration: its fields are ''"),
+        ("config", {"surprise": 1}, "saved configuration: its fields are 'surprise'"),
     ],
 )
 def test_a_device_state_that_cannot_be_is_refused(part: str, value: Any, message: str) -> None:

@@ -312,6 +312,14 @@ def test_more_in_flight_than_the_ring_has_is_refused() -> None:
         rebuild(SPLIT._replace(next_avail=17, outstanding=chains))
 
 
-def test_a_chain_outside_of_memory_is_refused() -> None:
+@pytest.mark.parametrize("state", [SPLIT, PACKED], ids=["split", "packed"])
+def test_a_chain_outside_of_memory_is_refused_and_memory_let_go(state: QueueState) -> None:
+    ram = mmap(-1, 1 << 20)
+    memory = FlatMemory([(0, memoryview(ram))])
+    inside = SavedChain(((0x8000, 16, READ),), 2, 2, 1, None)
+    outside = SavedChain(((1 << 40, 16, READ),), 3, 3, 1, None)
+
     with pytest.raises(DriverError, match="SPL-15"):
-        rebuild(one_out(SPLIT, descriptors=((1 << 40, 16, READ),)))
+        Queue.from_state(memory, state._replace(next_avail=2, outstanding=(inside, outside)))
+    memory.release()
+    ram.close()

@@ -33,13 +33,19 @@ def write(image: RawDisk | OverlayDisk, offset: int, data: bytes) -> None:
 class TestConfig:
     def test_a_file_name_alone_gives_a_plain_writable_disk(self) -> None:
         assert DiskConfig.parse("a.img") == DiskConfig(
-            "a.img", read_only=False, volatile=False, serial="", block_size=512, queues=1
+            "a.img",
+            read_only=False,
+            volatile=False,
+            serial="",
+            block_size=512,
+            queues=1,
+            limit=None,
         )
 
     def test_all_options_are_read(self) -> None:
-        config = DiskConfig.parse("a.img,ro,volatile,serial=S-1,block-size=4096,queues=3")
+        config = DiskConfig.parse("a.img,ro,volatile,serial=S-1,block-size=4096,queues=3,limit=2M")
 
-        assert config == DiskConfig("a.img", True, True, "S-1", 4096, 3)
+        assert config == DiskConfig("a.img", True, True, "S-1", 4096, 3, 2 << 20)
 
     def test_a_doubled_comma_stands_for_one(self) -> None:
         config = DiskConfig.parse("a,,b,,,serial=x,,y")
@@ -53,6 +59,9 @@ class TestConfig:
             "a,ro=1",
             "a,serial",
             "a,block-size=4k",
+            "a,limit=",
+            "a,limit=-1",
+            "a,limit",
             "a,queues=-1",
             "a,",
             ",ro",

@@ -1,5 +1,6 @@
 """A disk over another one: what is written stays above, and a copy keeps its moment."""
 
+import errno
 import os
 import random
 from collections.abc import Iterator
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from virtio.errors import ConfigurationError
 from vmm.disk.disk import RawDisk
 from vmm.disk.overlay import OverlayDisk
+from vmm.host.runs import Run
 
 BLOCKS = 16
 SIZE = BLOCKS * 4096 - 512  # the last block is not whole
@@ -147,3 +150,81 @@ def test_the_image_stays_locked_until_the_last_owner_closes(image: Path) -> None
         RawDisk.open(str(image))
     shared.close()
     RawDisk.open(str(image)).close()
+
+
+# The limit
+
+PAGE = 4096
+
+
+@pytest.fixture
+def limited(image: Path) -> Iterator[OverlayDisk]:
+    base = RawDisk.open(str(image), read_only=True)
+    with OverlayDisk(base, limit_bytes=3 * PAGE) as disk:
+        yield disk
+
+
+def no_room(disk: OverlayDisk, offset: int, data: bytes) -> None:
+    before = read(disk)
+    with pytest.raises(OSError, match=f"its limit of {3 * PAGE} bytes is used up") as caught:
+        write(disk, offset, data)
+    assert caught.value.errno == errno.ENOSPC
+    assert read(disk) == before
+
+
+def test_no_more_memory_is_taken_than_the_limit(limited: OverlayDisk, content: bytes) -> None:
+    write(limited, 0, b"a" * PAGE)
+    write(limited, 3 * PAGE + 100, b"b" * PAGE)  # two blocks, each in part
+
+    no_room(limited, 8 * PAGE, b"c")
+    no_room(limited, PAGE - 1, b"cc")
+    write(limited, 3 * PAGE, b"d" * 2 * PAGE)  # which has its memory
+
+    assert os.fstat(limited._delta).st_blocks * 512 == 3 * PAGE
+    assert read(limited)[3 * PAGE : 5 * PAGE] == b"d" * 2 * PAGE
+
+
+def test_a_write_larger_than_what_is_left_does_nothing(limited: OverlayDisk) -> None:
+    no_room(limited, 0, b"a" * 4 * PAGE)
+    no_room(limited, 100, b"a" * 3 * PAGE)
+    write(limited, 0, b"a" * 3 * PAGE)
+
+
+def test_what_is_discarded_makes_room(limited: OverlayDisk) -> None:
+    write(limited, 0, b"a" * 3 * PAGE)
+    no_room(limited, 4 * PAGE, b"b")
+
+    limited.discard(0, PAGE)
+    write(limited, 4 * PAGE, b"b" * PAGE)
+
+    no_room(limited, 0, b"c")
+
+
+def test_zeroing_a_part_of_a_block_takes_a_block(limited: OverlayDisk) -> None:
+    write(limited, 0, b"a" * 3 * PAGE)
+
+    with pytest.raises(OSError, match="is used up"):
+        limited.write_zeroes(4 * PAGE, 512, unmap=False)
+    limited.write_zeroes(4 * PAGE, PAGE, unmap=False)  # a hole needs none
+
+
+def test_a_disk_of_15_tib_begins_with_no_memory(tmp_path: Path) -> None:
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(15 << 40)
+    base = RawDisk.open(str(tmp_path / "large"), read_only=True)
+
+    with OverlayDisk(base) as disk:
+        write(disk, (15 << 40) - 512, b"e" * 512)
+        assert disk.changed_runs() == [((15 << 28) - 1, 1)]
+        assert len(disk._own._chunks) == 1
+
+
+@pytest.mark.parametrize(
+    "own", [[(-1, 1)], [(0, 0)], [(0, 1 << 50)], [(1, 1), (0, 1)], [(0, 2), (1, 1)]]
+)
+def test_blocks_that_the_disk_does_not_have_are_refused(image: Path, own: list[Run]) -> None:
+    with (
+        RawDisk.open(str(image), read_only=True) as base,
+        pytest.raises(ConfigurationError, match="cannot be its own"),
+    ):
+        OverlayDisk(base, own=own)

@@ -46,7 +46,7 @@ def test_parts_of_the_right_size_come_to_kvm() -> None:
         ("regs", bytes(143), "regs has 143 items, must have 144"),
         ("xsave", bytes(4097), "xsave has 4097 items, must have 4096"),
         ("lapic", b"", "lapic has 0 items, must have 1024"),
-        ("events", "x" * 64, "events is 'x+, must be bytes"),
+        ("events", "x" * 64, "events is 'x+', must be bytes"),
         ("mp_state", -1, "mp_state is -1, must be 0 to 4294967295"),
         ("mp_state", 1 << 32, "mp_state is 4294967296"),
         ("mp_state", False, "mp_state is False, must be int"),
