@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import vmm
 from virtio.errors import ConfigurationError
 from vmm.image import cache
 from vmm.image.progress import Progress, silent
@@ -58,7 +57,7 @@ def fragments(cpus: int) -> list[Path]:
 
 def recipe_folder() -> Path:
     """Return the folder of the kernel configuration and the init script."""
-    return Path(vmm.__file__).parent / "guest_images"
+    return Path(__file__).parents[1] / "guest_images"
 
 
 def newest_source(folder: Path = _SOURCES) -> Path | None:
