@@ -105,6 +105,7 @@ def shown(value: object, most: int = SHOWN) -> str:
     return f"{value!r:.{most + 3}}"
 
 
+@cache
 def part_types(kind: Any) -> dict[str, Any]:
     """Return the parts of a record, a dataclass or a named tuple, and their types; else none."""
     if not isinstance(kind, type):

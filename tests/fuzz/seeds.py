@@ -284,6 +284,20 @@ def bzimage_seeds() -> Iterator[tuple[str, bytes]]:
         yield name, bytes(image[0x1F1:]) + stream
 
 
+def snapshot_seeds() -> Iterator[tuple[str, bytes]]:
+    """Changes of a saved machine: one of each kind at many places, and files that are no state."""
+    for number, place in enumerate(range(1, 560, 23)):
+        what, value = number % 7, (number * 37, -1, 1 << 40)[number % 3]
+        yield f"change-{place}", b"\0" + struct.pack("<HBq", place, what, value)
+    for what in range(7):
+        yield f"kind-{what}", b"\0" + struct.pack("<HBqHBq", 300, what, 7, 40, what, 1 << 33)
+    yield "unchanged", b"\0"
+    yield "empty", b"\1"
+    yield "deep", b"\1" + b"[" * 1200
+    yield "list", b"\1[1,2.5e3,null]"
+    yield "no-host", b'\1{"host":{},"contents":{"memory":NaN}}'
+
+
 SEEDS = {
     "block_request": block_seeds,
     "bzimage": bzimage_seeds,
@@ -293,6 +307,7 @@ SEEDS = {
     "mmio_registers": mmio_seeds,
     "packed_ring": packed_seeds,
     "payload": payload_seeds,
+    "snapshot_folder": snapshot_seeds,
     "split_ring": split_seeds,
 }
 

@@ -39,7 +39,8 @@ def to_plain(value: Any) -> Any:
         return value
     if isinstance(value, bytes | bytearray):
         return {_BYTES: value.hex()}
-    if not isinstance(value, type) and (parts := part_types(type(value))):
+    kind: Any = type(value)
+    if parts := part_types(kind):
         return {name: to_plain(getattr(value, name)) for name in parts}
     if isinstance(value, Mapping):
         return {_text(key): to_plain(item) for key, item in value.items()}

@@ -18,6 +18,7 @@ TARGETS = (
     "mmio_registers",
     "packed_ring",
     "payload",
+    "snapshot_folder",
     "split_ring",
 )
 
