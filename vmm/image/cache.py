@@ -2,6 +2,9 @@
 
 An entry is a folder that appears under its final name only when it is complete. Its name ends in a
 digest of everything that went into it, so an entry is never out of date: other inputs, other name.
+
+Guests boot what is in here, and run with the rights of their user. So the folder and its entries
+belong to the user or to root, and nobody else can write to them.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from vmm.host.digest import sha256
 _LOCKS = ".locks"
 _UNFINISHED = ".unfinished-"
 _HOW_TO_MOVE = "set PYVMM_CACHE to a folder that can be written"
+_MODE = 0o755
+_OTHERS_WRITE = 0o022
 
 
 class Entry(NamedTuple):
@@ -64,9 +69,16 @@ def stamp(path: Path) -> str:
 
 
 def lookup(name: str) -> Path | None:
-    """Return the folder of the entry ``name`` when it is there; takes no lock."""
+    """Return the folder of the entry ``name`` when it is there; takes no lock.
+
+    Raises ``ConfigurationError`` when somebody else could have put it there.
+    """
     path = root() / name
-    return path if path.is_dir() else None
+    if not path.is_dir():
+        return None
+    _check_owner(root())
+    _check_owner(path)
+    return path
 
 
 def obtain(
@@ -125,14 +137,42 @@ def _publish(name: str, make: Callable[[Path], None], resumable: bool) -> Path:
     for folder in left:
         _discard(folder)
     try:
-        unfinished.mkdir(exist_ok=True)
+        unfinished.mkdir(_MODE, exist_ok=True)
         make(unfinished)
+        _keep_others_out(unfinished)
         unfinished.rename(root() / name)
     except BaseException as error:
         if isinstance(error, Exception) or not resumable:
             _discard(unfinished)
         raise
     return root() / name
+
+
+def _check_owner(path: Path) -> None:
+    """Raise ``ConfigurationError`` when others can change what is in a folder of the cache."""
+    status = path.stat()
+    if status.st_uid not in _trusted_owners():
+        raise ConfigurationError(
+            f"cache {path}: belongs to user {status.st_uid}, who could change what guests boot;"
+            " set PYVMM_CACHE to a folder of your own"
+        )
+    if status.st_mode & _OTHERS_WRITE:
+        raise ConfigurationError(
+            f"cache {path}: others can write to it (mode {status.st_mode & 0o7777:o});"
+            f" if none did, chmod -R go-w {path}"
+        )
+
+
+def _trusted_owners() -> tuple[int, ...]:
+    return 0, os.geteuid()
+
+
+def _keep_others_out(folder: Path) -> None:
+    """Let nobody else write to a folder and what is in it, whatever the umask was."""
+    for path in (folder, *folder.rglob("*")):
+        mode = path.lstat().st_mode
+        if mode & _OTHERS_WRITE and not path.is_symlink():
+            path.chmod(mode & 0o7777 & ~_OTHERS_WRITE)
 
 
 def _unfinished(name: str) -> Path:
@@ -171,9 +211,11 @@ def _open_lock(name: str) -> int:
     # Lock files stay: unlinking one that another process waits on would let two builders in.
     folder = root() / _LOCKS
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        root().mkdir(_MODE, parents=True, exist_ok=True)
+        folder.mkdir(_MODE, exist_ok=True)
         if not os.access(root(), os.W_OK | os.X_OK):
             raise PermissionError(0, "Permission denied")
+        _check_owner(root())
         return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise ConfigurationError(f"cache {root()}: {error.strerror}; {_HOW_TO_MOVE}") from error

@@ -215,3 +215,55 @@ def test_digest_tells_borders_apart() -> None:
 
 def test_own_sha256_is_that_of_everybody() -> None:
     assert sha256(b"abc").hexdigest() == hashlib.sha256(b"abc").hexdigest()
+
+
+# Others
+
+
+@pytest.fixture
+def kept() -> Path:
+    """The folder of one entry."""
+    return cache.obtain("kept-1", fill)
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
+def test_what_others_can_write_to_is_refused(kept: Path, mode: int) -> None:
+    for path in (kept, kept.parent):
+        path.chmod(mode)
+        with pytest.raises(ConfigurationError, match=rf"mode {mode:o}\); .* chmod -R go-w {path}"):
+            cache.lookup("kept-1")
+        path.chmod(0o755)
+
+    assert cache.lookup("kept-1") == kept
+
+
+def test_nothing_is_put_into_a_cache_that_others_can_write_to(kept: Path) -> None:
+    kept.parent.chmod(0o777)
+
+    with pytest.raises(ConfigurationError, match="others can write to it"):
+        cache.obtain("new-1", lambda folder: None)
+
+
+def test_the_cache_of_another_user_is_refused(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = kept.stat().st_uid
+    monkeypatch.setattr(cache, "_trusted_owners", lambda: (owner + 1,))
+
+    with pytest.raises(ConfigurationError, match=f"belongs to user {owner}, who could change"):
+        cache.lookup("kept-1")
+
+
+def test_nobody_else_can_write_to_what_is_made(folder: Path) -> None:
+    def make(entry: Path) -> None:
+        (entry / "deep").mkdir()
+        (entry / "deep" / "file").touch()
+        (entry / "link").symlink_to("deep")
+
+    before = os.umask(0)
+    try:
+        entry = cache.obtain("made-1", make)
+    finally:
+        os.umask(before)
+
+    made = [folder, folder / ".locks", entry, *entry.rglob("*")]
+    assert [path.name for path in made if path.stat().st_mode & 0o022] == []
+    assert cache.lookup("made-1") == entry
