@@ -49,6 +49,12 @@ test: setup check ## Run every test; those that boot a guest need /dev/kvm
 	    $(if $(UNTIL),--until=$(UNTIL) -rs) || exit; \
 	done
 
+.PHONY: sanitize
+sanitize: $(READY) ## Run the tests that use our C, built with address and undefined-behaviour sanitizers
+	@$(BIN)/python -c 'import setuptools' 2>/dev/null || $(BIN)/pip install --quiet \
+	  --disable-pip-version-check setuptools
+	@$(BIN)/python -m tests.sanitize $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(READY) ## Fuzz all targets for TIME=60 seconds together; what breaks a promise is kept
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet \
