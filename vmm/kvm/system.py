@@ -22,10 +22,10 @@ REQUIRED_CAPABILITIES: Final = {
 KVM_CAP_MAX_VCPUS: Final = 66
 
 _HINTS: Final = {
-    errno.ENOENT: "there is no such device: load kvm_intel or kvm_amd, or turn on virtualization"
-    " in the firmware (or nested virtualization in the outer machine)",
+    errno.ENOENT: "there is no such device: load {modules}, or turn on virtualization in the"
+    " firmware (or nested virtualization in the outer machine)",
     errno.EACCES: "no permission: join the group that owns it (usually 'kvm') and log in again",
-    errno.ENODEV: "the kvm module is there but no module for this CPU: load kvm_intel or kvm_amd",
+    errno.ENODEV: "the kvm module is there but no module for this CPU: load {modules}",
 }
 
 
@@ -36,15 +36,17 @@ class KvmUnavailable(Error):
 class Kvm(Resource):
     """An open ``/dev/kvm`` whose API version and capabilities have been checked."""
 
-    def __init__(self, required: dict[str, int], path: str = "/dev/kvm") -> None:
-        """Open ``path``; ``required`` are capabilities beside ``REQUIRED_CAPABILITIES``.
+    def __init__(self, required: dict[str, int], modules: str, path: str = "/dev/kvm") -> None:
+        """Open ``path``, with what an architecture has of its own.
 
-        Raises :class:`KvmUnavailable` with the reason and the remedy.
+        ``required`` are capabilities beside ``REQUIRED_CAPABILITIES``, ``modules`` the names of
+        the kernel's modules. Raises :class:`KvmUnavailable` with the reason and the remedy.
         """
         try:
             self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             hint = _HINTS.get(error.errno or 0, os.strerror(error.errno or 0))
+            hint = hint.format(modules=modules)
             raise KvmUnavailable(f"cannot open {path}: {hint}") from None
         try:
             self._check(path, REQUIRED_CAPABILITIES | required)

@@ -34,7 +34,7 @@ def open_kvm() -> Kvm:
     :class:`vmm.kvm.system.KvmUnavailable` with the reason and the remedy.
     """
     check_host()
-    return Kvm(REQUIRED_CAPABILITIES)
+    return Kvm(REQUIRED_CAPABILITIES, "kvm_intel or kvm_amd")
 
 
 def is_emulated_host() -> bool:
