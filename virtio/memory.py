@@ -73,16 +73,17 @@ class FlatMemory:
         """Return the range as one writable view for each region that it touches."""
         if length < 0:
             raise MemoryAccessError(address, length)
-        found: list[memoryview] = []
+        # All is found before a view is made: an error that keeps its frames would keep those, too.
+        found: list[tuple[int, int]] = []
         position, end = address, address + length
         while position < end:
             index = bisect_right(self._starts, position) - 1
             if index < 0 or position >= self._ends[index]:
                 raise MemoryAccessError(address, length)
             stop = min(end, self._ends[index])
-            found.append(self.view(position, stop - position))
+            found.append((position, stop - position))
             position = stop
-        return found
+        return [self.view(*part) for part in found]
 
     def release(self) -> None:
         """Drop the views of the buffers, so that they can be closed."""
