@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import HostError
@@ -20,18 +21,18 @@ class QueueRunner:
 
     The driver adds to it, by KVM's hand or through a register, and so does the device for what is
     left of a burst; ``kicks`` counts the former. ``queue`` is what the driver enabled, and the
-    device is called only while ``live`` is set as well. ``work`` is the device's work lock: the
-    caller of a method holds it unless the method says otherwise. ``on_failure`` gets what device
-    code raised. Raises :class:`HostError` when there is no descriptor left.
+    device is called, by ``handler``, only while ``live`` is set as well. ``work`` is the device's
+    work lock: the caller of a method holds it unless the method says otherwise. ``on_failure`` gets
+    what device code raised. Raises :class:`HostError` when there is no descriptor left.
     """
 
     __slots__ = (
-        "_device",
         "_last_seen",
         "_on_failure",
         "_own",
         "_past_traffic",
         "_work",
+        "handler",
         "index",
         "kicks",
         "live",
@@ -51,7 +52,7 @@ class QueueRunner:
         self.live = False
         self.kicks = 0
         self._own = 0
-        self._device = device
+        self.handler: Callable[[], bool] = partial(device.handle_queue, index)
         self._work = work
         self._on_failure = on_failure
         self._last_seen = ""
@@ -78,7 +79,7 @@ class QueueRunner:
             self._own = 0
             if self.live and self.queue is not None:
                 try:
-                    if self._device.handle_queue(self.index):
+                    if self.handler():
                         self.serve_again()
                 except Exception as error:
                     self._on_failure(error)

@@ -82,6 +82,7 @@ class DeviceRunner:
         activation = Activation(memory, features, queues, notify_config, self._device_loop)
         self.guard(None, self._device.activate, activation)
         for one in self.queues:
+            one.handler = self._device.queue_handler(one.index)
             one.serve_again()
 
     def hold(self) -> None:

@@ -242,7 +242,9 @@ class Device(VirtioDevice):
 
     def queue_handler(self, index: int) -> Callable[[], bool]:
         """Return the call that serves a queue of the live device; see :meth:`handle_queue`."""
-        return self._handlers[index].serve
+        if index < len(self._handlers):
+            return self._handlers[index].serve
+        return super().queue_handler(index)
 
     def handle_queue(self, index: int) -> bool:
         """Serve one burst of chains; returns whether more may be left."""

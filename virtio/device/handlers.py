@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -141,15 +142,15 @@ class QueueHandler(ABC):
         try:
             if self.kind.batch:
                 given: Sequence[int | None] = self._method(batch)
-                if len(given) != len(batch):
-                    message = f"{len(batch)} chains were handed over, {len(given)} answered"
+                if len(given) != batch.size:
+                    message = f"{batch.size} chains were handed over, {len(given)} answered"
                     raise InternalError(message)
                 return given
             for one in batch.make_chains() if layout is None else batch.requests(layout):
                 answers.append(self._method(one))
         except Exception as error:
             error.add_note(f"in {self.kind.name}, at {batch[len(answers)]!r}")
-            batch.complete(answers + [None] * (len(batch) - len(answers)))
+            batch.complete(answers + [None] * (batch.size - len(answers)))
             raise
         return answers
 
@@ -180,7 +181,7 @@ class AnsweringHandler(QueueHandler):
         left = self.kind.burst
         header_bytes = 0 if self.kind.header is None else self.kind.header.size
         batch = queue.pop_batch(left, header_bytes=header_bytes)
-        while batch:
+        while batch.size:
             answers = self._answers(batch)
             left -= len(answers)
             wait_ns = patience if left > 0 else 0
@@ -212,11 +213,11 @@ class FillingHandler(QueueHandler):
         left, patience, has_data = self.kind.burst, queue.patience(), True
         while has_data and (wanted := min(left, self._wanted())) > 0:
             batch = queue.pop_batch(wanted)
-            if not batch and queue.wait_available(patience):
+            if not batch.size and queue.wait_available(patience):
                 batch = queue.pop_batch(wanted)
-            if not batch:
+            if not batch.size:
                 break
-            left -= len(batch)
+            left -= batch.size
             has_data = self._fill(queue, batch)
         queue.notify()
         return has_data and bool(self._wanted()) and (left <= 0 or queue.enable_notification())
@@ -249,7 +250,13 @@ def handler_of(device: Device, kind: QueueKind, number: int) -> QueueHandler:
 
 
 def _bound(method: Callable[..., Any], kind: QueueKind, number: int) -> Callable[..., Any]:
-    """Return the method with the number of the queue as last argument, if it takes one."""
+    """Return the method with the number of the queue as last argument, if it takes one.
+
+    By name, as ``partial`` then calls it without a step of Python's own.
+    """
     if kind.count is None:
         return method
-    return lambda *work: method(*work, number)
+    code = getattr(method, "__code__", None)
+    if code is None or code.co_posonlyargcount == code.co_argcount:
+        return lambda *work: method(*work, number)
+    return partial(method, **{code.co_varnames[code.co_argcount - 1]: number})

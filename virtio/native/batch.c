@@ -85,7 +85,7 @@ static int take_chains(struct queue *queue, struct turn *turn, struct plain **co
  * Give back all that were taken. Returns MORE; or WRONG or IMPOSSIBLE, and has done nothing, for a
  * length without room, or for more entries than the device has.
  */
-static enum end give_back(struct queue *queue, struct turn *turn, struct served *served)
+static enum end give_back(struct queue *queue, struct turn *turn)
 {
     const struct taken *taken = turn->taken;
     uint64_t slots = 0;
@@ -99,11 +99,10 @@ static enum end give_back(struct queue *queue, struct turn *turn, struct served 
     uint32_t position = queue->next_used;
     for (uint32_t i = 0; i < turn->given; i++) {
         position = add_unseen(queue, position, taken[i].id, taken[i].slots, turn->lengths[i]);
-        served->bytes_read += taken[i].readable;
-        served->bytes_written += turn->lengths[i];
+        turn->bytes_read += taken[i].readable;
+        turn->bytes_written += turn->lengths[i];
     }
     turn->entries += slots;
-    served->chains += turn->given;
     if (turn->given)
         show_used(queue, position, turn->lengths[0]);
     return MORE;
@@ -137,14 +136,15 @@ static void find_frames(const struct queue *queue, struct turn *turn)
  * back, now or as the last `entries` before, it returns TELL, and takes none. It returns IDLE, or
  * LEFT when Python has to take the next chain, or MORE; WRONG or IMPOSSIBLE, having done nothing.
  */
-int turn(struct queue *queue, struct turn *turn, struct served *served)
+int turn(struct queue *queue, struct turn *turn)
 {
     queue->next_avail = turn->next_avail;
     queue->next_used = turn->next_used;
     turn->count = 0;
+    turn->bytes_read = turn->bytes_written = 0;
     if (!is_possible(queue) || turn->given > CHAINS || turn->limit > CHAINS)
         return IMPOSSIBLE;
-    enum end given = give_back(queue, turn, served);
+    enum end given = give_back(queue, turn);
     if (given != MORE)
         return given;
     turn->next_used = queue->next_used;

@@ -31,19 +31,19 @@ assert array("I").itemsize == ffi.sizeof("uint32_t")
 class PlainBatch(ChainBatch):
     """A batch of chains of one descriptor each, whose columns stay in C until somebody asks."""
 
-    __slots__ = ("_count", "plain")
+    __slots__ = ("plain",)
 
     def __init__(self, owner: BatchOwner, plain: Any, count: int) -> None:
         super().__init__(owner)
         self.plain = plain
-        self._count = count
+        self.size = count
 
     @property
     def writable_lengths(self) -> list[int]:
         """How many bytes of each chain the device may write."""
         if self._chains is None and self._rooms is None:
-            rooms = array("I", bytes(4 * self._count))
-            lib.get_rooms(self.plain, self._count, ffi.from_buffer("uint32_t[]", rooms))
+            rooms = array("I", bytes(4 * self.size))
+            lib.get_rooms(self.plain, self.size, ffi.from_buffer("uint32_t[]", rooms))
             self._rooms = rooms.tolist()
         return super().writable_lengths
 
@@ -71,14 +71,11 @@ class PlainBatch(ChainBatch):
         self._unpack()
         return super()._new_chains()
 
-    def __len__(self) -> int:
-        return self._count
-
     def _unpack(self) -> None:
-        if self._chains is None and self._count and not self.heads:
-            rows = PLAIN.iter_unpack(ffi.buffer(self.plain, self._count * PLAIN.size))
-            addresses, lengths, flags, heads, buffer_ids = zip(*rows, strict=True)
-            self.add(self._count, heads, buffer_ids, addresses, lengths, flags)
+        if self._chains is None and self.size and not self.heads:
+            rows = PLAIN.iter_unpack(ffi.buffer(self.plain, self.size * PLAIN.size))
+            columns = zip(*rows, strict=True)
+            self.addresses, self.lengths, self.flags, self.heads, self.buffer_ids = columns
 
 
 class NativeBatch(ChainBatch):
@@ -88,7 +85,7 @@ class NativeBatch(ChainBatch):
     ``header_bytes`` were looked for.
     """
 
-    __slots__ = ("_header_bytes", "_taken", "size")
+    __slots__ = ("_header_bytes", "_taken")
 
     def __init__(self, owner: BatchOwner, size: int, taken: bytes, header_bytes: int = 0) -> None:
         # No columns: the few steps of this are taken for each request at depth 1.
@@ -171,9 +168,6 @@ class NativeBatch(ChainBatch):
                 request.data_in, request.data_in_bytes = nothing, 0
             requests.append(request)
         return requests
-
-    def __len__(self) -> int:
-        return self.size
 
     def _new_chains(self) -> list[DescriptorChain]:
         owner, taken = self.owner, self._taken

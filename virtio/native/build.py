@@ -36,7 +36,7 @@ ffi.cdef(
     struct turn {
         uint32_t next_avail, next_used;
         uint32_t count, stop;
-        uint64_t given_at;
+        uint64_t given_at, bytes_read, bytes_written;
         uint32_t given, entries, limit, header_bytes;
         uint64_t wait_ns;
         uint32_t lengths[256];
@@ -65,7 +65,9 @@ ffi.cdef(
     void close_queue(struct queue *queue);
     int wait_available(const struct queue *queue, uint64_t wait_ns);
     int32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit);
-    int turn(struct queue *queue, struct turn *turn, struct served *served);
+    void decline_notification(struct queue *queue);
+    int request_notification(struct queue *queue);
+    int turn(struct queue *queue, struct turn *turn);
     void get_rooms(const struct plain *plain, uint32_t count, uint32_t *rooms);
     int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t *lengths,
                       uint32_t count, struct served *served);

@@ -112,6 +112,7 @@ struct served {
 uint64_t nanoseconds(void); /* by CLOCK_MONOTONIC */
 uint32_t in_flight(const struct queue *queue);
 int is_possible(const struct queue *queue);
+int has_available(const struct queue *queue);
 int wait_available(const struct queue *queue, uint64_t wait_ns);
 int look(const struct queue *queue, struct chain *chain, struct plain *copies);
 uint32_t add_unseen(const struct queue *queue, uint32_t position, uint32_t id, uint32_t slots,
@@ -120,6 +121,8 @@ void show_used(struct queue *queue, uint32_t position, uint32_t first_length);
 void add_used(struct queue *queue, struct done done, uint32_t length, struct served *served);
 int wants_notification(const struct queue *queue, uint32_t count);
 int has_to_tell(const struct queue *queue, struct served *served);
+void decline_notification(struct queue *queue);
+int request_notification(struct queue *queue);
 int32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit);
 
 static inline uint16_t *words(const uint8_t *area) { return (uint16_t *)area; }
@@ -180,6 +183,7 @@ struct turn {
     uint32_t next_avail, next_used;                /* both ways */
     uint32_t count, stop;                          /* out */
     uint64_t given_at;                             /* out: when, by CLOCK_MONOTONIC */
+    uint64_t bytes_read, bytes_written;            /* out: of what was given back */
     uint32_t given, entries, limit, header_bytes;  /* in */
     uint64_t wait_ns;                              /* in */
     uint32_t lengths[CHAINS];                      /* in: the bytes written to each that is given */
@@ -187,7 +191,7 @@ struct turn {
     struct plain copies[COPIES];
 };
 
-int turn(struct queue *queue, struct turn *turn, struct served *served);
+int turn(struct queue *queue, struct turn *turn);
 void get_rooms(const struct plain *plain, uint32_t count, uint32_t *rooms);
 int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t *lengths,
                   uint32_t count, struct served *served);

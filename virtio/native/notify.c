@@ -39,8 +39,8 @@
  * flags last (PKD-21); avail.idx before the available entry, flags before the other fields.
  * STORE_LAST and LOAD_FIRST keep the compiler from exchanging them, and cost nothing here.
  *
- * The same the other way round, asking to be kicked and then looking for chains (SPL-44, PKD-20),
- * is Python's alone: C asks for no kicks. virtio/virtqueue/fence.py says how Python gets a fence.
+ * The same the other way round, asking to be kicked and then looking for chains (SPL-44, PKD-20):
+ * request_notification(). virtio/virtqueue/fence.py says how Python gets a fence.
  *
  * What remains. On a machine with weaker ordering, release and acquire would become instructions,
  * and C might be right as it stands. Python's loads and stores of guest memory would be plain ones
@@ -50,7 +50,8 @@
 
 #include "native.h"
 
-enum { NO_INTERRUPT = 1, EVENT_DISABLE = 1, EVENT_DESCRIPTOR = 2 };
+enum { NO_INTERRUPT = 1, NO_NOTIFY = 1 };
+enum { EVENT_ENABLE = 0, EVENT_DISABLE = 1, EVENT_DESCRIPTOR = 2, EVENT_WRAP = 15 };
 
 static void fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
@@ -81,4 +82,35 @@ int has_to_tell(const struct queue *queue, struct served *served)
         return 1;
     served->entries = 0;
     return 0;
+}
+
+/* Tell the driver that it need not kick; a hint only. */
+void decline_notification(struct queue *queue)
+{
+    uint16_t *device = words(queue->device);
+    if (queue->packed)
+        STORE(device[1], EVENT_DISABLE);
+    else if (!queue->event_idx) /* with it the stale avail_event keeps the driver quiet (SPL-43) */
+        STORE(device[0], NO_NOTIFY);
+}
+
+/* Ask for a kick at the next chain; returns whether one is there already, or REFUSED. */
+int request_notification(struct queue *queue)
+{
+    uint16_t *device = words(queue->device);
+    if (!is_possible(queue))
+        return REFUSED;
+    if (queue->packed) {
+        if (queue->event_idx) {
+            uint16_t wrap = queue->next_avail < queue->size;
+            STORE(device[0], entry_at(queue, queue->next_avail) | wrap << EVENT_WRAP);
+        }
+        STORE_LAST(device[1], queue->event_idx ? EVENT_DESCRIPTOR : EVENT_ENABLE);
+    } else if (queue->event_idx) {
+        STORE(device[2 + 4 * queue->size], queue->next_avail);
+    } else {
+        STORE(device[0], 0);
+    }
+    fence();
+    return has_available(queue);
 }

@@ -77,7 +77,7 @@ static int packed_available(const struct queue *queue, uint32_t position)
     return (flags & (AVAIL | USED)) == (second ? USED : AVAIL) ? flags : -1;
 }
 
-static int has_available(const struct queue *queue)
+int has_available(const struct queue *queue)
 {
     return queue->packed ? packed_available(queue, queue->next_avail) >= 0
                          : split_available(queue) != 0;

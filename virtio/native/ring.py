@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from struct import Struct
 from struct import error as StructError
 from time import monotonic_ns
@@ -29,7 +29,7 @@ CHAINS: Final = int(lib.CHAINS)
 
 _IMPOSSIBLE: Final = int(lib.IMPOSSIBLE)
 
-_TELLS: Final = Struct("<IIIIQ")
+_TELLS: Final = Struct("<IIIIQQQ")
 _TAKEN_AT: Final = ffi.offsetof("struct turn", "taken")
 assert _TELLS.size == ffi.offsetof("struct turn", "given")
 assert (lib.IDLE, lib.LEFT, lib.TELL, lib.MORE, lib.WRONG) == (IDLE, LEFT, TELL, MORE, WRONG)
@@ -38,7 +38,7 @@ assert (lib.IDLE, lib.LEFT, lib.TELL, lib.MORE, lib.WRONG) == (IDLE, LEFT, TELL,
 @cache
 def _told(lengths: int) -> Struct:
     """Return the layout of what ``struct turn`` is told, with so many lengths."""
-    return Struct(f"<II16xIIIIQ{lengths}I")
+    return Struct(f"<II32xIIIIQ{lengths}I")
 
 
 assert _told(CHAINS).size == _TAKEN_AT
@@ -61,7 +61,6 @@ class NativeRing:
         "_turn",
         "decline_notification",
         "last",
-        "request_notification",
         "twin",
     )
 
@@ -78,8 +77,8 @@ class NativeRing:
         self._turn: Any = None  # made when it is needed first, and seen through _bytes
         self._bytes: Any = None
         self.last = None
-        self.decline_notification = twin.decline_notification
-        self.request_notification = twin.request_notification
+        # Bound here, as most other calls are of functions in C: no step of Python's own between.
+        self.decline_notification = partial(lib.decline_notification, struct)
         window = twin.window
         struct.descriptors, struct.driver, struct.device = map(_address_of, twin.areas)
         struct.size, struct.packed = twin.size, features >> VIRTIO_F_RING_PACKED & 1
@@ -109,7 +108,8 @@ class NativeRing:
         batch, _ = self.turn((), limit, 0, header_bytes)
         if batch is None:
             return self.twin.take_batch(limit)
-        self._plain_first = batch.is_plain
+        if not header_bytes:
+            self._plain_first = batch.is_plain
         return batch
 
     def _take_plain(self, limit: int) -> PlainBatch:
@@ -161,7 +161,7 @@ class NativeRing:
                 twin.next_avail,
                 twin.next_used,
                 given,
-                twin.unsignalled,
+                twin.unsignalled if given else 0,
                 limit if limit < CHAINS else CHAINS,
                 header_bytes,
                 wait_ns,
@@ -169,16 +169,18 @@ class NativeRing:
             )
         except StructError:
             return None, WRONG
-        end: int = lib.turn(self._struct, self._turn, self._served)
+        end: int = lib.turn(self._struct, self._turn)
         if end >= WRONG:
             if end == _IMPOSSIBLE:
                 raise self._refusal()
             return None, WRONG
-        twin.next_avail, twin.next_used, size, stop, given_at = _TELLS.unpack_from(told)
+        twin.next_avail, twin.next_used, size, stop, at, read, written = _TELLS.unpack_from(told)
         if given:
-            twin.active_at = given_at
+            twin.active_at = at
             twin.unsignalled = 0
-            self._count()
+            twin.completed += given
+            twin.bytes_read += read
+            twin.bytes_written += written
         if not size:
             return None, end
         self.last = batch = NativeBatch(twin.owner, size, told[_TAKEN_AT:stop], header_bytes)
@@ -204,6 +206,14 @@ class NativeRing:
         if failed and self._log.take(1):
             logger.warning("queue %d: the host could not do %d reads", twin.owner.index, failed)
         return chains, end
+
+    def request_notification(self) -> bool:
+        """Ask for a notification; see :meth:`Ring.request_notification`."""
+        twin, struct = self.twin, self._struct
+        struct.next_avail, struct.next_used = twin.next_avail, twin.next_used
+        if (available := lib.request_notification(struct)) < 0:
+            raise self._refusal()
+        return bool(available)
 
     def wait_available(self, wait_ns: int) -> bool:
         """Wait for a chain on the processor, without the interpreter's lock."""

@@ -19,6 +19,10 @@ from virtio.virtqueue.chain import (
 )
 from virtio.virtqueue.request import Request
 
+Column = Sequence[int]
+Columns = tuple[int, Column, Column, Column, Column, Column]
+"""Plain chains: how many; their heads, buffer ids, addresses, lengths, and flags."""
+
 
 class BatchOwner(ChainOwner, Protocol):
     """The queue that a batch came from."""
@@ -38,8 +42,8 @@ class ChainBatch(Sequence[DescriptorChain]):
     for the chains; the first index or iteration makes all of them. From then on each chain goes
     back on its own or with the batch, exactly once.
 
-    ``out`` tells whether the device has the batch as a whole: until a chain is made, the batch goes
-    back, or the queue is reset.
+    ``size`` is how many there are. ``out`` tells whether the device has the batch as a whole: until
+    a chain is made, the batch goes back, or the queue is reset.
     """
 
     __slots__ = (
@@ -52,11 +56,13 @@ class ChainBatch(Sequence[DescriptorChain]):
         "lengths",
         "out",
         "owner",
+        "size",
     )
 
     def __init__(self, owner: BatchOwner, chains: list[DescriptorChain] | None = None) -> None:
         self.owner = owner
         self.out = chains is None
+        self.size = 0 if chains is None else len(chains)
         self._chains = chains
         self._rooms: list[int] | None = None
         # Of chains that are not made yet, each a single plain descriptor, in columns:
@@ -83,6 +89,7 @@ class ChainBatch(Sequence[DescriptorChain]):
             heads, buffer_ids = (*self.heads, *heads), (*self.buffer_ids, *buffer_ids)
             addresses, lengths = (*self.addresses, *addresses), (*self.lengths, *lengths)
             flags = (*self.flags, *flags)
+        self.size += count
         self.heads, self.buffer_ids, self.flags = heads, buffer_ids, flags
         self.addresses, self.lengths = addresses, lengths
 
@@ -182,7 +189,7 @@ class ChainBatch(Sequence[DescriptorChain]):
         self.out = False
 
     def __len__(self) -> int:
-        return len(self.heads if self._chains is None else self._chains)
+        return self.size
 
     def __iter__(self) -> Iterator[DescriptorChain]:
         return iter(self.make_chains())

@@ -18,7 +18,7 @@ from struct import Struct, pack
 from typing import Final
 
 from virtio.errors import DriverError
-from virtio.virtqueue.batch import BatchOwner, ChainBatch, all_flags_are, count_plain
+from virtio.virtqueue.batch import BatchOwner, ChainBatch, Columns, all_flags_are, count_plain
 from virtio.virtqueue.chain import (
     MAX_CHAIN_DESCRIPTORS,
     VIRTQ_DESC_F_INDIRECT,
@@ -100,10 +100,11 @@ class PackedRing(Ring):
 
     def take_batch(self, limit: int, header_bytes: int = 0) -> ChainBatch:
         """Take chains that are one descriptor each, or else any others; see the base class."""
-        batch = ChainBatch(self.owner)
-        while limit and (taken := self._add_plain(batch, limit)):
-            limit -= taken
-        if not limit or batch.heads:
+        if columns := self._take_plain(limit):
+            batch = ChainBatch(self.owner)
+            while columns:
+                batch.add(*columns)
+                columns = self._take_plain(limit - batch.size)
             return batch
         chains: list[DescriptorChain] = []
         try:
@@ -118,8 +119,8 @@ class PackedRing(Ring):
         """Tell whether the driver made a chain available that was not taken yet."""
         return self._available_flags(self.next_avail) is not None
 
-    def _add_plain(self, batch: ChainBatch, limit: int) -> int:
-        """Add plain chains to the batch, up to the end of the ring; returns how many.
+    def _take_plain(self, limit: int) -> Columns | None:
+        """Take plain chains up to the end of the ring; None when there is none.
 
         All flags are loaded, each once, then the other fields (``PKD-05``). The fast path of
         "1 batch" in ``tests.perf.queues``.
@@ -131,19 +132,18 @@ class PackedRing(Ring):
         available = VRING_PACKED_DESC_F_AVAIL if position < size else VRING_PACKED_DESC_F_USED
         flags: list[int] = self._words16[8 * start + _FLAGS_16 : 8 * end : 8].tolist()
         if not flags:
-            return 0
+            return None
         if not all_flags_are(flags, _NOT_PLAIN, available):
             flags = list(takewhile(lambda one: one & _NOT_PLAIN == available, flags))
             if not flags:
-                return 0
+                return None
         end = start + len(flags)
         addresses: list[int] = self._words64[2 * start : 2 * end : 2].tolist()
         lengths: list[int] = self._words32[4 * start + _LEN_32 : 4 * end : 4].tolist()
         count = count_plain(self.owner, addresses, lengths, flags, _NOT_PLAIN, available)
         buffer_ids: list[int] = self._words16[8 * start + _ID_16 : 8 * end : 8].tolist()
-        batch.add(count, range(start, end), buffer_ids, addresses, lengths, flags)
         self.next_avail = (position + count) % (2 * size)
-        return count
+        return (count, range(start, end), buffer_ids, addresses, lengths, flags) if count else None
 
     def _available_flags(self, position: int) -> int | None:
         """Return the flags of the descriptor at ``position`` if it is available (PKD-04).
@@ -199,11 +199,16 @@ class PackedRing(Ring):
 
     # Giving it back
 
-    def publish(self, ids: Sequence[int], lengths: Sequence[int], slots: Sequence[int]) -> None:
-        """Write the used entries in completion order (PKD-09), the first one's flags last.
+    def give_back(
+        self, ids: Sequence[int], lengths: Sequence[int], slots: Sequence[int], bytes_read: int
+    ) -> None:
+        """Write the used entries in completion order (``PKD-09``), the first one's flags last.
 
-        The driver looks at the first of them only, so it sees all or nothing (PKD-21).
+        The driver looks at the first of them only, so it sees all or nothing (``PKD-21``).
         """
+        self.completed += len(ids)
+        self.bytes_read += bytes_read
+        self.bytes_written += sum(lengths)
         first = self.next_used
         taken = sum(slots)
         if taken == len(ids) >= BULK:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from virtio import engine
 from virtio.errors import DriverError, InternalError
@@ -71,6 +71,7 @@ class Queue:
         "_breach",
         "_in_order",
         "_native",
+        "_nothing",
         "_outstanding",
         "_replay",
         "_ring",
@@ -108,6 +109,7 @@ class Queue:
         self._native: NativeRing | None = (
             None if native is None else native.NativeRing(self._ring, features)
         )
+        self._nothing = ChainBatch(self, [])
         self._server: Ring | NativeRing = self._native or self._ring
 
     # Taking what the driver made available
@@ -161,7 +163,7 @@ class Queue:
         """
         if self._stopped:
             self._refuse()
-            return ChainBatch(self, [])
+            return self._nothing
         if self._replay:
             return ChainBatch(self, self.pop_many(limit))
         try:
@@ -169,15 +171,16 @@ class Queue:
         except DriverError as error:
             self._break(error)
             raise
-        self._hand_over(batch)
+        if batch.size:
+            self._hand_over(batch)
         return batch
 
     def _hand_over(self, batch: ChainBatch) -> None:
         """Note what is outstanding now: a batch as a whole, if its chains are not made yet."""
-        if not batch.out:
-            self._outstanding.update(dict.fromkeys(batch.make_chains()))
-        elif batch:
+        if batch.out:
             self._outstanding[batch] = None
+        else:
+            self._outstanding.update(dict.fromkeys(batch.make_chains()))
 
     def expand(self, batch: ChainBatch, chains: list[DescriptorChain]) -> None:
         """Have the chains of a batch outstanding one by one, in its place; it has made them now."""
@@ -225,14 +228,14 @@ class Queue:
         if others is not None:
             self._outstanding[others] = None
             return others
-        return self.pop_batch(limit) if end == LEFT else ChainBatch(self, [])
+        return self.pop_batch(limit) if end == LEFT else self._nothing
 
     def _is_next(self, batch: ChainBatch, lengths: Sequence[int | None]) -> bool:
         """Tell whether a batch may go back whole, as far as the queue's order is concerned."""
         return (
             batch.out
             and batch.owner is self
-            and len(lengths) == len(batch)
+            and len(lengths) == batch.size
             and not (self._in_order and len(self._outstanding) > 1)
             and not self._replay
         )
@@ -248,9 +251,9 @@ class Queue:
         self.add_used_batch(batch, lengths)
         self.notify()
         others = self.pop_batch(limit, header_bytes=header_bytes)
-        if others or not self.wait_available(wait_ns):
-            return others
-        return self.pop_batch(limit, header_bytes=header_bytes)
+        if not others.size and wait_ns and self.wait_available(wait_ns):
+            return self.pop_batch(limit, header_bytes=header_bytes)
+        return others
 
     def put_back(self, chains: Sequence[DescriptorChain]) -> None:
         """Take chains unused from the device: the next call that takes chains gets them first.
@@ -324,16 +327,16 @@ class Queue:
         Raises :class:`InternalError` as :meth:`add_used` does, and ``ValueError`` unless there is
         one length for each chain.
         """
-        if self._stopped or not (batch or lengths):
+        if self._stopped or not (batch.size or lengths):
             return
-        if len(lengths) != len(batch):
-            raise ValueError(f"{len(lengths)} lengths for a batch of {len(batch)} chains")
+        if len(lengths) != batch.size:
+            raise ValueError(f"{len(lengths)} lengths for a batch of {batch.size} chains")
         if self._is_next(batch, lengths) and self._server.give_back_batch(batch, lengths):
             batch.out = False
             del self._outstanding[batch]
         else:
-            pairs = zip(batch, lengths, strict=True)
-            self.add_used_many([(chain, done) for chain, done in pairs if done is not None])
+            pairs = zip(batch.make_chains(), cast(Sequence[int], lengths), strict=True)
+            self.add_used_many([one for one in pairs if one[1] is not None])
 
     def _let_go(self, chain: DescriptorChain, length: int) -> None:
         """Check that a chain may go back with this length; from now on it has no views."""
@@ -460,7 +463,7 @@ class Queue:
     @property
     def outstanding_count(self) -> int:
         """How many chains are taken and not given back."""
-        return sum(len(one) if isinstance(one, ChainBatch) else 1 for one in self._outstanding)
+        return sum(one.size if isinstance(one, ChainBatch) else 1 for one in self._outstanding)
 
     # Life and death
 

@@ -103,8 +103,13 @@ class Ring(ABC):
         """Tell whether the driver made a chain available that was not taken yet."""
 
     @abstractmethod
-    def publish(self, ids: Sequence[int], lengths: Sequence[int], slots: Sequence[int]) -> None:
-        """Write the used entries, and show all of them to the driver with one last store."""
+    def give_back(
+        self, ids: Sequence[int], lengths: Sequence[int], slots: Sequence[int], bytes_read: int
+    ) -> None:
+        """Write the used entries, show all of them to the driver with one last store, and count.
+
+        ``bytes_read`` is how many bytes those chains offered.
+        """
 
     @abstractmethod
     def wants_notification(self) -> bool:
@@ -117,15 +122,6 @@ class Ring(ABC):
     @abstractmethod
     def decline_notification(self) -> None:
         """Tell the driver that no notification is needed; a hint only."""
-
-    def give_back(
-        self, ids: Sequence[int], lengths: Sequence[int], slots: Sequence[int], bytes_read: int
-    ) -> None:
-        """Give chains back, the driver seeing all of them at once, and count them."""
-        self.completed += len(ids)
-        self.bytes_read += bytes_read
-        self.bytes_written += sum(lengths)
-        self.publish(ids, lengths, slots)
 
     def give_back_batch(self, batch: ChainBatch, lengths: Sequence[int | None]) -> bool:
         """Give a batch back whole; returns False, having done nothing, where lengths do not fit."""

@@ -18,7 +18,7 @@ from struct import Struct
 from typing import Final
 
 from virtio.errors import DriverError
-from virtio.virtqueue.batch import BatchOwner, ChainBatch, count_plain
+from virtio.virtqueue.batch import BatchOwner, ChainBatch, Columns, count_plain
 from virtio.virtqueue.chain import (
     MAX_CHAIN_DESCRIPTORS,
     VIRTQ_DESC_F_INDIRECT,
@@ -84,19 +84,20 @@ class SplitRing(Ring):
     def take_batch(self, limit: int, header_bytes: int = 0) -> ChainBatch:
         """Take chains that are one descriptor each, or else any others; see the base class."""
         count = min(self._available(), limit)
-        batch = ChainBatch(self.owner)
-        while count and (taken := self._add_plain(batch, count)):
-            count -= taken
-        if count and not batch.heads:
-            chains: list[DescriptorChain] = []
-            try:
-                while len(chains) < count:
-                    chains.append(self._next())
-            except DriverError:
-                if not chains:
-                    raise
-            return ChainBatch(self.owner, chains)
-        return batch
+        if count and (columns := self._take_plain(count)):
+            batch = ChainBatch(self.owner)
+            while columns:
+                batch.add(*columns)
+                columns = self._take_plain(count - batch.size)
+            return batch
+        chains: list[DescriptorChain] = []
+        try:
+            while len(chains) < count:
+                chains.append(self._next())
+        except DriverError:
+            if not chains:
+                raise
+        return ChainBatch(self.owner, chains)
 
     def has_available(self) -> bool:
         """Tell whether the driver made a chain available that was not taken yet."""
@@ -134,8 +135,8 @@ class SplitRing(Ring):
         self.next_avail = (position + 1) & 0xFFFF
         return chain
 
-    def _add_plain(self, batch: ChainBatch, available: int) -> int:
-        """Add plain chains to the batch, up to the end of the ring; returns how many.
+    def _take_plain(self, available: int) -> Columns | None:
+        """Take plain chains up to the end of the ring; None when there is none.
 
         All slots are loaded, then the descriptors (``SPL-08``). The fast path of "1 batch" in
         ``tests.perf.queues``.
@@ -143,11 +144,13 @@ class SplitRing(Ring):
         position, size, table = self.next_avail, self.size, self._table
         start = position % size
         count = min(available, size - start)
+        if not count:
+            return None
         heads: list[int] = self._avail[_AVAIL_RING + start : _AVAIL_RING + start + count].tolist()
         if max(heads) >= size:
             heads = list(takewhile(size.__gt__, heads))
             if not heads:
-                return 0
+                return None
         columns: Iterable[Sequence[int]]
         if len(heads) > 1 and size <= 2 * len(heads):  # most of the table: sooner copied whole
             pick = itemgetter(*heads)
@@ -155,14 +158,15 @@ class SplitRing(Ring):
         else:
             first = _copy_plain(table, heads[0] * DESCRIPTOR_BYTES)
             if first[2] & _CONTINUES:  # as others of this device will be
-                return 0
+                return None
             others = [_copy_plain(table, head * DESCRIPTOR_BYTES) for head in heads[1:]]
             columns = zip(first, *others, strict=True)
         addresses, lengths, flags = columns
         count = count_plain(self.owner, addresses, lengths, flags, _CONTINUES, 0)
-        batch.add(count, heads, heads, addresses, lengths, flags)
+        if not count:
+            return None
         self.next_avail = (position + count) & 0xFFFF
-        return count
+        return count, heads, heads, addresses, lengths, flags
 
     def _descriptors(self, first: Descriptor, following: int, head: int) -> list[Descriptor]:
         """Copy the other descriptors of a chain, each of them once (``SPL-09``)."""
@@ -212,8 +216,13 @@ class SplitRing(Ring):
 
     # Giving it back
 
-    def publish(self, ids: Sequence[int], lengths: Sequence[int], slots: Sequence[int]) -> None:
-        """Write used elements, and the index after them."""
+    def give_back(
+        self, ids: Sequence[int], lengths: Sequence[int], slots: Sequence[int], bytes_read: int
+    ) -> None:
+        """Write used elements, the index after them, and count; see the base class."""
+        self.completed += len(ids)
+        self.bytes_read += bytes_read
+        self.bytes_written += sum(lengths)
         elements, size, position = self._elements, self.size, self.next_used
         count, start = len(ids), position % size
         if count < BULK:

@@ -57,7 +57,7 @@ class Rings:
         turn.limit = SIZE
         for name, value in wish.items():
             setattr(turn, name, value)
-        return int(lib.turn(self.queue, turn, self.served))
+        return int(lib.turn(self.queue, turn))
 
     def publish(self, count: int) -> int:
         plain = ffi.new("struct plain[]", SIZE + 1)
