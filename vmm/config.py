@@ -48,8 +48,9 @@ class MachineConfig:
       beside that of the initrd ("beside").
     * ``devices``: makers of further devices, such as a subclass of ``virtio.Device``.
     * ``spare_slots``: how many places for virtio devices are kept free for :meth:`Machine.plug`.
-    * ``io_threads``: which devices have a thread of their own: the "disks", so that a slow one
-      holds up nothing else, all "devices", or none: they are "shared" on one thread.
+    * ``io_threads``: which devices have a thread of their own: all "devices", so that a slow one
+      holds up nothing else and each may wait for its next request, the "disks" alone, or none: all
+      are "shared" on one thread.
     * ``poll_us``: how many microseconds such a thread waits on the processor for the next request
       before it sleeps, when that paid lately; 0 to 1000. 0 means never, and is best where no other
       processor is free.
@@ -72,7 +73,7 @@ class MachineConfig:
     agent: AgentRole = "none"
     devices: tuple[Callable[[], VirtioDevice], ...] = ()
     spare_slots: int = 0
-    io_threads: IoThreads = "disks"
+    io_threads: IoThreads = "devices"
     poll_us: int = field(default_factory=lambda: DEFAULT_POLL_US if spare_processor() else 0)
     ring_features: int | None = None
 

@@ -241,10 +241,11 @@ class Device(VirtioDevice):
             self._handlers[index].queue = None
 
     def queue_handler(self, index: int) -> Callable[[], bool]:
-        """Return the call that serves a queue of the live device; see :meth:`handle_queue`."""
-        if index < len(self._handlers):
-            return self._handlers[index].serve
-        return super().queue_handler(index)
+        """Return the call that serves a queue of the live device, an overridden one included."""
+        overridden = type(self).handle_queue is not Device.handle_queue
+        if overridden or index >= len(self._handlers):
+            return super().queue_handler(index)
+        return self._handlers[index].serve
 
     def handle_queue(self, index: int) -> bool:
         """Serve one burst of chains; returns whether more may be left."""

@@ -57,7 +57,7 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--io-threads",
         choices=get_args(IoThreads),
-        default="disks",
+        default="devices",
         help="what is served by a thread of its own",
     )
     add(

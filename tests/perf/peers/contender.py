@@ -81,7 +81,7 @@ def _text(output: bytes | None) -> str:
 
 def _ours(job: Job, engine: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "vmm", "run", "--engine", engine, "--io-threads", "devices"),
+        *(sys.executable, "-m", "vmm", "run", "--engine", engine),
         *("--kernel", str(job.kernel), "--memory", f"{MEMORY_MIB}M"),
         *("--disk", str(job.image).replace(",", ",,")),
         *("--no-default-cmdline", "--cmdline", job.command_line),
