@@ -54,6 +54,16 @@ class BlockSet:
 
     def stretch(self, block: int, end: int) -> tuple[bool, int]:
         """Tell whether a block is in the set, and before which block, or ``end``, that changes."""
+        number, start = divmod(block, _CHUNK)
+        if start + end - block <= _CHUNK:  # in one part, as nearly always
+            chunk = self._chunks.get(number)
+            if chunk is None:
+                return False, end
+            found = chunk.find(_OUT if chunk[start] else _IN, start, start + end - block)
+            return chunk[start] == 1, end if found < 0 else number * _CHUNK + found
+        return self._long_stretch(block, end)
+
+    def _long_stretch(self, block: int, end: int) -> tuple[bool, int]:
         inside = block in self
         other, without = (_OUT, False) if inside else (_IN, True)
         while block < end:

@@ -81,7 +81,8 @@ class OverlayDisk(Resource):
         """Write the views in turn to blocks of our own; ENOSPC where these may not be as many."""
         length = sum(map(len, views))
         end = self._checked_end(offset, length)
-        self._make_room(offset, end)
+        if self.limit_bytes is not None:
+            self._make_room(offset, end)
         self._take_over(offset, end)
         move_all(os.pwritev, self._delta, views, offset)
         self._mark(offset, end)
@@ -163,6 +164,8 @@ class OverlayDisk(Resource):
 
     def _take_over(self, offset: int, end: int) -> None:
         """Copy up the blocks at both ends that are going to be written in part."""
+        if not (offset % BLOCK_BYTES or end % BLOCK_BYTES):
+            return
         for edge in {offset - offset % BLOCK_BYTES, end - end % BLOCK_BYTES}:
             start, stop = edge, min(edge + BLOCK_BYTES, self.size_bytes)
             partly = start < offset or end < stop
