@@ -32,7 +32,7 @@ from vmm.x86 import GuestEvents, check_host, describe_position
 
 if TYPE_CHECKING:
     from vmm.agent import Agent
-    from vmm.agent.attendant import Attendant
+    from vmm.agent.upkeep import AgentUpkeep
     from vmm.snapshot import Snapshot
     from vmm.stats import Statistics
     from vmm.vcpu import VcpuThread
@@ -99,12 +99,12 @@ class Machine:
                 restore_machine(state, cpus, self.hardware, self._vcpus, resources)
             self._resources = resources.pop_all()
         self._connect_console()
-        channel = self.hardware.console_ports.get(PORT_NAME)
-        self._attendant: Attendant | None = None
-        if channel is not None:
-            from vmm.agent.attendant import Attendant
+        port = self.hardware.console_ports.get(PORT_NAME)
+        self._upkeep: AgentUpkeep | None = None
+        if port is not None:
+            from vmm.agent.upkeep import AgentUpkeep
 
-            self._attendant = Attendant(channel, self._wait_ended)
+            self._upkeep = AgentUpkeep(port, self._wait_ended)
         return self
 
     def __exit__(
@@ -143,8 +143,8 @@ class Machine:
             self._main.start()
             self.hardware.start_io()
             self._halt_watch.start()
-            if self._attendant is not None:
-                self._attendant.start(restored=self._origin is not None)
+            if self._upkeep is not None:
+                self._upkeep.start(restored=self._origin is not None)
         self._vcpus.resume()
 
     def snapshot(self) -> Snapshot:
@@ -177,11 +177,11 @@ class Machine:
         """The agent that serves us in the guest.
 
         Raises :class:`ConfigurationError` for a machine that has none. In a restored guest the
-        agent has set the clock and reseeded the random generator before anybody else speaks to it.
+        agent sets the clock and reseeds the random generator before it serves a call.
         """
-        if self._attendant is None or not self._main.started:
+        if self._upkeep is None or not self._main.started:
             raise ConfigurationError("no agent runs in this machine: see MachineConfig.agent")
-        return self._attendant.agent
+        return self._upkeep.agent
 
     def plug(self, make: Callable[[], VirtioDevice]) -> VirtioDevice:
         """Put the device that ``make`` returns into a spare slot, and have the guest look there.
@@ -192,7 +192,7 @@ class Machine:
         """
         device = make()
         window = self.hardware.plug(device)
-        if self._attendant is not None:
+        if self._upkeep is not None:
             from vmm.agent.binding import bind_window
 
             bind_window(self.agent, self.hardware.windows.index(window))
@@ -289,8 +289,8 @@ class Machine:
         self._vcpus.stop()
         self._main.stop()
         self.hardware.stop_io()
-        if self._attendant is not None:
-            self._attendant.join()
+        if self._upkeep is not None:
+            self._upkeep.join()
         self.console.close()
 
     def _wait_ended(self) -> str:

@@ -29,7 +29,7 @@ NOT_FOR_A_START = {
         "tests",
         "virtio.console",
         "virtio.testing",
-        "vmm.agent.attendant",
+        "vmm.agent.upkeep",
         "vmm.stats",
         "vmm.console.raw_terminal",
         "vmm.console.input",

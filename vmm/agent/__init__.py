@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final
 from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from vmm.agent.answers import Ready as Ready
     from vmm.agent.client import Agent as Agent
     from vmm.agent.errors import AgentLostError as AgentLostError
+    from vmm.agent.errors import AgentProtocolError as AgentProtocolError
     from vmm.agent.errors import AgentTimeoutError as AgentTimeoutError
     from vmm.agent.errors import CommandFailed as CommandFailed
     from vmm.agent.errors import CommandTimeoutError as CommandTimeoutError
@@ -17,23 +19,22 @@ if TYPE_CHECKING:
     from vmm.agent.errors import GuestOSError as GuestOSError
     from vmm.agent.errors import GuestPermissionError as GuestPermissionError
     from vmm.agent.errors import OutputLimitError as OutputLimitError
-    from vmm.agent.job import Output as Output
-    from vmm.agent.link import Channel as Channel
+    from vmm.agent.link import AgentPort as AgentPort
+    from vmm.agent.output import Output as Output
     from vmm.agent.process import Process as Process
     from vmm.agent.process import Result as Result
-    from vmm.agent.protocol import ProtocolError as ProtocolError
-    from vmm.agent.protocol import Ready as Ready
 else:
     __getattr__, __all__ = lazy_names(
         __name__,
         {
+            "answers": "Ready",
             "client": "Agent",
-            "errors": "AgentLostError AgentTimeoutError CommandFailed CommandTimeoutError"
-            " GuestFileNotFoundError GuestOSError GuestPermissionError OutputLimitError",
-            "job": "Output",
-            "link": "Channel",
+            "errors": "AgentLostError AgentProtocolError AgentTimeoutError CommandFailed"
+            " CommandTimeoutError GuestFileNotFoundError GuestOSError GuestPermissionError"
+            " OutputLimitError",
+            "link": "AgentPort",
+            "output": "Output",
             "process": "Process Result",
-            "protocol": "ProtocolError Ready",
         },
         "PORT_NAME",
     )

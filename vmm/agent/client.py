@@ -3,21 +3,20 @@
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from virtio.errors import ConfigurationError, Error
-from vmm.agent import protocol
-from vmm.agent.errors import OutputLimitError, guest_error
+from vmm.agent import files, protocol
+from vmm.agent.answers import Ready
+from vmm.agent.errors import AgentProtocolError, guest_error
 from vmm.agent.job import CREDIT_BYTES, Job
-from vmm.agent.link import Channel, Link
+from vmm.agent.link import AgentPort, Link
 from vmm.agent.process import LIMIT_BYTES, Process, Result
-from vmm.agent.protocol import Flag, How, Power, Ready, Request
+from vmm.agent.protocol import Flag, How, Power, Request
 
 READY_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 60.0
-# What the guest has beyond a command's own time to kill it and to say so; some are slow.
-_GRACE_SECONDS: Final = 15.0
 _MOST_MS: Final = 0xFFFFFFFF
 
 Word = str | bytes | os.PathLike[str]
@@ -27,21 +26,26 @@ class Agent:
     """The agent in a guest, over the console port of the name ``vmm.agent``.
 
     Every method may be called from any thread, and by several at once: the guest does 16 things at
-    a time, further ones wait. Each waits until the agent is ready. All raise ``AgentLostError``
-    when the agent begins anew meanwhile, and what ``fail`` was given when the machine has ended.
+    a time, further ones wait. Each waits until the agent is ready, and for nothing longer than its
+    time, whatever the guest does. All raise ``AgentLostError`` when the agent begins anew
+    meanwhile, ``AgentProtocolError`` when it says what cannot be, and the error that ``fail`` was
+    given when the machine has ended.
     """
 
-    def __init__(self, channel: Channel) -> None:
-        self._link = Link(channel)
+    def __init__(self, port: AgentPort) -> None:
+        self._link = Link(port)
 
     def wait_ready(self, timeout: float = READY_SECONDS) -> Ready:
-        """Wait until the guest's agent serves; raises ``AgentTimeoutError``."""
+        """Wait until the agent serves, in a restored guest one that is up to date.
+
+        Raises ``AgentTimeoutError``.
+        """
         return self._link.wait_ready(_in(timeout))
 
     def ping(self, timeout: float = ANSWER_SECONDS) -> Ready:
         """Have the agent answer now; raises ``AgentTimeoutError``."""
         deadline = _in(timeout)
-        return self._link.begin(Request.HELLO, b"", deadline, counted=False).wait_ready(deadline)
+        return self._link.begin(Request.HELLO, b"", deadline).wait_ready(deadline)
 
     def run(
         self,
@@ -69,7 +73,7 @@ class Agent:
         ``check``, ``GuestOSError`` when the guest cannot execute it (such as
         ``GuestFileNotFoundError``), ``OutputLimitError`` above ``limit_bytes`` of output.
         """
-        process = self.start(
+        with self.start(
             argv,
             env=env,
             cwd=cwd,
@@ -77,10 +81,8 @@ class Agent:
             timeout=timeout,
             merge_stderr=merge_stderr,
             replace_env=replace_env,
-        )
-        result = process.communicate(
-            input, timeout + _GRACE_SECONDS, text=text, limit_bytes=limit_bytes
-        )
+        ) as process:
+            result = process.communicate(input, text=text, limit_bytes=limit_bytes)
         return result.check() if check else result
 
     def start(
@@ -115,48 +117,25 @@ class Agent:
         return Process(job, shown, folder=cwd, timeout=timeout, has_input=stdin)
 
     def read_file(
-        self,
-        path: Word,
-        timeout: float = ANSWER_SECONDS,
-        *,
-        limit_bytes: int = LIMIT_BYTES,
+        self, path: Word, timeout: float | None = None, *, limit_bytes: int = LIMIT_BYTES
     ) -> bytes:
         """Return what a file of the guest holds, one of ``/proc`` or ``/sys`` too.
 
-        Raises ``GuestOSError``, ``OutputLimitError``, ``AgentTimeoutError``.
+        It has ``timeout`` seconds, by default 60 and one more for each 64 KiB. Raises
+        ``GuestOSError``, ``OutputLimitError``, ``AgentTimeoutError``.
         """
-        deadline = _in(timeout)
-        request = protocol.file(CREDIT_BYTES, _encoded(path))
-        job = self._link.begin(Request.READ, request, deadline)
-        content = bytearray()
-        try:
-            while output := job.receive(deadline):
-                content += output.data
-                if len(content) > limit_bytes:
-                    name = os.fsdecode(path)
-                    raise OutputLimitError(f"guest: {name}: more than {limit_bytes} bytes")
-        finally:
-            job.abandon()
-        _check_file(job, "read", path)
-        return bytes(content)
+        return files.read_file(self._link, _encoded(path), timeout, limit_bytes)
 
     def write_file(
-        self, path: Word, data: bytes | str, mode: int = 0o644, timeout: float = ANSWER_SECONDS
+        self, path: Word, data: bytes | str, mode: int = 0o644, timeout: float | None = None
     ) -> None:
-        """Make a file of the guest hold ``data``; ``mode`` is for one that was not there.
+        """Make a file of the guest hold ``data``; ``mode`` is for a file that was not there.
 
-        Up to 16 KiB are one write(2), as attributes in ``/proc`` and ``/sys`` want it. Raises
-        ``GuestOSError``, ``AgentTimeoutError``.
+        Up to 16 KiB are one write(2), as attributes in ``/proc`` and ``/sys`` want it. The time and
+        the errors are those of :meth:`read_file`.
         """
-        deadline = _in(timeout)
-        job = self._link.begin(Request.WRITE, protocol.file(mode, _encoded(path)), deadline)
-        try:
-            job.send(data.encode() if isinstance(data, str) else data, deadline)
-            job.end_input()
-            job.wait(deadline)
-        finally:
-            job.abandon()
-        _check_file(job, "write", path)
+        content = data.encode() if isinstance(data, str) else data
+        files.write_file(self._link, _encoded(path), content, mode, timeout)
 
     def refresh(
         self, seed: bytes, unix_time_ns: int | None = None, timeout: float = ANSWER_SECONDS
@@ -165,31 +144,30 @@ class Agent:
 
         For a guest that was restored: its copies would give the same random numbers.
         """
-        self.begin_refresh(seed, unix_time_ns, timeout)()
-
-    def begin_refresh(
-        self, seed: bytes, unix_time_ns: int | None = None, timeout: float = ANSWER_SECONDS
-    ) -> Callable[[], None]:
-        """Ask for a refresh: whatever is asked of the guest later, it does after that.
-
-        Returns a function that waits for the answer, and raises as :meth:`refresh` does.
-        """
         deadline = _in(timeout)
-        request = protocol.refreshment(seed, unix_time_ns or 0)
-        job = self._link.begin(Request.REFRESH, request, deadline, counted=False)
+        self._check_refresh(self._begin_refresh(seed, unix_time_ns, deadline), deadline)
 
-        def wait() -> None:
-            status = job.wait(deadline)
-            if status.how == How.FAILED:
-                raise guest_error(status.value, "refresh", "clock and random generator")
+    def hold(self) -> None:
+        """Have all calls wait, each for its time, until :meth:`renew` lets them through."""
+        self._link.hold()
 
-        return wait
+    def renew(
+        self, seed: bytes, unix_time_ns: int | None = None, timeout: float = ANSWER_SECONDS
+    ) -> None:
+        """Reset the agent and refresh the guest, before any call that was held does something."""
+        deadline = _in(timeout)
+        try:
+            self._link.reset(deadline)
+            job = self._begin_refresh(seed, unix_time_ns, deadline, first=True)
+        finally:
+            self._link.release()
+        self._check_refresh(job, deadline)
 
     def reset(self, timeout: float = READY_SECONDS) -> Ready:
         """Close and reopen the host's end: the agent kills all commands and begins anew.
 
-        Whatever was under way before, also in another host's process that saved the guest, is
-        forgotten. Raises ``AgentTimeoutError`` when the guest does not notice.
+        The agent forgets what was under way, also what another process asked that saved the guest.
+        Raises ``AgentTimeoutError`` when the guest does not notice.
         """
         return self._link.reset(_in(timeout))
 
@@ -204,20 +182,31 @@ class Agent:
     def report(self, status: int, timeout: float = ANSWER_SECONDS) -> None:
         """End the machine with a status, 0 to 255, through the debug-exit port."""
         if not 0 <= status <= 255:
-            raise ConfigurationError(f"agent: status {status}: 0 to 255 are allowed")
+            raise ConfigurationError(f"agent: status {status}: must be 0 to 255")
         self._end(Power.REPORT, status, timeout)
 
     def fail(self, error: Exception) -> None:
         """Say that the machine has ended: all calls, waiting and later, raise ``error``."""
         self._link.fail(error)
 
+    def _begin_refresh(
+        self, seed: bytes, unix_time_ns: int | None, deadline: float, *, first: bool = False
+    ) -> Job:
+        request = protocol.refreshment(seed, unix_time_ns or 0)
+        return self._link.begin(Request.REFRESH, request, deadline, first=first)
+
+    def _check_refresh(self, job: Job, deadline: float) -> None:
+        status = job.wait(deadline)
+        if status.how == How.FAILED:
+            raise guest_error(status.value, "refresh", "clock and random generator")
+
     def _end(self, how: Power, status: int, timeout: float) -> None:
         deadline = _in(timeout)
         request = bytes([how, status])
-        job = self._link.begin(Request.POWER, request, deadline, counted=False)
+        job = self._link.begin(Request.POWER, request, deadline)
         try:
             answer = job.wait(deadline)
-        except TimeoutError:
+        except (TimeoutError, AgentProtocolError):
             raise
         except Error:  # the end of the machine ends all calls, that of the port comes before it
             self._link.wait_failed(deadline)
@@ -229,11 +218,6 @@ class Agent:
 
 def _in(timeout: float) -> float:
     return time.monotonic() + timeout
-
-
-def _check_file(job: Job, action: str, path: Word) -> None:
-    if job.status and job.status.how == How.FAILED:
-        raise guest_error(job.status.value, action, os.fsdecode(path))
 
 
 def _words(argv: Sequence[Word]) -> list[bytes]:

@@ -1,4 +1,7 @@
-"""What can go wrong with something that a guest's agent does."""
+"""The errors of the agent and of what it does for the host.
+
+Each message is safe to show: text of the guest is escaped and cut.
+"""
 
 import errno
 import os
@@ -8,7 +11,7 @@ from collections.abc import Sequence
 
 from virtio.errors import Error
 
-_SHOWN_BYTES = 2000
+_SHOWN_CHARACTERS = 2000
 
 
 class AgentTimeoutError(Error, TimeoutError):
@@ -16,11 +19,15 @@ class AgentTimeoutError(Error, TimeoutError):
 
 
 class AgentLostError(Error):
-    """The agent began anew, ended, or broke the protocol: what it was doing is lost."""
+    """The agent began anew or ended: its work is lost."""
+
+
+class AgentProtocolError(Error):
+    """The agent broke the protocol, or said what cannot be: nothing of it is believed."""
 
 
 class OutputLimitError(Error):
-    """More came from the guest than the caller wanted to have in memory."""
+    """The guest sent more than the caller wants to have in memory."""
 
 
 class GuestOSError(Error, OSError):
@@ -68,7 +75,7 @@ class CommandFailed(Error):
 
 
 class CommandTimeoutError(Error, TimeoutError):
-    """A command was killed as its time was over; ``stdout`` and ``stderr`` came before that."""
+    """A command was killed when its time was over; ``stdout`` and ``stderr`` are its output."""
 
     def __init__(
         self, args: Sequence[str], timeout: float, stdout: str | bytes, stderr: str | bytes
@@ -95,6 +102,11 @@ def _tail(*outputs: str | bytes) -> str:
     for output in outputs:
         text = output if isinstance(output, str) else output.decode(errors="replace")
         if text.strip():
-            lines = text[-_SHOWN_BYTES:].rstrip().splitlines()
-            return "\n    ".join([":", *lines])
+            lines = text[-_SHOWN_CHARACTERS:].rstrip().splitlines()
+            return "\n    ".join([":", *map(printable, lines)])
     return ""
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with its control characters escaped, so that a terminal obeys none."""
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)

@@ -1,34 +1,37 @@
 """One thing that the guest does for the host, a command or a file, and the bytes that go both ways.
 
-Both directions are bounded: what the guest sends is kept until somebody takes it, up to the credit
-that it was given; what is sent waits for the guest's space (:mod:`vmm.agent.protocol`).
+Both directions are bounded: the guest's output is kept until somebody takes it, up to the credit
+that the guest has; input waits for the guest's space (:mod:`vmm.agent.protocol`). Every wait has a
+deadline that holds whatever the guest sends meanwhile.
 """
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from vmm.agent import protocol
-from vmm.agent.errors import AgentTimeoutError
-from vmm.agent.protocol import Answer, Frame, ProtocolError, Ready, Request, Status
+from vmm.agent import answers, protocol
+from vmm.agent.answers import Ready, Status
+from vmm.agent.errors import AgentProtocolError, AgentTimeoutError
+from vmm.agent.output import Output, OutputBuffer
+from vmm.agent.protocol import JOB_REQUESTS, Answer, Frame, How, Request
 
 CREDIT_BYTES: Final = 256 << 10
 _PIECE_BYTES: Final = 16 << 10
 _UNLIMITED: Final = 1 << 30
 _SIGKILL: Final = 9
-
-
-class Output(NamedTuple):
-    """Some bytes of a command's output; ``stream`` is ``"stdout"`` or ``"stderr"``."""
-
-    stream: str
-    data: bytes
+_ANSWERS: Final = {
+    Request.HELLO: {Answer.READY},
+    Request.RUN: {Answer.OUTPUT, Answer.ERRORS, Answer.CONSUMED, Answer.STATUS},
+    Request.READ: {Answer.OUTPUT, Answer.STATUS},
+    Request.WRITE: {Answer.CONSUMED, Answer.STATUS},
+    Request.REFRESH: {Answer.STATUS},
+    Request.POWER: {Answer.STATUS},
+}
 
 
 class Step(NamedTuple):
-    """What is still to be sent, what came, and whether the job is over and all of it was taken."""
+    """The input that is still to be sent, some output, and whether job and output are over."""
 
     rest: memoryview
     output: Output | None
@@ -36,38 +39,45 @@ class Step(NamedTuple):
 
 
 class Job:
-    """The host's half of a job. ``lock`` is the link's, under which it calls take() and fail()."""
+    """The host's half of a job. ``lock`` is the link's, which holds it for take() and fail()."""
 
-    def __init__(self, number: int, lock: threading.Lock, send: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, number: int, kind: Request, lock: threading.Lock, send: Callable[[bytes], None]
+    ) -> None:
         self.id = number
+        self.kind = kind
         self.status: Status | None = None
         self.ready: Ready | None = None
         self._send_frame = send
         self._changed = threading.Condition(lock)
         self._error: Exception | None = None
-        self._output: deque[Output] = deque()
+        self._output = OutputBuffer()
         self._credit = CREDIT_BYTES
         self._taken = 0
         self._space = protocol.WINDOW_BYTES
+        self._input_ended = False
         self._abandoned = False
 
     def take(self, frame: Frame) -> bool:
         """Take a frame from the guest; return whether it was the last. Called with the lock held.
 
-        Raises ``ProtocolError`` for more output than there is credit for.
+        Raises :class:`AgentProtocolError` for a frame that this job cannot have now.
         """
-        if frame.kind in (Answer.OUTPUT, Answer.ERRORS):
+        if frame.kind == Answer.REFUSED:
+            why = answers.refusal(frame)
+            self._error = AgentProtocolError(f"agent: the guest refused a request: {why}")
+        elif frame.kind not in _ANSWERS[self.kind]:
+            raise AgentProtocolError(
+                f"agent: a frame of kind {frame.kind:#x} in answer to {self.kind.name}"
+            )
+        elif frame.kind in (Answer.OUTPUT, Answer.ERRORS):
             self._take_output(frame)
         elif frame.kind == Answer.CONSUMED:
-            space = self._space + protocol.number(frame)
-            self._space = min(space, protocol.WINDOW_BYTES)
+            self._take_space(answers.number(frame))
         elif frame.kind == Answer.STATUS:
-            self.status = protocol.status(frame)
+            self._take_status(answers.status(frame))
         elif frame.kind == Answer.READY:
-            self.ready = protocol.ready(frame)
-        elif frame.kind == Answer.REFUSED:
-            why = protocol.refusal(frame)
-            self._error = ProtocolError(f"agent: the guest refused a request: {why}")
+            self.ready = answers.ready(frame)
         self._changed.notify_all()
         return self._is_over()
 
@@ -80,13 +90,12 @@ class Job:
         """Return the next output; None when all is there and the job is over."""
         return self.exchange(memoryview(b""), deadline).output
 
-    def send(self, data: bytes, deadline: float) -> None:
+    def send(self, data: bytes | memoryview, deadline: float) -> None:
         """Send input as the guest takes it; the rest is dropped when the job ends before that."""
         rest = memoryview(data)
         while rest:
             with self._changed:
-                self._wait(lambda: self._is_over() or self._space > 0, deadline)
-                self._raise_error()
+                self._wait(lambda: self._space > 0, deadline)
                 piece = self._next_piece(rest)
             self._send_piece(piece)
             rest = rest[len(piece) :] if piece else rest[:0]
@@ -94,14 +103,12 @@ class Job:
     def exchange(self, rest: memoryview, deadline: float) -> Step:
         """Send some of ``rest`` or take some output, whatever is possible first.
 
-        Raises ``AgentTimeoutError`` when nothing is possible until ``deadline``.
+        Raises :class:`AgentTimeoutError` for a job that goes on after ``deadline``, also when it
+        has output.
         """
         with self._changed:
-            self._wait(
-                lambda: self._is_over() or bool(self._output or (rest and self._space)), deadline
-            )
-            self._raise_error()
-            output = self._output.popleft() if self._output else None
+            self._wait(lambda: bool(self._output or (rest and self._space > 0)), deadline)
+            output = self._output.take()
             piece = self._next_piece(rest)
             credit = self._returned_credit(output)
             over = self._is_over()
@@ -112,6 +119,8 @@ class Job:
 
     def end_input(self) -> None:
         """Say that no more input comes."""
+        with self._changed:
+            self._input_ended = True
         self._send_frame(protocol.encode(self.id, Request.END))
 
     def kill(self, signal: int = _SIGKILL) -> None:
@@ -120,47 +129,69 @@ class Job:
 
     def wait(self, deadline: float) -> Status:
         """Wait for the end and drop the output that comes until then."""
-        while self.receive(deadline):
+        while not self.exchange(memoryview(b""), deadline).over:
             pass
-        assert self.status
-        return self.status
+        return self.final_status()
 
     def wait_ready(self, deadline: float) -> Ready:
         """Wait for the answer to HELLO."""
         with self._changed:
-            self._wait(self._is_over, deadline)
-            self._raise_error()
-            assert self.ready
+            self._wait(lambda: False, deadline)
+            if self.ready is None:
+                raise AgentProtocolError(f"agent: READY does not answer {self.kind.name}")
             return self.ready
 
+    def final_status(self) -> Status:
+        """Return the status of a job that is over."""
+        if self.status is None:
+            raise AgentProtocolError(f"agent: STATUS does not answer {self.kind.name}")
+        return self.status
+
     def abandon(self) -> None:
-        """Have the job ended as nobody is interested any more; its output is dropped."""
+        """Have the job killed and its output dropped, as nobody waits for it any more."""
         with self._changed:
             if self._abandoned or self._is_over():
                 return
             self._abandoned = True
             self._output.clear()
             self._credit += _UNLIMITED
-        self.kill()
-        self._send_frame(protocol.encode_number(self.id, Request.CREDIT, _UNLIMITED))
+        if self.kind in JOB_REQUESTS:
+            self.kill()
+            self._send_frame(protocol.encode_number(self.id, Request.CREDIT, _UNLIMITED))
 
     def _take_output(self, frame: Frame) -> None:
+        if not frame.data:
+            raise AgentProtocolError("agent: a frame of output without any")
         self._credit -= len(frame.data)
         if self._credit < 0:
-            raise ProtocolError("agent: the guest sent more output than it had credit for")
+            raise AgentProtocolError("agent: the guest sent more output than it had credit for")
         if not self._abandoned:
             stream = "stdout" if frame.kind == Answer.OUTPUT else "stderr"
-            self._output.append(Output(stream, frame.data))
+            self._output.add(stream, frame.data)
+
+    def _take_space(self, count: int) -> None:
+        self._space += count
+        if count == 0 or self._space > protocol.WINDOW_BYTES:
+            raise AgentProtocolError(f"agent: {count} bytes of input consumed that were not sent")
+
+    def _take_status(self, status: Status) -> None:
+        plain = status.how == How.FAILED or status == (How.EXITED, 0)
+        if self.kind != Request.RUN and not plain:
+            raise AgentProtocolError(f"agent: {self.kind.name} ended as only a command can")
+        if self.kind == Request.WRITE and status.how == How.EXITED and not self._input_ended:
+            raise AgentProtocolError("agent: a file is written before all of it was sent")
+        self.status = status
 
     def _is_over(self) -> bool:
         return bool(self.status or self.ready or self._error)
 
-    def _raise_error(self) -> None:
-        if self._error:
-            raise self._error
-
     def _wait(self, condition: Callable[[], bool], deadline: float) -> None:
-        if not self._changed.wait_for(condition, max(0.0, deadline - time.monotonic())):
+        """Wait for a condition or the job's end; raises for one that failed or is out of time."""
+        left = max(0.0, deadline - time.monotonic())
+        self._changed.wait_for(lambda: self._is_over() or condition(), left)
+        if self._error:
+            raise self._error.with_traceback(None)
+        if not self._is_over() and (not condition() or time.monotonic() >= deadline):
             raise AgentTimeoutError("agent: no answer in time")
 
     def _next_piece(self, rest: memoryview) -> memoryview:

@@ -1,4 +1,4 @@
-"""The host's end of the agent's port: what goes out, what comes in, and who it is for."""
+"""The host's end of the agent's port: carries frames between the guest and the jobs."""
 
 import logging
 import threading
@@ -6,23 +6,26 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from vmm.agent import protocol
-from vmm.agent.errors import AgentLostError, AgentTimeoutError
+from virtio.rate import TokenBucket
+from vmm.agent import answers, protocol
+from vmm.agent.answers import Decoder, Ready
+from vmm.agent.errors import AgentLostError, AgentProtocolError, AgentTimeoutError
 from vmm.agent.job import Job
-from vmm.agent.protocol import Answer, Decoder, Frame, ProtocolError, Ready, Request
+from vmm.agent.outbox import Outbox
+from vmm.agent.protocol import JOB_REQUESTS, Answer, Frame, Request
 
-_SENT_BYTES: Final = 64 << 10
 _MOST_IDS: Final = 0xFFFFFFFF
+_MOST_QUESTIONS: Final = 64
 
 _log = logging.getLogger(__name__)
 
 
-class Channel(Protocol):
-    """What is needed of a console port: a byte stream whose two ends open and close.
+class AgentPort(Protocol):
+    """The part of a console port that the agent needs: a byte stream whose two ends open and close.
 
-    ``send`` returns how many bytes were taken and never blocks; ``on_space`` is called when it
-    may take more again. ``on_data`` returns how many bytes it took, None for all. The callbacks
-    come on one thread.
+    ``send`` returns how many bytes it took and never blocks; ``on_space`` is called when it may
+    take more again. ``on_data`` returns how many bytes it took, None for all; the rest comes again
+    after :meth:`resume`. The callbacks come on one thread.
     """
 
     on_data: Callable[[bytes], int | None] | None
@@ -47,74 +50,96 @@ class Channel(Protocol):
 
 
 class Link:
-    """Carries frames for any number of threads; no lock is held while the channel is called."""
+    """Carries frames for any number of threads; no lock is held while the port is called.
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    The guest's agent *serves* from its READY on, until it or the host closes its end of the port.
+    An agent that breaks the protocol is not listened to any more until then. What a guest can have
+    the host do is bounded: frames at a time by the decoder, bytes kept by credit, jobs by their
+    places, warnings by the second.
+    """
+
+    def __init__(self, port: AgentPort) -> None:
+        self._port = port
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._resetting = threading.Lock()
-        self._ready: Ready | None = None
-        self._failure: Exception | None = None
-        self._deaf = False
-        self._closings = 0
+        self._outbox = Outbox(port.send)
         self._decoder = Decoder()
         self._jobs: dict[int, Job] = {}
-        self._counted: set[int] = set()
         self._last_id = 0
-        self._outgoing = bytearray()
-        self._sending = False
-        self._send_again = False
-        channel.on_data = self._take
-        channel.on_space = self._pump
-        channel.on_guest_open = self._guest_opened
-        channel.open()
+        self._ready: Ready | None = None
+        self._held = False
+        self._failure: Exception | None = None
+        self._breach: AgentProtocolError | None = None
+        self._warnings = TokenBucket(1, 10)
+        self._deaf = False
+        self._closings = 0
+        self._open_when_noticed = False
+        port.on_data = self._take
+        port.on_space = self._outbox.pump
+        port.on_guest_open = self._guest_opened
+        port.open()
 
     def wait_ready(self, deadline: float) -> Ready:
-        """Return what the agent says of itself as soon as it is there."""
+        """Return what the agent says of itself as soon as it serves everybody."""
         with self._changed:
-            self._wait(lambda: self._ready is not None, deadline, "the agent is not ready")
-            assert self._ready
-            return self._ready
+            return self._wait_serving(deadline, first=False)
 
-    def begin(self, kind: Request, data: bytes, deadline: float, *, counted: bool = True) -> Job:
-        """Send a request under a new id; waits for the agent, and for one of its 16 places."""
+    def begin(self, kind: Request, data: bytes, deadline: float, *, first: bool = False) -> Job:
+        """Send a request under a new id; waits for the agent, and for one of its 16 places.
+
+        With ``first`` also while the agent is held (:meth:`hold`).
+        """
         with self._changed:
+            self._wait_serving(deadline, first=first)
             self._wait(
-                lambda: (
-                    self._ready is not None
-                    and not (counted and len(self._counted) >= protocol.JOBS)
-                ),
-                deadline,
-                "the agent is not ready or busy",
+                lambda: self._serves(first) and self._has_place(kind), deadline, "the agent is busy"
             )
             self._last_id = self._last_id % _MOST_IDS + 1
             frame = protocol.encode(self._last_id, kind, data)
-            job = Job(self._last_id, self._lock, self.send)
+            job = Job(self._last_id, kind, self._lock, self.send)
             self._jobs[job.id] = job
-            if counted:
-                self._counted.add(job.id)
-            self._outgoing += frame
-        self._pump()
+            self._outbox.add(frame)
+        try:
+            self._outbox.pump()
+        except BaseException:
+            job.abandon()
+            raise
         return job
 
     def send(self, frame: bytes) -> None:
-        """Have a frame sent; dropped when there is no agent."""
+        """Have a frame sent; dropped when no agent serves."""
         with self._lock:
             if self._ready is None or self._failure:
                 return
-            self._outgoing += frame
-        self._pump()
+            self._outbox.add(frame)
+        self._outbox.pump()
+
+    def hold(self) -> None:
+        """Have requests wait from now on, but for those that come ``first``."""
+        with self._lock:
+            self._held = True
+
+    def release(self) -> None:
+        """Let all requests through again."""
+        with self._lock:
+            self._held = False
+            self._changed.notify_all()
 
     def reset(self, deadline: float) -> Ready:
         """Close and open the host's end, which makes the agent begin anew; wait until it has."""
-        with self._resetting:
-            self._channel_close(deadline)
-            self._channel.open()
-            return self.wait_ready(deadline)
+        if not self._resetting.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise AgentTimeoutError("agent: another reset is under way")
+        try:
+            self._close_port(deadline)
+            self._port.open()
+            with self._changed:
+                return self._wait_serving(deadline, first=True)
+        finally:
+            self._resetting.release()
 
     def wait_failed(self, deadline: float) -> None:
-        """Wait until :meth:`fail` was called; raises ``AgentTimeoutError``."""
+        """Wait until :meth:`fail` was called; raises :class:`AgentTimeoutError`."""
         with self._changed:
             timeout = max(0.0, deadline - time.monotonic())
             if not self._changed.wait_for(lambda: self._failure is not None, timeout):
@@ -126,66 +151,100 @@ class Link:
             self._failure = self._failure or error
             self._lose(error)
 
-    def _channel_close(self, deadline: float) -> None:
-        with self._changed:
-            self._deaf = True
+    def _close_port(self, deadline: float) -> None:
+        """Close the host's end, and wait until the guest has closed its own.
+
+        A guest that does not notice in time finds the port open again when it does.
+        """
+        with self._lock:
+            self._deaf, self._breach = True, None
             self._lose(AgentLostError("agent: was reset"))
-            # Bytes of the old conversation must not come into the new one.
-            self._wait(lambda: not self._sending, deadline, "the port does not take data")
+        # Bytes of the old conversation must not come into the new one.
+        if not self._outbox.wait_idle(deadline):
+            raise AgentTimeoutError("agent: the port does not take data")
+        with self._lock:
             closings = self._closings
-        was_open = self._channel.guest_open
-        self._channel.close()
-        try:
-            with self._changed:
+        was_open = self._port.guest_open
+        self._port.close()
+        with self._changed:
+            try:
                 self._wait(
                     lambda: not was_open or self._closings != closings,
                     deadline,
                     "the agent did not notice that the port was closed",
                 )
-        finally:
-            with self._lock:
-                self._decoder = Decoder()
-                self._deaf = False
+            except BaseException:
+                self._open_when_noticed = True
+                raise
+            self._start_over()
+
+    def _serves(self, first: bool) -> bool:
+        return self._ready is not None and (first or not self._held)
+
+    def _has_place(self, kind: Request) -> bool:
+        lasts = kind in JOB_REQUESTS
+        same = sum((job.kind in JOB_REQUESTS) == lasts for job in self._jobs.values())
+        return same < (protocol.JOBS if lasts else _MOST_QUESTIONS)
+
+    def _wait_serving(self, deadline: float, *, first: bool) -> Ready:
+        self._wait(lambda: self._serves(first), deadline, "the agent is not ready")
+        assert self._ready is not None
+        return self._ready
 
     def _wait(self, condition: Callable[[], bool], deadline: float, what: str) -> None:
-        """Wait with the lock held; raises when the time is over or the machine ended."""
+        """Wait with the lock held; raises at the machine's end, for a breach, and at last."""
         timeout = max(0.0, deadline - time.monotonic())
-        done = self._changed.wait_for(lambda: self._failure or condition(), timeout)
-        if self._failure:
-            raise self._failure
+        done = self._changed.wait_for(lambda: self._failure or self._breach or condition(), timeout)
+        if (error := self._failure or self._breach) is not None:
+            raise error.with_traceback(None)
         if not done:
             raise AgentTimeoutError(f"agent: {what} (waited {timeout:.3g} s)")
 
     def _lose(self, error: Exception) -> None:
-        """Fail what is running; nothing is sent until there is an agent again."""
+        """Fail what is running; nothing is sent until an agent serves again."""
         for job in self._jobs.values():
             job.fail(error)
         self._jobs.clear()
-        self._counted.clear()
-        self._outgoing.clear()
+        self._outbox.clear()
         self._ready = None
         self._changed.notify_all()
 
-    def _take(self, data: bytes) -> None:
+    def _start_over(self) -> None:
+        """Listen for an agent that begins: the one before has closed its end."""
+        self._decoder = Decoder()
+        self._breach = None
+        self._deaf = False
+
+    def _take(self, data: bytes) -> int:
         with self._lock:
-            if self._deaf or self._failure:
-                return
+            if self._deaf or self._failure or self._breach:
+                return len(data)
             try:
-                for frame in self._decoder.feed(data):
+                frames, taken = self._decoder.feed(data)
+                for frame in frames:
                     self._dispatch(frame)
-            except ProtocolError as error:
-                _log.warning("%s", error)
-                self._lose(error)
+            except AgentProtocolError as error:
+                self._breach = error
                 self._decoder = Decoder()
+                self._lose(error)
+                if self._warnings.take(1):
+                    _log.warning("%s", error)
+                return len(data)
+        if taken < len(data):
+            self._port.resume()  # others are served before it comes again
+        return taken
 
     def _dispatch(self, frame: Frame) -> None:
         if frame.kind == Answer.READY and frame.id == 0:
-            ready = protocol.ready(frame)
+            ready = answers.ready(frame)
             self._lose(AgentLostError("agent: began anew"))
             self._ready = ready
-        elif (job := self._jobs.get(frame.id)) and job.take(frame):
+            return
+        job = self._jobs.get(frame.id)
+        if job is None:
+            raise AgentProtocolError(f"agent: a frame of kind {frame.kind:#x} for no job")
+        if job.take(frame):
             del self._jobs[frame.id]
-            self._counted.discard(frame.id)
             self._changed.notify_all()
 
     def _guest_opened(self, is_open: bool) -> None:
@@ -194,30 +253,9 @@ class Link:
         with self._lock:
             self._closings += 1
             self._lose(AgentLostError("agent: the guest closed the port"))
-            self._decoder = Decoder()
-
-    def _pump(self) -> None:
-        """Give the channel what it takes. One thread does, for all others who come meanwhile."""
-        while data := self._next_data():
-            taken = 0
-            try:
-                taken = self._channel.send(data)
-            finally:
-                going_on = self._sent(taken, taken == len(data))
-            if not going_on:
-                return
-
-    def _next_data(self) -> bytes:
-        with self._lock:
-            self._send_again = self._sending
-            if self._sending or not self._outgoing:
-                return b""
-            self._sending = True
-            return bytes(self._outgoing[:_SENT_BYTES])
-
-    def _sent(self, count: int, all_taken: bool) -> bool:
-        with self._lock:
-            self._sending = False
-            del self._outgoing[:count]
+            open_now, self._open_when_noticed = self._open_when_noticed, False
+            if open_now or not self._deaf:
+                self._start_over()
             self._changed.notify_all()
-            return all_taken or self._send_again
+        if open_now:
+            self._port.open()

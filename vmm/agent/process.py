@@ -1,25 +1,31 @@
-"""A command that runs in the guest, and what became of one; both speak as ``subprocess`` does."""
+"""A command in the guest, and the result of one; both speak as ``subprocess`` does."""
 
 import errno
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from signal import SIGKILL, SIGTERM
 from typing import Final, Self
 
+from vmm.agent.answers import Status
 from vmm.agent.errors import (
+    AgentProtocolError,
     AgentTimeoutError,
     CommandFailed,
     CommandTimeoutError,
     OutputLimitError,
     guest_error,
 )
-from vmm.agent.job import Job, Output
-from vmm.agent.protocol import How, Status
+from vmm.agent.job import Job
+from vmm.agent.output import Output
+from vmm.agent.protocol import How
 
 LIMIT_BYTES: Final = 256 << 20
 _FOREVER: Final = 365 * 86400.0
+# What the guest has beyond a command's own time to kill it and to say so; some are slow.
+_GRACE_SECONDS: Final = 15.0
 _NOT_FOUND: Final = 127
 
 
@@ -47,8 +53,9 @@ class Result:
 class Process:
     """A command in the guest. Leaving its ``with`` block kills it.
 
-    Iterating gives its output as it comes. The guest waits when nobody takes that. A program that
-    cannot be executed is an error of the first call that waits for the command.
+    Iterating gives the output as it comes. The guest waits when nobody takes the output. A program
+    that cannot be executed is an error of the first call that waits for the command. A command with
+    a time of its own is killed by the guest, and some seconds later by the host's clock.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class Process:
         self._timeout = timeout
         self._has_input = has_input
         self._started = time.monotonic()
+        self._deadline = self._started + (_FOREVER if timeout is None else timeout + _GRACE_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -74,17 +82,25 @@ class Process:
         self._job.abandon()
 
     def __iter__(self) -> Iterator[Output]:
-        """Give the output as it comes, until the command has ended; then ``wait`` is immediate."""
-        while output := self._job.receive(time.monotonic() + _FOREVER):
+        """Give the output as it comes, until the command has ended; then ``wait`` is immediate.
+
+        Raises ``CommandTimeoutError`` for a command that the guest does not kill in time.
+        """
+        while output := self._receive():
             yield output
+
+    def _receive(self) -> Output | None:
+        with self._waiting(_FOREVER) as deadline:
+            return self._job.receive(deadline)
 
     def write(self, data: bytes | str, timeout: float = 60.0) -> None:
         """Write to the standard input, if it was asked for.
 
-        Returns when the guest has taken all but a window of it. What a command that ended does not
-        take is dropped. Raises ``AgentTimeoutError``.
+        Returns when the guest has taken all but a window of it. A command that has ended drops what
+        it did not read. Raises ``AgentTimeoutError``.
         """
-        self._job.send(data.encode() if isinstance(data, str) else data, _in(timeout))
+        with self._waiting(timeout) as deadline:
+            self._job.send(data.encode() if isinstance(data, str) else data, deadline)
 
     def close_stdin(self) -> None:
         """Let the command read the end of its standard input."""
@@ -112,9 +128,11 @@ class Process:
     def wait(self, timeout: float = _FOREVER) -> int:
         """Wait for the end and return the status; output that nobody took is dropped.
 
-        Raises ``AgentTimeoutError`` when the command still runs after ``timeout`` seconds.
+        Raises ``AgentTimeoutError`` when the command still runs after ``timeout`` seconds, and
+        ``CommandTimeoutError`` when its own time is over.
         """
-        status = self._job.wait(_in(timeout))
+        with self._waiting(timeout) as deadline:
+            status = self._job.wait(deadline)
         self._check(status, b"", b"")
         return self._returncode(status)
 
@@ -131,21 +149,20 @@ class Process:
         Raises ``CommandTimeoutError`` with the output so far, and ``OutputLimitError``; the
         command is killed by then.
         """
-        deadline = _in(timeout)
         output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+        data = input.encode() if isinstance(input, str) else input
+        own = _in(timeout)
         try:
-            self._exchange(
-                input.encode() if isinstance(input, str) else input, output, deadline, limit_bytes
-            )
+            self._exchange(data, output, min(own, self._deadline), limit_bytes)
         except AgentTimeoutError as error:
             self._job.abandon()
+            seconds = timeout if own < self._deadline else self._timeout or 0
             partial = _shown(output, text=text)
-            raise CommandTimeoutError(self.args, timeout, *partial) from error
-        except OutputLimitError:
+            raise CommandTimeoutError(self.args, seconds, *partial) from error
+        except BaseException:
             self._job.abandon()
             raise
-        status = self._job.status
-        assert status
+        status = self._job.final_status()
         stdout, stderr = _shown(output, text=text)
         self._check(status, stdout, stderr)
         self._check_applet(status, bytes(output["stderr"] or output["stdout"]))
@@ -169,8 +186,28 @@ class Process:
                     f"guest: {self.args[0]}: more than {limit_bytes} bytes of output"
                 )
 
+    @contextmanager
+    def _waiting(self, timeout: float) -> Iterator[float]:
+        """Give the deadline of a wait. Whatever ends that early kills the command.
+
+        But for the caller's own timeout: the caller may wait again.
+        """
+        own = _in(timeout)
+        try:
+            yield min(own, self._deadline)
+        except AgentTimeoutError as error:
+            if own < self._deadline:
+                raise
+            self._job.abandon()
+            raise CommandTimeoutError(self.args, self._timeout or 0, b"", b"") from error
+        except BaseException:
+            self._job.abandon()
+            raise
+
     def _check(self, status: Status, stdout: str | bytes, stderr: str | bytes) -> None:
         if status.how == How.TIMED_OUT:
+            if self._timeout is None:
+                raise AgentProtocolError("agent: a command without a time is out of time")
             raise CommandTimeoutError(self.args, self._timeout or 0, stdout, stderr)
         if status.how == How.NOT_EXECUTED:
             raise guest_error(status.value, "execute", self.args[0])

@@ -1,8 +1,8 @@
 """The protocol between the host and the guest's agent: frames on the byte stream of a port.
 
-Ours; the other side of it is ``guest-images/agent.c``. A frame is ``struct { u32 length; u32 id; u8
-kind; u8 data[length - 5]; }``, little-endian, as is everything in it; ``length`` is 5 to 131072 for
-the guest, 5 to 65536 for the host.
+Ours; ``guest-images/agent.c`` is the other side, and :mod:`vmm.agent.answers` checks all that it
+says. A frame is ``struct { u32 length; u32 id; u8 kind; u8 data[length - 5]; }``, little-endian, as
+is everything in it; ``length`` is 5 to 131072 for the guest, 5 to 65536 for the host.
 
 The host sends:
 
@@ -32,29 +32,28 @@ REFUSED  0x86   ``u32 errno; char why[]``: the request made no sense; also the l
 ======== ====== ========================================================================
 
 RUN, READ and WRITE begin a job under an id of the host's choice, not 0; 16 may be open at a time.
-REFRESH and POWER are answered by STATUS. What is sent to an id without a job is ignored, as a job
-may end while something is on its way to it.
+STATUS answers REFRESH and POWER. The guest ignores what the host sends to an id without a job: the
+job may have ended meanwhile. The guest sends nothing for an id after its last frame.
 
 **Flow control.** Neither side keeps data without bound, and no job holds up another. The guest
-sends at most as many bytes of OUTPUT and ERRORS as it has credit for; without credit it leaves the
-pipe unread and the command waits. The host sends at most WINDOW_BYTES of DATA that are not reported
-as CONSUMED, for each job; so many the agent can keep while a command does not read. Everything
-else is small, and the agent reads no further requests while the port does not take its answers. The
-host always takes what comes.
+sends at most as many bytes of OUTPUT and ERRORS as it has credit for, and no frame of them is
+empty; without credit it leaves the pipe unread and the command waits. For each job the host sends
+at most WINDOW_BYTES of DATA that are not reported as CONSUMED; the agent can keep that many while a
+command does not read. Everything else is small, and the agent reads no further requests while the
+port does not take its answers. The host always takes what comes.
 
 **Start and resynchronisation.** The agent sends READY with id 0 when it has opened its end of the
 port and the host's end is open. When the host closes its end, the agent kills what is running,
-closes its own end, by which all data on its way is dropped, and begins anew. The host looks for the
-READY frame in what comes after it has opened, so that remains of an earlier conversation are passed
-over.
+closes its own end, which drops all data under way, and begins anew. The host looks for the READY
+frame in what comes after it has opened, and so passes over the remains of an earlier conversation.
 """
 
 import enum
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from virtio.errors import ConfigurationError, Error
+from virtio.errors import ConfigurationError
 from vmm.agent import PORT_NAME as PORT_NAME
 
 VERSION: Final = 1
@@ -64,13 +63,11 @@ LONGEST_REQUEST: Final = 128 << 10
 LONGEST_ANSWER: Final = 64 << 10
 LONGEST_SEED: Final = 512
 
-_MAGIC: Final = b"vmmagent"
-_HEADER: Final = struct.Struct("<IIB")
+HEADER: Final = struct.Struct("<IIB")
+REST_BYTES: Final = HEADER.size - 4
+
 _COMMAND: Final = struct.Struct("<IIHHB")
-_READY: Final = struct.Struct("<8sII")
-_STATUS: Final = struct.Struct("<BI")
 _U32: Final = struct.Struct("<I")
-_REST_BYTES: Final = _HEADER.size - 4
 _MOST_WORDS: Final = 8189
 
 
@@ -89,6 +86,10 @@ class Request(enum.IntEnum):
     POWER = 10
 
 
+JOB_REQUESTS: Final = frozenset({Request.RUN, Request.READ, Request.WRITE})
+"""The requests that begin a job: it takes one of the guest's places, and can be killed."""
+
+
 class Answer(enum.IntEnum):
     """What the guest sends."""
 
@@ -101,7 +102,7 @@ class Answer(enum.IntEnum):
 
 
 class Flag(enum.IntFlag):
-    """How a command is run: ``flags`` of RUN."""
+    """How to run a command: ``flags`` of RUN."""
 
     MERGE_ERRORS = 1
     WITH_INPUT = 2
@@ -109,26 +110,22 @@ class Flag(enum.IntFlag):
 
 
 class How(enum.IntEnum):
-    """How a job ended; what its value is, is said behind each."""
+    """How a job ended, and the value that goes with it."""
 
-    EXITED = 0  # the exit status; 0 for a file
+    EXITED = 0  # the exit status; 0 for all but commands
     KILLED = 1  # the signal
     NOT_EXECUTED = 2  # errno of execve(2)
     NO_FOLDER = 3  # errno of chdir(2)
-    FAILED = 4  # errno of whatever it was, for a file that of open, read or write
+    FAILED = 4  # errno of what failed; of open, read or write for a file
     TIMED_OUT = 5  # SIGKILL
 
 
 class Power(enum.IntEnum):
-    """How the machine is to end."""
+    """How to end the machine."""
 
     OFF = 0
     REBOOT = 1
     REPORT = 2
-
-
-class ProtocolError(Error):
-    """The guest sent what is no frame of this protocol."""
 
 
 class Frame(NamedTuple):
@@ -139,29 +136,14 @@ class Frame(NamedTuple):
     data: bytes
 
 
-class Ready(NamedTuple):
-    """What an agent says of itself: its process id, and what ``uname -r`` says there."""
-
-    version: int
-    pid: int
-    release: str
-
-
-class Status(NamedTuple):
-    """How a job ended; ``how`` is one of :class:`How`."""
-
-    how: int
-    value: int
-
-
 def encode(job: int, kind: Request, data: bytes = b"") -> bytes:
     """Return a frame; raises ``ConfigurationError`` when the guest would not take its length."""
-    length = len(data) + _REST_BYTES
+    length = len(data) + REST_BYTES
     if length > LONGEST_REQUEST:
         raise ConfigurationError(
-            f"agent: a request of {length} bytes: at most {LONGEST_REQUEST} are allowed"
+            f"agent: a request of {length} bytes: must be at most {LONGEST_REQUEST}"
         )
-    return _HEADER.pack(length, job, kind) + data
+    return HEADER.pack(length, job, kind) + data
 
 
 def encode_number(job: int, kind: Request, number: int) -> bytes:
@@ -183,7 +165,7 @@ def command(
     if len(arguments) + len(variables) > _MOST_WORDS:
         raise ConfigurationError(
             f"agent: {len(arguments) + len(variables)} arguments and variables: "
-            f"at most {_MOST_WORDS} are allowed"
+            f"must be at most {_MOST_WORDS}"
         )
     head = _COMMAND.pack(timeout_ms, credit, len(arguments), len(variables), flags)
     return head + b"".join(word + b"\0" for word in (folder, *arguments, *variables))
@@ -198,81 +180,6 @@ def refreshment(seed: bytes, unix_time_ns: int) -> bytes:
     """Return the data of REFRESH."""
     if len(seed) > LONGEST_SEED:
         raise ConfigurationError(
-            f"agent: a seed of {len(seed)} bytes: at most {LONGEST_SEED} are allowed"
+            f"agent: a seed of {len(seed)} bytes: must be at most {LONGEST_SEED}"
         )
     return struct.pack("<Q", unix_time_ns) + seed
-
-
-def number(frame: Frame) -> int:
-    """Return what a CONSUMED frame says."""
-    value: int = _unpack(_U32, frame)[0]
-    return value
-
-
-def status(frame: Frame) -> Status:
-    """Return what a STATUS frame says."""
-    return Status(*_unpack(_STATUS, frame))
-
-
-def refusal(frame: Frame) -> str:
-    """Return what a REFUSED frame says."""
-    _unpack(_U32, frame)
-    return frame.data[_U32.size :].decode("ascii", "replace")
-
-
-def ready(frame: Frame) -> Ready:
-    """Return what a READY frame says; raises ``ProtocolError`` for a version that is not ours."""
-    magic, version, pid = _unpack(_READY, frame)
-    if magic != _MAGIC or version != VERSION:
-        raise ProtocolError(f"agent: version {version} in the guest, the host's is {VERSION}")
-    return Ready(version, pid, frame.data[_READY.size :].decode("ascii", "replace"))
-
-
-def _unpack(layout: struct.Struct, frame: Frame) -> tuple[Any, ...]:
-    if len(frame.data) < layout.size:
-        raise ProtocolError(
-            f"agent: a frame of kind {frame.kind:#x} with {len(frame.data)} bytes: "
-            f"at least {layout.size} are allowed"
-        )
-    return layout.unpack_from(frame.data)
-
-
-class Decoder:
-    """Cuts what comes from the guest into frames, from the first READY with id 0 on."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._synchronous = False
-
-    def feed(self, data: bytes) -> list[Frame]:
-        """Return the frames that ``data`` completes; raises ``ProtocolError`` for a bad length."""
-        self._buffer += data
-        if not self._synchronous and not self._find_start():
-            return []
-        frames = []
-        at = 0
-        while len(self._buffer) - at >= _HEADER.size:
-            length, job, kind = _HEADER.unpack_from(self._buffer, at)
-            if not _REST_BYTES <= length <= LONGEST_ANSWER:
-                raise ProtocolError(
-                    f"agent: a frame of {length} bytes: {_REST_BYTES} to {LONGEST_ANSWER} "
-                    "are allowed"
-                )
-            end = at + 4 + length
-            if end > len(self._buffer):
-                break
-            frames.append(Frame(job, kind, bytes(self._buffer[at + _HEADER.size : end])))
-            at = end
-        del self._buffer[:at]
-        return frames
-
-    def _find_start(self) -> bool:
-        start = bytes(4) + bytes([Answer.READY]) + _MAGIC
-        found = self._buffer.find(start, 4)
-        if found >= 0:
-            del self._buffer[: found - 4]
-            self._synchronous = True
-        else:
-            # What may be the beginning of it stays.
-            del self._buffer[: max(0, len(self._buffer) - len(start) - 3)]
-        return self._synchronous

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,8 +61,9 @@ def execute(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         start = _start_of(options, stack)
         stack.enter_context(interruption.by_signals())
+        end_at = None if options.timeout is None else time.monotonic() + options.timeout
         while True:
-            ending = run_once(start, options, interruption)
+            ending = run_once(start, options, interruption, end_at)
             if ending.end is not End.REBOOT or options.on_reboot == "exit":
                 return ending.status
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vmm.cli.interruption import Interruption
 from vmm.cli.report import report
 from vmm.config import MachineConfig
 from vmm.console.output import OutputSink
+from vmm.ending.deadline import deadline
 from vmm.ending.ending import End, Ending
 from vmm.machine import Machine
 
@@ -20,11 +22,22 @@ if TYPE_CHECKING:
     from vmm.console.escape import EscapeAction
     from vmm.snapshot import Snapshot
 
+# A machine whose agent has gone ends soon if its end is why; slow ones write their disks before.
+_LAST_SECONDS: Final = 60.0
+_NOT_EXECUTABLE: Final = 126
+_NOT_FOUND: Final = 127
+
 
 def run_once(
-    start: MachineConfig | Snapshot, options: argparse.Namespace, interruption: Interruption
+    start: MachineConfig | Snapshot,
+    options: argparse.Namespace,
+    interruption: Interruption,
+    end_at: float | None,
 ) -> Ending:
-    """Boot or restore a guest, serve it until it ends, and print how it did."""
+    """Boot or restore a guest, serve it until it ends, and print how it did.
+
+    At ``end_at`` on the monotonic clock it ends in any case, whatever waits for it then.
+    """
     with ExitStack() as stack:
         restored = not isinstance(start, MachineConfig)
         command = options.init_arguments if restored else ()
@@ -32,6 +45,10 @@ def run_once(
         made = Machine(start) if isinstance(start, MachineConfig) else Machine.restore(start)
         machine = stack.enter_context(made)
         interruption.watch(machine)
+        if end_at is not None:
+            message = f"{End.TIMEOUT.value} of {options.timeout:g} s"
+            out_of_time = partial(machine.end, End.TIMEOUT, message)
+            stack.enter_context(deadline(end_at - time.monotonic(), out_of_time))
         sink = stack.enter_context(OutputSink(1, on_gone=partial(_output_gone, interruption)))
         machine.console.add_sink(sink.write)
         if interactive:
@@ -44,37 +61,41 @@ def run_once(
         else:
             machine.boot()
         if command:
-            _run_command(machine, command, sink, options.timeout)
+            _run_command(machine, command, sink)
         else:
             _connect_input(machine, interruption, sink if interactive else None)
-        ending = machine.wait(options.timeout)
+        ending = machine.wait()
     report(ending, machine if options.stats else None)
     return ending
 
 
-def _run_command(
-    machine: Machine, command: Sequence[str], sink: OutputSink, timeout: float | None
-) -> None:
+def _run_command(machine: Machine, command: Sequence[str], sink: OutputSink) -> None:
     """Run a command by the agent, and end the guest with its status."""
-    from vmm.agent import AgentLostError, CommandTimeoutError, GuestFileNotFoundError
+    from vmm.agent import AgentLostError
 
     try:
-        process = machine.agent.start(command, timeout=timeout)
-        for output in process:
-            if output.stream == "stdout":
-                sink.write(output.data)
-            else:
-                sys.stderr.buffer.write(output.data)
-                sys.stderr.buffer.flush()
-        status = process.wait()
-        machine.agent.report(status if status >= 0 else 128 - status)
-    except GuestFileNotFoundError as error:
-        print(f"vmm: {error}", file=sys.stderr)
-        machine.agent.report(127)
+        machine.agent.report(_status_of(machine, command, sink))
     except AgentLostError:
-        pass  # the machine has ended, and says why
-    except CommandTimeoutError:
-        machine.end(End.TIMEOUT)
+        machine.wait(_LAST_SECONDS)
+
+
+def _status_of(machine: Machine, command: Sequence[str], sink: OutputSink) -> int:
+    """Run a command to its end, with its output on ours; return its status as a shell does."""
+    from vmm.agent import GuestFileNotFoundError, GuestOSError
+
+    try:
+        with machine.agent.start(command) as process:
+            for output in process:
+                if output.stream == "stdout":
+                    sink.write(output.data)
+                else:
+                    sys.stderr.buffer.write(output.data)
+                    sys.stderr.buffer.flush()
+            status = process.wait()
+    except GuestOSError as error:
+        print(f"vmm: {error}", file=sys.stderr)
+        return _NOT_FOUND if isinstance(error, GuestFileNotFoundError) else _NOT_EXECUTABLE
+    return status if status >= 0 else 128 - status
 
 
 def _connect_input(

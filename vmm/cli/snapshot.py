@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -40,15 +41,15 @@ def execute(options: argparse.Namespace) -> int:
         interruption.watch(machine)
         machine.console.add_sink(sink.write)
         machine.boot()
-        _wait(machine, config, options.when, options.timeout or BOOT_SECONDS)
+        _wait(machine, config, options.when, time.monotonic() + (options.timeout or BOOT_SECONDS))
         with machine.snapshot() as snapshot:
             snapshot.save(options.folder)
     print(f"vmm: saved in {options.folder}", file=sys.stderr)
     return 0
 
 
-def _wait(machine: Machine, config: MachineConfig, text: str | None, timeout: float) -> None:
+def _wait(machine: Machine, config: MachineConfig, text: str | None, deadline: float) -> None:
     if text is not None:
-        machine.console.wait_for(text, timeout)
+        machine.console.wait_for(text, deadline - time.monotonic())
     if config.agent != "none":
-        machine.agent.wait_ready(timeout)
+        machine.agent.wait_ready(deadline - time.monotonic())

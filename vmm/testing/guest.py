@@ -12,11 +12,11 @@ from virtio.errors import Error
 from vmm.agent import AgentLostError, GuestFileNotFoundError, Result
 from vmm.console.log import ConsoleLog
 from vmm.disk.disk import DiskConfig
+from vmm.ending.deadline import deadline
 from vmm.ending.ending import End, Ending
 from vmm.machine import Machine
 from vmm.snapshot import Snapshot
 from vmm.testing.config import GuestConfig
-from vmm.testing.deadline import deadline
 from vmm.testing.report import LastCommands, describe
 
 _END_SECONDS: Final = 60.0
@@ -110,13 +110,13 @@ class Guest:
         return str(result.stdout).removesuffix("\n")
 
     def read_file(self, path: str) -> bytes:
-        """Return the content of a file of the guest."""
-        data: bytes = self._ask("read_file", path)
+        """Return the content of a file of the guest, within the deadline of the test."""
+        data: bytes = self._ask("read_file", path, self.config.deadline)
         return data
 
     def write_file(self, path: str, data: bytes | str, mode: int = 0o644) -> None:
-        """Make a file of the guest hold ``data``."""
-        self._ask("write_file", path, data, mode)
+        """Make a file of the guest hold ``data``, within the deadline of the test."""
+        self._ask("write_file", path, data, mode, self.config.deadline)
 
     def plug(self, device: VirtioDevice) -> VirtioDevice:
         """Add a device to the guest; returns when its driver has taken it."""
@@ -164,10 +164,14 @@ class Guest:
         mode = content.stat().st_mode & 0o7777 if isinstance(content, Path) else 0o644
         data = content.read_bytes() if isinstance(content, Path) else content
         try:
-            self.write_file(path, data, mode)
-        except GuestFileNotFoundError:
-            self.run(["mkdir", "-p", posixpath.dirname(path)], check=True)
-            self.write_file(path, data, mode)
+            try:
+                self.write_file(path, data, mode)
+            except GuestFileNotFoundError:
+                self.run(["mkdir", "-p", posixpath.dirname(path)], check=True)
+                self.write_file(path, data, mode)
+        except Error as error:
+            error.add_note(f"while {path} of files= was written, {len(data)} bytes")
+            raise
 
     def _out_of_time(self) -> None:
         self.machine.end(End.TIMEOUT, f"the test's deadline of {self.config.deadline:g} s passed")

@@ -12,12 +12,15 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 from vmm.agent import Agent
+from vmm.agent.answers import Decoder
+from vmm.agent.protocol import Frame
 
 
-class PtyChannel:
-    """A ``vmm.agent.Channel`` over the pseudo-terminal that ``link`` names."""
+class PtyPort:
+    """A ``vmm.agent.AgentPort`` over the pseudo-terminal that ``link`` names."""
 
     def __init__(self, link: Path) -> None:
         self.on_data: Callable[[bytes], int | None] | None = None
@@ -25,7 +28,7 @@ class PtyChannel:
         self.on_guest_open: Callable[[bool], object] | None = None
         self.guest_open = False
         self.most_per_send = 1 << 20
-        self._link = link
+        self.link = link
         self._fd = -1
         self._full = False
         self._stop, self._stopper = os.pipe()
@@ -35,9 +38,9 @@ class PtyChannel:
         self._fd, guest = os.openpty()
         tty.setraw(guest)
         os.set_blocking(self._fd, False)
-        fresh = self._link.with_suffix(".new")
+        fresh = self.link.with_suffix(".new")
         fresh.symlink_to(os.ttyname(guest))
-        fresh.rename(self._link)
+        fresh.rename(self.link)
         self._stop, self._stopper = os.pipe()
         self._reader = threading.Thread(target=self._read, args=(guest,), daemon=True)
         self._reader.start()
@@ -51,7 +54,7 @@ class PtyChannel:
         self._set_guest_open(False)
 
     def resume(self) -> None:
-        raise AssertionError("the client takes all data")
+        pass  # what on_data left comes again in any case
 
     def send(self, data: bytes) -> int:
         try:
@@ -83,21 +86,60 @@ class PtyChannel:
                 data = os.read(self._fd, 65536)
                 if not self.guest_open:
                     self._set_guest_open(True)
-                self.on_data(data)
+                while data:
+                    taken = self.on_data(data)
+                    data = data[len(data) if taken is None else taken :]
         os.close(guest)
 
 
 @contextmanager
-def running_agent(program: Path, folder: Path) -> Iterator[tuple[Agent, PtyChannel, int]]:
-    """Run the agent; gives its client, the channel between them, and its process id."""
-    channel = PtyChannel(folder / "port")
-    agent = Agent(channel)
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "BASE": "from the agent"}
-    process = subprocess.Popen([program, folder / "port"], env=environment)
-    try:
+def running_agent(program: Path, folder: Path) -> Iterator[tuple[Agent, PtyPort, int]]:
+    """Run the agent; gives its client, the port between them, and its process id."""
+    port = PtyPort(folder / "port")
+    agent = Agent(port)
+    with running_program(program, port) as process:
         agent.wait_ready(30)
-        yield agent, channel, process.pid
+        yield agent, port, process
+
+
+@contextmanager
+def running_program(program: Path, port: PtyPort) -> Iterator[int]:
+    """Run the agent at the other end of a port that is open; gives its process id."""
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "BASE": "from the agent"}
+    process = subprocess.Popen([program, port.link], env=environment)
+    try:
+        yield process.pid
     finally:
         process.kill()
         process.wait()
-        channel.close()
+        port.close()
+
+
+class RawHost:
+    """A host that may break the protocol: sends any bytes, and gives the frames that come."""
+
+    def __init__(self, port: PtyPort) -> None:
+        self._port = port
+        self._decoder = Decoder()
+        self._frames: SimpleQueue[Frame] = SimpleQueue()
+        port.on_data = self._take
+        port.on_space = lambda: None
+        port.on_guest_open = lambda is_open: None
+        port.open()
+
+    def send(self, data: bytes) -> None:
+        """Send all of ``data``."""
+        while data:
+            data = data[self._port.send(data) :]
+
+    def wait_for(self, job: int, kind: int) -> bytes:
+        """Pass over frames until one of that job and kind; returns its data."""
+        while (frame := self._frames.get(timeout=30))[:2] != (job, kind):
+            pass
+        return frame.data
+
+    def _take(self, data: bytes) -> int:
+        frames, taken = self._decoder.feed(data)
+        for frame in frames:
+            self._frames.put(frame)
+        return taken

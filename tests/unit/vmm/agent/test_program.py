@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.vmm.agent.rig import PtyChannel, running_agent
+from tests.unit.vmm.agent.rig import PtyPort, running_agent
 from vmm.agent import (
     Agent,
     AgentLostError,
@@ -27,7 +27,7 @@ from vmm.image.debian import find_tool
 
 pytestmark = pytest.mark.skipif(find_tool("gcc") is None, reason="gcc is not installed")
 
-Rig = tuple[Agent, PtyChannel, int]
+Rig = tuple[Agent, PtyPort, int]
 
 
 @pytest.fixture(scope="module")
@@ -328,57 +328,6 @@ def test_time_that_the_kernel_refuses_is_an_error(agent: Agent) -> None:
 def test_agent_that_is_not_in_a_guest_ends_no_machine(way: str, agent: Agent) -> None:
     with pytest.raises(GuestPermissionError, match="cannot end"):
         getattr(agent, way)(30)
-
-
-# What a broken host may send: each is followed by a question that must have its answer.
-
-
-def frame(job: int, kind: int, data: bytes = b"") -> bytes:
-    return struct.pack("<IIB", len(data) + 5, job, kind) + data
-
-
-RUN_HEAD = struct.pack("<IIHHB", 0, 65536, 1, 0, 0)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        struct.pack("<I", 0),
-        struct.pack("<I", 4) + bytes(4),
-        struct.pack("<I", 131073) + bytes(131073),
-        frame(900, 0),
-        frame(900, 11),
-        frame(900, 255, bytes(1000)),
-        frame(900, 2),
-        frame(900, 2, RUN_HEAD + b"\0a"),
-        frame(900, 2, RUN_HEAD + b"\0a\0b\0"),
-        frame(900, 2, struct.pack("<IIHHB", 0, 0, 65535, 65535, 0) + b"\0a\0"),
-        frame(900, 2, struct.pack("<IIHHB", 0, 0, 0, 0, 0) + b"\0\0\0"),
-        frame(0, 2, RUN_HEAD + b"\0true\0"),
-        frame(0, 3, bytes(4) + b"/proc/version\0"),
-        frame(900, 3, bytes(4) + b"/proc/version"),
-        frame(0, 5, bytes(1000)),
-        frame(0, 6),
-        frame(900, 5, bytes(1000)),
-        frame(900, 6),
-        frame(900, 7),
-        frame(900, 8, b"\x09\0\0\0"),
-        frame(900, 9, bytes(1000)),
-        frame(900, 10, b"\x00"),
-        frame(900, 4, bytes(4) + b"/dev/null\0") + frame(900, 5, bytes(32769)),
-        frame(900, 4, bytes(4) + b"/dev/null\0") + frame(900, 6) + frame(900, 5, b"late"),
-        frame(900, 4, bytes(4) + b"/dev/null\0") * 2,
-        b"".join(frame(900 + at, 4, bytes(4) + b"/dev/null\0") for at in range(20))
-        + b"".join(frame(900 + at, 8, bytes(4)) for at in range(20)),
-    ],
-)
-def test_malformed_requests_are_survived(data: bytes, rig: Rig) -> None:
-    agent = rig[0]
-    agent._link.send(data)
-    agent._link.send(frame(900, 8, bytes(4)))
-    agent.ping()  # by its answer all that was begun has ended
-
-    assert agent.run(["echo", "well"]).stdout == "well\n"
 
 
 def test_host_that_goes_away_and_comes_back_finds_a_clean_agent(tmp_path: Path) -> None:

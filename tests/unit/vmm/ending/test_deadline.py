@@ -2,7 +2,7 @@
 
 import threading
 
-from vmm.testing.deadline import deadline
+from vmm.ending.deadline import deadline
 
 FOREVER_SECONDS = 1000
 PATIENCE_SECONDS = 20

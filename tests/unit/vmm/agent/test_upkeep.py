@@ -6,11 +6,11 @@ from collections.abc import Callable
 import pytest
 
 from vmm.agent import AgentLostError
-from vmm.agent.attendant import Attendant
+from vmm.agent.upkeep import AgentUpkeep
 
 
 class SilentGuest:
-    """A channel to a guest that never opens its end."""
+    """A port to a guest that never opens its end."""
 
     def __init__(self) -> None:
         self.on_data: Callable[[bytes], int | None] | None = None
@@ -33,7 +33,7 @@ class SilentGuest:
 
 
 class BrokenGuest(SilentGuest):
-    """A channel that fails when it is opened again."""
+    """A port that fails when it is opened again."""
 
     def open(self) -> None:
         if self.opened.acquire(blocking=False):
@@ -56,28 +56,27 @@ def test_a_machine_that_ends_before_its_guest_is_up_to_date_is_no_news(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     guest, ending = SilentGuest(), Ending()
-    attendant = Attendant(guest, ending.wait)
-    attendant.start(restored=True)
+    upkeep = AgentUpkeep(guest, ending.wait)
+    upkeep.start(restored=True)
     for _ in range(2):  # the second opening is that of the refresh, which then waits for the agent
         guest.opened.acquire()
 
     ending.event.set()
-    attendant.join()
+    upkeep.join()
 
     assert caplog.messages == []
     with pytest.raises(AgentLostError, match="the machine has ended: it was stopped"):
-        attendant.agent.ping()
+        upkeep.agent.ping()
 
 
 def test_a_guest_that_is_not_brought_up_to_date_is_told_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ending = Ending()
-    attendant = Attendant(BrokenGuest(), ending.wait)
-    attendant.start(restored=True)
-
-    assert attendant.agent is not None
+    upkeep = AgentUpkeep(BrokenGuest(), ending.wait)
+    upkeep.start(restored=True)
+    upkeep._threads[-1].join(30)
 
     assert caplog.messages == ["the guest has its old clock and random numbers: agent: broken"]
     ending.event.set()
-    attendant.join()
+    upkeep.join()
