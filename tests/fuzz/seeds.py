@@ -298,7 +298,39 @@ def snapshot_seeds() -> Iterator[tuple[str, bytes]]:
     yield "no-host", b'\1{"host":{},"contents":{"memory":NaN}}'
 
 
+# The agent
+
+FRAME, RAW, BEGIN, SHUT, START, ABANDON, TAKE, WAIT, ASK, ANEW, FLOOD = range(11)
+
+
+def agent_seeds() -> Iterator[tuple[str, bytes]]:
+    """Commands that end, that are abandoned, that an agent lies about or floods."""
+    # A status is 5 bytes, a number 4: the step's third number is their size times 8 and the kind.
+    status, number, output = 5 << 3 | 5, 4 << 3 | 4, 6 << 3 | 2
+    scripts = {
+        "ends": [(START, 0, 0, 0), (FRAME, 1, output, 0), (TAKE, 0, 0, 0), (FRAME, 1, status, 8)],
+        "twice": [(START, 0, 0, 0), (FRAME, 1, status, 8), (FRAME, 1, status, 8)],
+        "left": [(START, 0, 0, 0), (ABANDON, 0, 0, 0), (FLOOD, 1, 0, 9), (FRAME, 1, status, 8)],
+        "waits": [(START, 0, 0, 1), (WAIT, 0, 0, 1), (WAIT, 0, 0, 0), (FRAME, 1, status, 16)],
+        "anew": [(START, 0, 0, 0), (BEGIN, 0, 0, 0), (START, 0, 0, 0), (FRAME, 2, status, 8)],
+        "resets": [(START, 0, 0, 0), (ANEW, 0, 0, 0), (BEGIN, 0, 0, 0), (ASK, 0, 0, 0)],
+        "shuts": [(START, 0, 0, 0), (SHUT, 0, 0, 0), (RAW, 0, 16, 255), (START, 0, 0, 0)],
+        "asks": [(ASK, 0, 0, 1), (FRAME, 1, output, 0), (ASK, 0, 0, 2), (ASK, 0, 0, 3)],
+        "consumes": [(START, 0, 0, 0), (WAIT, 0, 0, 0), (FRAME, 1, number, 24)],
+        "floods": [(START, 0, 0, 0), *[(FLOOD, 1, at & 1, 255) for at in range(6)]],
+    }
+    text = b"output\0\0" + bytes(5).ljust(8, b"\0") + struct.pack("<BI", 1, 9).ljust(8, b"\0")
+    text += struct.pack("<I", 5).ljust(8, b"\0") + b"x" * 32
+    text += struct.pack("<IIB8sII", 21, 0, 0x81, b"vmmagent", 1, 42) + b"x" * 256
+    for name, script in scripts.items():
+        yield (
+            name,
+            b"".join(struct.pack("<BBBB", *step) for step in script).ljust(192, b"\x06") + text,
+        )
+
+
 SEEDS = {
+    "agent_frames": agent_seeds,
     "block_request": block_seeds,
     "bzimage": bzimage_seeds,
     "console_ports": console_seeds,

@@ -10,6 +10,7 @@ from importlib import import_module
 Target = Callable[[bytes], None]
 
 TARGETS = (
+    "agent_frames",
     "block_request",
     "bzimage",
     "console_ports",
