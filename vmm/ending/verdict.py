@@ -44,7 +44,9 @@ class Verdict:
 
     def reach(self, ending: Ending) -> None:
         """Note an ending; it has no effect when there is one already."""
-        self._reached.put(ending)
+        # One is enough: a guest may ask for its reset as often as it likes.
+        if self._ending is None and self._reached.empty():
+            self._reached.put(ending)
 
     def end(self, end: End, message: str = "", report: list[str] | None = None) -> None:
         """Note an ending by its parts; the message defaults to the value of ``end``."""

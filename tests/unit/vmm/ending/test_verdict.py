@@ -36,6 +36,16 @@ def test_first_ending_wins() -> None:
     assert ending_of(verdict) is End.REPORTED
 
 
+def test_endings_after_the_first_are_not_kept() -> None:
+    verdict = Verdict(Timers())
+    for status in range(100):
+        verdict.guest_reported(status)
+
+    assert verdict._reached.qsize() == 1
+    assert verdict.ending is not None
+    assert verdict.ending.status == 0
+
+
 @pytest.mark.parametrize("status", [0, 1, 77, 255])
 def test_reported_status_is_the_exit_status(status: int) -> None:
     verdict = Verdict(Timers())
