@@ -40,14 +40,23 @@ check: $(READY) ## Run the type checker and the linter
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) -rfEs $(if $(UNTIL),--until=$(UNTIL))
+
+# An engine serves the rings, so all tests of what may stand on a ring run with each. These make no
+# queue, and would find the same each time.
+NO_QUEUE := tests/spec/test_conformance_table.py $(addprefix tests/unit/vmm/, \
+  agent console disk ending host image kvm legacy x86)
+
 .PHONY: test
-test: setup check ## Run every test; those that boot a guest need /dev/kvm
-	@$(BIN)/python -m pytest $(if $(UNTIL),--until=$(UNTIL) -rs)
+test: setup check ## Run every test, WORKERS=2 at a time; those that boot a guest need /dev/kvm
 	@for engine in python rings; do \
-	  echo "once more with the engine '$$engine':"; \
-	  PYVMM_ENGINE=$$engine $(BIN)/python -m pytest tests/unit tests/spec tests/fuzz \
-	    $(if $(UNTIL),--until=$(UNTIL) -rs) || exit; \
+	  echo "what stands on rings, with the engine '$$engine':"; \
+	  PYVMM_ENGINE=$$engine $(PYTEST) tests/unit tests/spec tests/fuzz \
+	    $(addprefix --ignore=,$(NO_QUEUE)) || exit; \
 	done
+	@echo "every test, with the engine that is used where nobody chooses:"
+	@$(PYTEST)
 
 .PHONY: sanitize
 sanitize: $(READY) ## Run the tests that use our C, built with address and undefined-behaviour sanitizers

@@ -5,17 +5,23 @@ import signal
 import time
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.order import boots_linux, place
 from virtio import engine
 from vmm.image.kernel import cached_kernel
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+
+    from tests.sharing import InOrder
 
 HERE = Path(__file__).parent
 COVERAGE_TEST = HERE / "test_coverage.py"
 SHARE_MIN = 0.05
 SUSPENDED_SECONDS = 0.005
-ORDER = ("unit", "spec", "fuzz", "perf", "guest", "examples")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,24 +64,23 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path == COVERAGE_TEST and not named else None
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "InOrder | None":
+    """Divide the tests among processes as :mod:`tests.sharing` does, unless ``--dist`` is given."""
+    if config.getoption("dist") != "load":
+        return None
+    from tests.sharing import InOrder
+
+    return InOrder(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what fails fastest first, and the guests that boot a Linux last."""
-    items.sort(key=lambda item: (_boots_linux(item), _rank(item.path)))
-    linux = [item for item in items if _boots_linux(item)]
+    """Put what fails fastest first, and skip what boots a Linux where there is no kernel."""
+    items.sort(key=place)
+    linux = [item for item in items if boots_linux(item)]
     if linux and cached_kernel() is None:
         for item in linux:
             item.add_marker(pytest.mark.skip(reason="the guest kernel is not built: make setup"))
-
-
-def _rank(path: Path) -> int:
-    folder = path.relative_to(HERE).parts[0] if path.is_relative_to(HERE) else ""
-    return ORDER.index(folder) if folder in ORDER else len(ORDER)
-
-
-def _boots_linux(item: pytest.Item) -> bool:
-    return item.path.name.startswith(("test_linux_", "test_readme")) or (
-        item.path.parent == HERE / "examples"
-    )
 
 
 def _limit(item: pytest.Item) -> float:
@@ -89,7 +94,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     until = item.config.getoption("until")
     if until is not None and time.time() + _limit(item) > until:
         pytest.skip(f"its {_limit(item):g} s at most are more than --until leaves")
-    if until is not None and _boots_linux(item) and _share_of_processor() < SHARE_MIN:
+    if until is not None and boots_linux(item) and _share_of_processor() < SHARE_MIN:
         pytest.skip("the host runs this machine under a twentieth of the time: no boot ends soon")
 
 

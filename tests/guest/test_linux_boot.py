@@ -68,6 +68,7 @@ def test_system_calls_and_smap_instructions_are_emulated_without_python() -> Non
     assert by_python <= sum(emulated.values()) - by_c + 10
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(2700)  # it builds the kernel for several processors where there is none yet
 def test_second_processor_comes_up_and_memory_beyond_the_hole_is_there() -> None:
     command = "echo processors: $(nproc); grep -m1 MemTotal /proc/meminfo"
