@@ -2,15 +2,15 @@
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from tests.guest.shell import BOOT_DEADLINE
-from vmm.config import MachineConfig
-from vmm.disk.disk import DiskConfig
-from vmm.ending.ending import End
-from vmm.machine import Machine
+from virtio import Block, Device, Entropy
+from vmm.disk.disk import RawDisk
+from vmm.testing import Guest, GuestConfig
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -19,28 +19,31 @@ INDIRECT_DESC, EVENT_IDX, VERSION_1, RING_PACKED, RING_RESET = 28, 29, 32, 34, 4
 
 # One shell copies the disk, and tells what hwrng gave and what each driver negotiated.
 SCRIPT = """
+echo virtio_rng.1 > /sys/class/misc/hw_random/rng_current || exit
 dd if=/dev/vda of=/dev/vdb bs=512k iflag=direct oflag=direct 2>&1 || exit
 hexdump -n 16 -e '"random " 16/1 "%02x" "\\n"' /dev/hwrng
-for device in /sys/bus/virtio/devices/*; do
-    read features < $device/features
+for device in virtio2 virtio3 virtio4; do
+    read features < /sys/bus/virtio/devices/$device/features
     echo "negotiated $features"
 done
 """
 
 
-def run(config: MachineConfig) -> tuple[str, set[str]]:
-    """Run the guest's command; return its output, and the forms of the queues that it used."""
-    with Machine(config) as machine:
-        machine.boot()
-        ending = machine.wait(BOOT_DEADLINE)
-        output = machine.console.history().decode().replace("\r\n", "\n")
-        queues = [
-            one.queue for transport in machine.hardware.transports for one in transport.queues
-        ]
-        # At its end the guest resets its devices, and by now may have done so with some.
-        forms = {type(queue._ring).__name__ for queue in queues if queue is not None}
-    assert (ending.end, ending.status) == (End.REPORTED, 0), output
-    return output, forms
+@pytest.fixture
+def guest_config() -> GuestConfig:
+    """A guest that has an entropy device and a console already, virtio0 and virtio1."""
+    return GuestConfig(deadline=BOOT_DEADLINE)
+
+
+def run(guest: Guest, devices: Iterable[Device], features: int) -> tuple[str, set[str]]:
+    """Run the command with these devices; return its output, and the forms of their queues."""
+    for device in devices:
+        device.ring_features = features
+        guest.plug(device)
+    output = guest.sh(SCRIPT)
+    plugged = guest.machine.hardware.transports[2:]
+    queues = [one.queue for transport in plugged for one in transport.queues]
+    return output, {type(queue._ring).__name__ for queue in queues if queue is not None}
 
 
 @pytest.mark.parametrize("indirect", [0, 1], ids=["direct", "indirect"])
@@ -49,19 +52,16 @@ def run(config: MachineConfig) -> tuple[str, set[str]]:
     ("packed", "form"), [(0, "SplitRing"), (1, "PackedRing")], ids=["split", "packed"]
 )
 def test_disks_and_hwrng_work_with_each_form_of_the_ring(
-    tmp_path: Path, packed: int, form: str, event_idx: int, indirect: int
+    guest: Guest, tmp_path: Path, packed: int, form: str, event_idx: int, indirect: int
 ) -> None:
     source, target = tmp_path / "source.img", tmp_path / "target.img"
     source.write_bytes(os.urandom(3 * MEBIBYTE))
     target.write_bytes(bytes(3 * MEBIBYTE))
     chosen = packed << RING_PACKED | event_idx << EVENT_IDX | indirect << INDIRECT_DESC
-    config = MachineConfig(
-        disks=(DiskConfig(str(source), read_only=True), DiskConfig(str(target))),
-        ring_features=1 << VERSION_1 | 1 << RING_RESET | chosen,
-        init_arguments=("sh", "-c", SCRIPT),
-    )
+    features = 1 << VERSION_1 | 1 << RING_RESET | chosen
 
-    output, forms = run(config)
+    with RawDisk.open(str(source), read_only=True) as read, RawDisk.open(str(target)) as written:
+        output, forms = run(guest, [Block(read), Block(written), Entropy()], features)
 
     negotiated = [
         (bits[RING_PACKED], bits[EVENT_IDX], bits[INDIRECT_DESC], bits[VERSION_1])

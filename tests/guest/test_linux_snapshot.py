@@ -6,7 +6,6 @@ import subprocess
 import threading
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,8 @@ from vmm import DiskConfig, Machine, MachineConfig, Snapshot
 from vmm.image import build_initramfs, make_disk
 from vmm.image.kernel import recipe_folder
 from vmm.image.program import compiled_freestanding
+from vmm.testing import GuestConfig
+from vmm.testing.snapshots import SnapshotStore
 from vmm.x86 import is_emulated_host
 
 pytestmark = pytest.mark.timeout(1200)
@@ -25,20 +26,15 @@ MEBIBYTE = 1 << 20
 DISK_BYTES = 8 * MEBIBYTE
 
 
-def booted(disks: tuple[DiskConfig, ...] = (), initrd: bytes | None = None) -> MachineConfig:
+def booted(disks: tuple[DiskConfig, ...], initrd: bytes) -> MachineConfig:
     """Return a guest whose first process is the agent."""
     return MachineConfig(agent="init", console="virtio", disks=disks, initrd=initrd)
 
 
 @pytest.fixture(scope="module")
-def snapshot() -> Iterator[Snapshot]:
+def snapshot(guest_snapshots: SnapshotStore) -> Snapshot:
     """An idle guest."""
-    with Machine(booted()) as machine:
-        machine.boot()
-        machine.agent.wait_ready(BOOT_DEADLINE)
-        saved = machine.snapshot()
-    with saved:
-        yield saved
+    return guest_snapshots.get(GuestConfig())
 
 
 def test_two_clones_draw_other_random_numbers(snapshot: Snapshot) -> None:
