@@ -576,6 +576,7 @@ def test_a_batch_becomes_visible_with_one_16_bit_store_of_the_index(
 
 
 @pytest.mark.spec("SPL-33", "SPL-42", "SPL-43")
+@pytest.mark.usefixtures("python_engine")
 @pytest.mark.parametrize(("features", "stores"), [(0, [(0, 1), (0, 0)]), (EVENT_IDX, [(-1, 0)])])
 def test_suppression_is_stored_in_16_bits(
     monkeypatch: pytest.MonkeyPatch, features: int, stores: list[tuple[int, int]]
@@ -600,6 +601,7 @@ class Watch:
 
 
 @pytest.mark.spec("SPL-41", "SPL-44")
+@pytest.mark.usefixtures("python_engine")
 @pytest.mark.parametrize(("features", "wish"), [(0, "load 0"), (EVENT_IDX, "load 10")])
 def test_a_fence_separates_each_store_from_the_load_that_must_follow(
     monkeypatch: pytest.MonkeyPatch, features: int, wish: str
