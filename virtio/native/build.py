@@ -63,6 +63,7 @@ ffi.cdef(
     void close_generator(struct generator *generator);
     ssize_t random_bytes(const struct generator *generator, void *to, size_t bytes);
     void close_queue(struct queue *queue);
+    int has_available(const struct queue *queue);
     int wait_available(const struct queue *queue, uint64_t wait_ns);
     int32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit);
     void decline_notification(struct queue *queue);

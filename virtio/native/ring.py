@@ -103,11 +103,13 @@ class NativeRing:
 
         The last batch tells which kind of chain to look for first.
         """
-        if self._plain_first and not header_bytes and (plain := self._take_plain(limit)):
-            return plain
-        batch, _ = self.turn((), limit, 0, header_bytes)
+        if self._plain_first and not header_bytes:
+            plain = self._take_plain(limit)
+            if plain.size or not lib.has_available(self._struct):
+                return plain
+        batch, end = self.turn((), limit, 0, header_bytes)
         if batch is None:
-            return self.twin.take_batch(limit)
+            return self.twin.take_batch(limit) if end == LEFT else ChainBatch(self.twin.owner, [])
         if not header_bytes:
             self._plain_first = batch.is_plain
         return batch

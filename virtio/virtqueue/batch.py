@@ -168,7 +168,7 @@ class ChainBatch(Sequence[DescriptorChain]):
                 self.owner.expand(self, chains)
             else:  # it was given back whole, or revoked
                 for chain in chains:
-                    chain.end()
+                    chain.revoke()
         return self._chains
 
     def _new_chains(self) -> list[DescriptorChain]:

@@ -30,7 +30,7 @@ from itertools import chain as concatenated
 from struct import Struct
 from typing import Any, Final, Protocol
 
-from virtio.errors import DriverError
+from virtio.errors import DriverError, InternalError
 from virtio.memory import MemoryAccessError
 from virtio.virtqueue.window import Window
 
@@ -183,11 +183,14 @@ class DescriptorChain:
 
         How the driver cut it into segments means nothing. Each byte is loaded once.
         """
-        views = self.readable
-        if views and layout.size <= len(views[0]):
-            return layout.unpack_from(views[0])
-        data = self.read(layout.size)
-        return layout.unpack(data) if len(data) == layout.size else None
+        address, length, _ = self.descriptors[0]
+        window, size = self.owner.window, layout.size
+        start = address - window.start
+        whole = size <= length and start >= 0 and address + length <= window.end
+        if whole and self._reads and self.out:  # nearly always: no view has to be made
+            return layout.unpack_from(window.readonly, start)
+        data = self.read(size)
+        return layout.unpack(data) if len(data) == size else None
 
     def write(self, data: bytes | bytearray | memoryview, offset: int = 0) -> int:
         """Copy ``data`` into the writable part, from byte ``offset`` on, across segments.
@@ -237,18 +240,26 @@ class DescriptorChain:
         self.owner.add_used(self, length)
         self.owner.notify()
 
-    def end(self) -> None:
-        """Belong to the device no more: the queue gives the chain back."""
+    def end(self, owner: ChainOwner, length: int) -> None:
+        """Belong to the device no more: the queue gives the chain back with so many bytes written.
+
+        Raises :class:`InternalError` when the device does not have it, or has no room for those.
+        """
+        if not self.out or self.owner is not owner:
+            raise InternalError(f"{self!r} is given back, but the device does not have it")
+        if not 0 <= length <= self.room:
+            raise InternalError(f"{self!r}: {length} bytes written, room for {self.room}")
         self.out = False
         self._readable = self._writable = self._status = None
 
     def revoke(self) -> None:
-        """End, and make unusable the views that a device kept: the queue has been reset."""
+        """Belong to the device no more, as the queue is reset; kept views become unusable."""
         status = () if self._status is None else (self._status,)
         for view in concatenated(self._readable or (), self._writable or (), status):
             with suppress(BufferError):  # still exported, so its holder keeps it alive anyway
                 view.release()
-        self.end()
+        self.out = False
+        self._readable = self._writable = self._status = None
 
     def __repr__(self) -> str:
         parts = ", ".join(

@@ -288,7 +288,7 @@ class Queue:
         """
         if self._stopped:
             return
-        self._let_go(chain, length)
+        chain.end(self, length)
         if self._in_order:
             self._outstanding[chain] = length
             self._publish_in_turn()
@@ -301,13 +301,13 @@ class Queue:
         """Give several chains back, so that the driver sees all of them at once, or none."""
         if self._stopped:
             return
-        outstanding, let_go = self._outstanding, self._let_go
+        outstanding = self._outstanding
         ids: list[int] = []
         lengths: list[int] = []
         slots: list[int] = []
         bytes_read = 0
         for chain, length in completions:
-            let_go(chain, length)
+            chain.end(self, length)
             if self._in_order:
                 outstanding[chain] = length
                 continue
@@ -337,14 +337,6 @@ class Queue:
         else:
             pairs = zip(batch.make_chains(), cast(Sequence[int], lengths), strict=True)
             self.add_used_many([one for one in pairs if one[1] is not None])
-
-    def _let_go(self, chain: DescriptorChain, length: int) -> None:
-        """Check that a chain may go back with this length; from now on it has no views."""
-        if not chain.out or chain.owner is not self:
-            raise InternalError(f"{chain!r} is given back, but the device does not have it")
-        if not 0 <= length <= chain.room:
-            raise InternalError(f"{chain!r}: {length} bytes written, room for {chain.room}")
-        chain.end()
 
     def _publish_in_turn(self) -> None:
         """Publish and forget the finished chains that no unfinished one precedes (``SPL-37``)."""
@@ -539,7 +531,7 @@ class Queue:
         if saved.used_length is None:
             self._replay.append(chain)
         else:
-            chain.end()
+            chain.revoke()
 
     def _break(self, error: DriverError) -> None:
         """Serve no more: the driver broke a rule."""

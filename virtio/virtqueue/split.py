@@ -79,7 +79,12 @@ class SplitRing(Ring):
 
     def take(self) -> DescriptorChain | None:
         """Return the next chain and move on; see :meth:`Ring.take`."""
-        return self._next() if self._available() else None
+        available = (self._avail[_IDX] - self.next_avail) & 0xFFFF
+        if not available:
+            return None
+        if available + ((self.next_avail - self.next_used) & 0xFFFF) > self.size:
+            raise self._overrun(available)
+        return self._next()
 
     def take_batch(self, limit: int, header_bytes: int = 0) -> ChainBatch:
         """Take chains that are one descriptor each, or else any others; see the base class."""
@@ -106,15 +111,17 @@ class SplitRing(Ring):
     def _available(self) -> int:
         """Return how many chains wait, by one load of the index (``SPL-08``)."""
         available = (self._avail[_IDX] - self.next_avail) & 0xFFFF
-        if available:
-            in_flight = (self.next_avail - self.next_used) & 0xFFFF
-            if available + in_flight > self.size:
-                raise self._breach(
-                    "SPL-10",
-                    f"available index is {available} ahead of {self.next_avail} with {in_flight}"
-                    f" chains in flight, the queue has {self.size} entries",
-                )
+        if available + ((self.next_avail - self.next_used) & 0xFFFF) > self.size and available:
+            raise self._overrun(available)
         return available
+
+    def _overrun(self, available: int) -> DriverError:
+        in_flight = (self.next_avail - self.next_used) & 0xFFFF
+        return self._breach(
+            "SPL-10",
+            f"available index is {available} ahead of {self.next_avail} with {in_flight}"
+            f" chains in flight, the queue has {self.size} entries",
+        )
 
     def _next(self) -> DescriptorChain:
         """Take the chain at ``next_avail``, which is available."""

@@ -575,8 +575,8 @@ def test_a_batch_becomes_visible_with_one_16_bit_store_of_the_index(
     assert (driver.used_idx, words.stores) == (0, [(1, 3)])
 
 
-@pytest.mark.spec("SPL-33", "SPL-42", "SPL-43")
 @pytest.mark.usefixtures("python_engine")
+@pytest.mark.spec("SPL-33", "SPL-42", "SPL-43")
 @pytest.mark.parametrize(("features", "stores"), [(0, [(0, 1), (0, 0)]), (EVENT_IDX, [(-1, 0)])])
 def test_suppression_is_stored_in_16_bits(
     monkeypatch: pytest.MonkeyPatch, features: int, stores: list[tuple[int, int]]
@@ -600,8 +600,8 @@ class Watch:
         return self.words[word]
 
 
-@pytest.mark.spec("SPL-41", "SPL-44")
 @pytest.mark.usefixtures("python_engine")
+@pytest.mark.spec("SPL-41", "SPL-44")
 @pytest.mark.parametrize(("features", "wish"), [(0, "load 0"), (EVENT_IDX, "load 10")])
 def test_a_fence_separates_each_store_from_the_load_that_must_follow(
     monkeypatch: pytest.MonkeyPatch, features: int, wish: str
