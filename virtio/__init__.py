@@ -1,7 +1,9 @@
 """The virtio specification, device side: queues, chains, devices and their life cycle.
 
-VIRTIO 1.4. Nothing here knows of KVM, of transports, or of files on disk. The names below are
-imported when they are first used: who needs one device does not load the others.
+VIRTIO 1.4. Items such as ``SPL-33`` are the requirements of that document, numbered; the table of
+them is ``tests/spec/CONFORMANCE.md``, with the tests of each. Nothing here knows of KVM, of
+transports, or of files on disk. The names below are imported when they are first used: who needs
+one device does not load the others.
 """
 
 from typing import TYPE_CHECKING

@@ -17,6 +17,7 @@ from virtio.features import VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED
 from virtio.memory import GuestMemory
 from virtio.virtqueue.batch import ChainBatch
 from virtio.virtqueue.chain import DescriptorChain
+from virtio.virtqueue.outstanding import MAX_USED_LENGTH, Outstanding
 from virtio.virtqueue.packed import PackedRing
 from virtio.virtqueue.ring import LEFT, TELL, WRONG, Ring
 from virtio.virtqueue.split import SplitRing
@@ -30,14 +31,9 @@ if TYPE_CHECKING:
 if sys.byteorder != "little":
     raise ImportError("virtio.virtqueue stores ring fields natively: it needs a little-endian host")
 
-MAX_USED_LENGTH: Final = (1 << 32) - 1
-"""A used length has 32 bits: of a chain of 2^32 bytes, one less is told (``SPL-34``)."""
-
 SHORT_WAITS: Final = 4
 """How many times the polling time may have passed since the last chain for polling to seem worth
 while."""
-
-Taken = DescriptorChain | ChainBatch
 
 
 class Queue:
@@ -97,9 +93,7 @@ class Queue:
         self.poll_ns = 0
         self.window = Window(memory)
         self._in_order = bool(features >> VIRTIO_F_IN_ORDER & 1)
-        # In the order taken; the value is the used length of a chain that waits for its turn. A
-        # batch stands for its chains, until one of them is made.
-        self._outstanding: dict[Taken, int | None] = {}
+        self._outstanding = Outstanding()
         self._replay: list[DescriptorChain] = []
         self._stopped = False
         self._breach: DriverError | None = None
@@ -184,20 +178,7 @@ class Queue:
 
     def expand(self, batch: ChainBatch, chains: list[DescriptorChain]) -> None:
         """Have the chains of a batch outstanding one by one, in its place; it has made them now."""
-        outstanding = self._outstanding
-        if batch not in outstanding:
-            return
-        if next(reversed(outstanding)) is batch:
-            del outstanding[batch]
-            outstanding.update(dict.fromkeys(chains))
-            return
-        entries = list(outstanding.items())
-        outstanding.clear()
-        for entry, length in entries:
-            if entry is batch:
-                outstanding.update(dict.fromkeys(chains))
-            else:
-                outstanding[entry] = length
+        self._outstanding.expand(batch, chains)
 
     def exchange(
         self,
@@ -340,13 +321,7 @@ class Queue:
 
     def _publish_in_turn(self) -> None:
         """Publish and forget the finished chains that no unfinished one precedes (``SPL-37``)."""
-        ready: list[tuple[DescriptorChain, int]] = []
-        for chain, length in self._outstanding.items():
-            if length is None or isinstance(chain, ChainBatch):
-                break
-            ready.append((chain, min(length, MAX_USED_LENGTH)))
-        for chain, _ in ready:
-            del self._outstanding[chain]
+        ready = self._outstanding.take_finished()
         if ready:
             chains, lengths = zip(*ready, strict=True)
             self._ring.give_back(
@@ -455,7 +430,7 @@ class Queue:
     @property
     def outstanding_count(self) -> int:
         """How many chains are taken and not given back."""
-        return sum(one.size if isinstance(one, ChainBatch) else 1 for one in self._outstanding)
+        return self._outstanding.chain_count
 
     # Life and death
 
@@ -469,24 +444,12 @@ class Queue:
         if self._native is not None:
             self._native.close()
         self._ring.unsignalled = 0
-        for one in self._outstanding:
-            one.revoke()
-        self._outstanding.clear()
+        self._outstanding.revoke()
         self._replay.clear()
         self.window.close()
 
     def state(self) -> QueueState:
         """Return what :meth:`from_state` needs to continue, over the same content of memory."""
-        for one in tuple(self._outstanding):
-            if isinstance(one, ChainBatch):
-                one.make_chains()
-        saved = tuple(
-            SavedChain(
-                tuple(chain.descriptors), chain.head_index, chain.buffer_id, chain.slots, length
-            )
-            for chain, length in self._outstanding.items()
-            if isinstance(chain, DescriptorChain)
-        )
         breach = self._breach
         return QueueState(
             self.index,
@@ -495,7 +458,7 @@ class Queue:
             self._ring.next_avail,
             self._ring.next_used,
             self._ring.unsignalled,
-            saved,
+            self._outstanding.state(),
             None if breach is None else (breach.item, breach.message, breach.chain),
         )
 

@@ -54,7 +54,6 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from virtio.errors import ConfigurationError
-from vmm.agent import PORT_NAME as PORT_NAME
 
 VERSION: Final = 1
 JOBS: Final = 16
