@@ -110,10 +110,8 @@ def part_types(kind: Any) -> dict[str, Any]:
     """Return the parts of a record, a dataclass or a named tuple, and their types; else none."""
     if not isinstance(kind, type):
         return {}
-    # Not by the functions of ``dataclasses``: importing them takes as long as all of a queue.
-    names = getattr(kind, "__dataclass_fields__", ())
-    if issubclass(kind, tuple):
-        names = getattr(kind, "_fields", ())
+    # Both kinds have this; ``dataclasses`` takes as long to import as all of a queue.
+    names = getattr(kind, "__match_args__", ())
     return {name: _hints(kind)[name] for name in names}
 
 

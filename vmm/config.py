@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+from virtio.dataclass import dataclass, field
 from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import ConfigurationError
 from vmm.disk.disk import DiskConfig

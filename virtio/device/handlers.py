@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from virtio.dataclass import dataclass
 from virtio.device.configuration import Feature
 from virtio.errors import InternalError
 from virtio.virtqueue.batch import ChainBatch

@@ -8,10 +8,10 @@ Device".
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from virtio.dataclass import dataclass
 from virtio.features import VIRTIO_F_VERSION_1, mask
 from virtio.memory import GuestMemory
 from virtio.saved import U32, FeatureSet, checked

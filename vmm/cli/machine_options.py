@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, get_args
 
@@ -80,25 +79,28 @@ def machine_config(options: argparse.Namespace, progress: Progress) -> MachineCo
             f"--timeout {options.timeout:g}: must be above 0 and at most"
             f" {MAX_TIMEOUT_SECONDS:g} seconds"
         )
-    config = MachineConfig(
-        kernel=options.kernel,
-        initrd=options.initrd,
-        cmdline=options.cmdline,
-        default_cmdline=not options.no_default_cmdline,
-        init_arguments=tuple(options.init_arguments),
-        boot=options.boot,
-        memory_bytes=parse_size(options.memory),
-        cpus=options.cpus,
-        disks=tuple(DiskConfig.parse(text) for text in options.disk),
-        rng=options.rng,
-        console=options.console,
-        agent=options.agent,
-        io_threads=options.io_threads,
-    )
-    if options.poll is not None:
-        config = replace(config, poll_us=options.poll)
+
+    def with_disks(*disks: DiskConfig) -> MachineConfig:
+        return MachineConfig(
+            kernel=options.kernel,
+            initrd=options.initrd,
+            cmdline=options.cmdline,
+            default_cmdline=not options.no_default_cmdline,
+            init_arguments=tuple(options.init_arguments),
+            boot=options.boot,
+            memory_bytes=parse_size(options.memory),
+            cpus=options.cpus,
+            disks=disks,
+            rng=options.rng,
+            console=options.console,
+            agent=options.agent,
+            io_threads=options.io_threads,
+            **({} if options.poll is None else {"poll_us": options.poll}),
+        )
+
+    config = with_disks(*map(DiskConfig.parse, options.disk))
     if config.kernel is None and not config.disks:
-        config = replace(config, disks=(DiskConfig(str(demo_disk(progress)), volatile=True),))
+        return with_disks(DiskConfig(str(demo_disk(progress)), volatile=True))
     return config
 
 

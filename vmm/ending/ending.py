@@ -5,8 +5,9 @@ becomes the process's status unchanged.
 """
 
 import enum
-from dataclasses import dataclass, field
 from typing import Final
+
+from virtio.dataclass import dataclass, field
 
 STATUS_CONFIGURATION: Final = 2
 STATUS_HOST: Final = 125
