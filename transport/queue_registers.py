@@ -3,7 +3,6 @@
 VIRTIO 1.4 "Virtqueue Configuration".
 """
 
-import traceback
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
@@ -92,7 +91,9 @@ class QueueRegisters:
             return Queue.from_state(memory, state)
         except DriverError as error:  # rings or chains that are not in this memory
             # Whose views would keep it from being unmapped, as long as the error is looked at.
-            traceback.clear_frames(error.__traceback__)
+            from traceback import clear_frames
+
+            clear_frames(error.__traceback__)
             raise ConfigurationError(f"saved queue {self.index}: {error}") from None
 
     def describe(self) -> str:

@@ -3,7 +3,6 @@
 VIRTIO 1.4 "Available Buffer Notifications"; eventfd(2).
 """
 
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -11,9 +10,10 @@ from functools import partial
 
 from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import HostError
+from virtio.log import Logger
 from virtio.virtqueue.queue import Queue
 
-_log = logging.getLogger(__name__)
+_log = Logger(__name__)
 
 
 class QueueRunner:

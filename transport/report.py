@@ -1,18 +1,17 @@
 """The log of a transport about driver and device: a bounded number of lines a second."""
 
-import logging
 import time
-import traceback
 from collections import deque
 from typing import Final
 
 from virtio.errors import DriverError
+from virtio.log import DEBUG, Logger
 from virtio.rate import TokenBucket
 
 LINES_PER_SECOND: Final = 10
 LAST_EVENTS: Final = 32
 
-_log = logging.getLogger(__name__)
+_log = Logger(__name__)
 
 
 class Reporter:
@@ -37,7 +36,7 @@ class Reporter:
     def dropped(self, message: str, *values: object) -> None:
         """Note an access that had no effect, for those who debug a driver."""
         self.note(message, *values)
-        if _log.isEnabledFor(logging.DEBUG) and self._accesses.take(1):
+        if _log.shows(DEBUG) and self._accesses.take(1):
             _log.debug(f"%s: {message}", self.name, *values)
 
     def failed(self, error: Exception, situation: str) -> None:
@@ -46,10 +45,12 @@ class Reporter:
         Clears the variables of the frames that the error came through, because whoever keeps a
         record of the log must not keep the guest's memory alive with it.
         """
+        from traceback import clear_frames
+
         self.note("failed: %s", str(error))
         if self._failures.take(1):
             self._log_failure(error, situation)
-        traceback.clear_frames(error.__traceback__)
+        clear_frames(error.__traceback__)
 
     def _log_failure(self, error: Exception, situation: str) -> None:
         if isinstance(error, DriverError):
@@ -60,5 +61,5 @@ class Reporter:
                 self.name,
                 error,
                 situation,
-                exc_info=error,
+                traceback_of=error,
             )

@@ -6,7 +6,6 @@ not hold up the others (``MachineConfig.io_threads``). A caller of :meth:`Machin
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 from virtio.device.lifecycle import VirtioDevice
 from virtio.engine import check_environment
 from virtio.errors import ConfigurationError, InternalError
+from virtio.log import Logger
 from vmm.agent import PORT_NAME
 from vmm.boot_source import boot_source
 from vmm.config import MachineConfig
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from vmm.stats import Statistics
     from vmm.vcpu import VcpuThread
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 _LAST_LINES: Final = 12
 

@@ -5,22 +5,21 @@ Another thread that wants something of the vCPU (its position, its state, a paus
 at the registers while the guest runs.
 """
 
-import logging
 import threading
 import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from virtio.errors import HostError, InternalError
+from virtio.log import Logger
 from vmm.ending.ending import End
 from vmm.exits import Bus, ExitHandlers, InstructionEmulator, OnEnd
 from vmm.host.gil import use_exact_timers
 from vmm.kvm import vcpu as kvm
 from vmm.x86 import Vcpu
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 class VcpuThread:
@@ -138,7 +137,9 @@ class VcpuThread:
         except Exception as error:
             logger.exception("vCPU %d: a bug in serving an exit", self.vcpu.index)
             # A log that keeps the record must not keep the guest's memory with it.
-            traceback.clear_frames(error.__traceback__)
+            from traceback import clear_frames
+
+            clear_frames(error.__traceback__)
             self._on_end(End.HOST_FAILED, f"vCPU {self.vcpu.index}: {error!r}", [])
         finally:
             with self._lock:

@@ -43,8 +43,9 @@ NOT_FOR_A_START = {
         "vmm.x86.vcpu_state",
     ),
     # The library's, each with many others behind it.
-    *("asyncio", "bz2", "concurrent", "email", "json", "lzma", "multiprocessing", "pickle"),
-    *("random", "shlex", "shutil", "socket", "subprocess", "tempfile", "urllib.request", "zlib"),
+    *("asyncio", "bz2", "concurrent", "dataclasses", "email", "inspect", "json", "logging"),
+    *("lzma", "multiprocessing", "pickle", "random", "shlex", "shutil", "socket", "subprocess"),
+    *("tempfile", "traceback", "urllib.request", "zlib"),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -36,6 +35,7 @@ from virtio.block.request import (
 )
 from virtio.device.declaration import DEFAULT_RING_FEATURES, Device, feature, field, queue
 from virtio.errors import ConfigurationError
+from virtio.log import Logger
 from virtio.rate import TokenBucket
 from virtio.saved import checked
 from virtio.virtqueue.request import Request
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from virtio.device.lifecycle import TimerHandle
     from virtio.native.data_path import DataPath
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 QUEUE_SIZE: Final = 256
 SERIAL_BYTES: Final = 20

@@ -5,7 +5,6 @@ Importing it raises ``ImportError`` where the C part was not built; :mod:`virtio
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import cache, partial
 from struct import Struct
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 from virtio.errors import InternalError
 from virtio.features import VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED
+from virtio.log import Logger
 from virtio.native._native import ffi, lib
 from virtio.native.batch import NativeBatch, PlainBatch
 from virtio.native.data_path import DataPath
@@ -22,7 +22,7 @@ from virtio.rate import TokenBucket
 from virtio.virtqueue.batch import ChainBatch
 from virtio.virtqueue.ring import IDLE, LEFT, MORE, TELL, WRONG, Ring
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 CHAINS: Final = int(lib.CHAINS)
 """How many are taken in one call at most."""

@@ -1,11 +1,11 @@
 """The host's end of the agent's port: carries frames between the guest and the jobs."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from virtio.log import Logger
 from virtio.rate import TokenBucket
 from vmm.agent import answers, protocol
 from vmm.agent.answers import Decoder, Ready
@@ -17,7 +17,7 @@ from vmm.agent.protocol import JOB_REQUESTS, Answer, Frame, Request
 _MOST_IDS: Final = 0xFFFFFFFF
 _MOST_QUESTIONS: Final = 64
 
-_log = logging.getLogger(__name__)
+_log = Logger(__name__)
 
 
 class AgentPort(Protocol):

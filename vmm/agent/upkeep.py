@@ -6,7 +6,6 @@ the agent it begins anew, and gets the time of day and fresh randomness. The gue
 goes on where it was: nothing in the guest times out because it was saved for a day.
 """
 
-import logging
 import os
 import threading
 import time
@@ -14,12 +13,13 @@ from collections.abc import Callable
 from typing import Final
 
 from virtio.errors import Error
+from virtio.log import Logger
 from vmm.agent import Agent, AgentLostError
 from vmm.agent.link import AgentPort
 
 SEED_BYTES: Final = 64
 
-_log = logging.getLogger(__name__)
+_log = Logger(__name__)
 
 
 class AgentUpkeep:

@@ -3,7 +3,6 @@
 import argparse
 import gc
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, TextIO
 
 from virtio.errors import ConfigurationError, Error
+from virtio.log import DEBUG, INFO, WARNING, show
 from vmm.ending.ending import STATUS_CONFIGURATION, STATUS_HOST, STATUS_INTERRUPTED
 from vmm.x86 import check_host
 
@@ -29,8 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments)
     with _imports():
         options = _parser(argv).parse_args(argv)
-    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(options.verbose, 2)]
-    logging.basicConfig(format="vmm: %(levelname)s: %(name)s: %(message)s", level=level)
+    show((WARNING, INFO, DEBUG)[min(options.verbose, 2)])
     try:
         if options.command != "doctor":  # whose finding it is
             check_host()

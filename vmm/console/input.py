@@ -1,18 +1,18 @@
 """Input from a descriptor of the host to a guest: a terminal, a pipe, a file."""
 
 import errno
-import logging
 import os
 from collections.abc import Callable
 
 from virtio.errors import HostError
+from virtio.log import Logger
 from vmm.console.escape import EscapeAction, EscapeFilter
 from vmm.host.loop import EventLoop
 
 PENDING_LIMIT_BYTES = 64 * 1024
 _READ_BYTES = 4096
 
-_log = logging.getLogger(__name__)
+_log = Logger(__name__)
 
 
 class ConsoleInput:

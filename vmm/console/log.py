@@ -1,6 +1,5 @@
 """The log of a guest's console: the last output, for those who wait for it or watch it."""
 
-import logging
 import re
 import threading
 import time
@@ -8,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from virtio.errors import Error
+from virtio.log import Logger
 
 HISTORY_BYTES = 64 * 1024
 LINES_IN_ERRORS = 20
@@ -16,7 +16,7 @@ LONGEST_LINE_BYTES = 4096
 # A guest prints byte by byte: this lets a burst gather, instead of a search after each byte.
 _SEARCH_INTERVAL_SECONDS = 0.005
 
-_log = logging.getLogger(__name__)
+_log = Logger(__name__)
 
 _Item = TypeVar("_Item")
 

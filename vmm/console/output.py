@@ -1,9 +1,9 @@
 """Console output on its way to a descriptor of the host, without ever making a vCPU wait."""
 
-import logging
 import threading
 from collections.abc import Callable
 
+from virtio.log import Logger
 from vmm.host.files import write_all
 from vmm.host.resource import Resource
 
@@ -14,7 +14,7 @@ CLOSE_TIMEOUT_SECONDS = 2.0
 _WRITE_INTERVAL_SECONDS = 0.005
 _CHUNK_BYTES = 16 * 1024
 
-_log = logging.getLogger(__name__)
+_log = Logger(__name__)
 
 
 class OutputSink(Resource):

@@ -5,23 +5,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import logging
 import os
 import stat
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Self
 
 from virtio.block import SECTOR_BYTES
+from virtio.dataclass import dataclass
 from virtio.errors import ConfigurationError
+from virtio.log import Logger
 from vmm.disk.overlay import OverlayDisk
 from vmm.host.fallocate import punch_hole, zero_range
 from vmm.host.files import IOV_MAX, Mover, copy_data, move_all
 from vmm.host.resource import Resource
 from vmm.host.size import parse_size
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 FLOCK: Final = struct.Struct("@hhqqi4x")
 assert FLOCK.size == 32

@@ -33,13 +33,13 @@ somebody else watches it again, takes their watch away: numbers name no owner, a
 callbacks must bear being called in vain, and owners must remove before they close.
 """
 
-import logging
 import select
 import threading
 from collections.abc import Callable
 from typing import Final
 
 from virtio.errors import HostError
+from virtio.log import Logger
 from vmm.host.resource import Resource
 
 Callback = Callable[[], object]
@@ -47,7 +47,7 @@ Callback = Callable[[], object]
 READ_EVENTS: Final = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
 WRITE_EVENTS: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 
-_log = logging.getLogger(__name__)
+_log = Logger(__name__)
 
 
 class EpollSet(Resource):

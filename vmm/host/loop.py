@@ -4,7 +4,6 @@ The names are those of asyncio; the implementation is epoll(7) and an eventfd(2)
 asyncio would cost more than starting the rest of the machine.
 """
 
-import logging
 import os
 import threading
 import time
@@ -12,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from virtio.errors import InternalError
+from virtio.log import Logger
 from vmm.host.epoll_set import READ_EVENTS, WRITE_EVENTS, EpollSet
 from vmm.host.resource import Resource
 from vmm.host.timers import Timer, Timers
@@ -22,7 +22,7 @@ CLOSE_TIMEOUT_SECONDS = 5.0
 
 _EVENTS_PER_POLL = 64
 
-_log = logging.getLogger(__name__)
+_log = Logger(__name__)
 
 
 class EventLoop(Resource):

@@ -31,15 +31,15 @@ handler runs on before anyone can look.
 Intel SDM volume 2 "SYSCALL", volume 3 "Interrupt and Exception Handling in 64-bit Mode".
 """
 
-import logging
 import struct
 from typing import Final, NamedTuple
 
+from virtio.log import Logger
 from vmm.x86.emulation.cpu import CannotEmulate
 from vmm.x86.emulation.flags import IF, RESERVED, RF
 from vmm.x86.emulation.state import State
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 _MSR_STAR: Final = 0xC0000081
 _MSR_LSTAR: Final = 0xC0000082
