@@ -23,6 +23,7 @@ from vmm.console.console import GuestConsole
 from vmm.devices import HVC
 from vmm.ending.ending import End, Ending
 from vmm.ending.halt_watch import HaltWatch, best_wait_idle
+from vmm.ending.signs import SIGNS
 from vmm.ending.verdict import Verdict
 from vmm.hardware import Hardware
 from vmm.host.gil import short_switch_interval
@@ -245,7 +246,7 @@ class Machine:
             hvc.on_data = self.console.write
             hvc.on_space = self.console.feed
             self.console.connect(hvc.send)
-        self.console.on_line(self._verdict.see_line)
+        self.console.on_line(self._verdict.see_line, containing=SIGNS)
 
     def _open_hardware(self, resources: ExitStack) -> Hardware:
         events = self._guest_events()

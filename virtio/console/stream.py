@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from virtio.virtqueue.chain import MAX_CHAIN_BYTES
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 
 BURST: Final = 64
 STEP_BYTES: Final = 65536
+
+# The budget of one call, after which others have their turn: what a host does with bytes may cost
+# much more than their copy, and 64 chains of any length are no bound.
+TURN_BYTES: Final = 256 * 1024
+TURN_NS: Final = 2_000_000
 
 
 class Stream:
@@ -38,15 +44,28 @@ class Stream:
         self._port = port
 
     def drain(self, queue: Queue) -> bool:
-        """Hand over a burst; returns whether there may be more for a host that takes more."""
+        """Hand over a burst; returns whether there may be more for a host that takes more.
+
+        A burst ends with BURST parts, TURN_BYTES, or the part during which TURN_NS passed.
+        """
+        room, end_ns = TURN_BYTES, time.monotonic_ns() + TURN_NS
         for _ in range(BURST):
             self.chain = self.chain or queue.pop()
-            if self.chain is None or not self._step(queue, self.chain):
+            if self.chain is None:
                 return False
+            handed = self._step(queue, self.chain)
+            if handed < 0:
+                return False
+            room -= handed
+            if room <= 0 or time.monotonic_ns() > end_ns:
+                break
         return True
 
-    def _step(self, queue: Queue, chain: DescriptorChain) -> bool:
-        """Hand over a part of the chain; returns whether the host took all of the part."""
+    def _step(self, queue: Queue, chain: DescriptorChain) -> int:
+        """Hand over a part of the chain; returns its bytes, or -1 when the host took less.
+
+        Bytes for nobody cost nothing, and count for none.
+        """
         left = max(0, chain.readable_length - self.offset)
         host = self._port if self._port is not None and self._port.host_open else None
         length = taken = min(left, STEP_BYTES) if host else left
@@ -56,4 +75,6 @@ class Stream:
         if taken == left:
             self.chain, self.offset = None, 0
             queue.add_used(chain, 0)
-        return taken == length
+        if taken < length:
+            return -1
+        return length if host else 0

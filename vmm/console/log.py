@@ -3,15 +3,15 @@
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from virtio.errors import Error
 from virtio.log import Logger
+from vmm.console.lines import LONGEST_LINE_BYTES, cut_lines, lines_of, lines_with
 
 HISTORY_BYTES = 64 * 1024
 LINES_IN_ERRORS = 20
-LONGEST_LINE_BYTES = 4096
 
 # A guest prints byte by byte: this lets a burst gather, instead of a search after each byte.
 _SEARCH_INTERVAL_SECONDS = 0.005
@@ -58,20 +58,23 @@ class ConsoleLog:
         self._awaited = False
         self._closed: str | None = None
         self._sinks: tuple[Sink, ...] = ()
-        self._watchers: tuple[LineWatcher, ...] = ()
+        self._watchers: tuple[tuple[LineWatcher, tuple[bytes, ...]], ...] = ()
 
     def add_sink(self, sink: Sink) -> None:
         """Call ``sink`` with all output from now on, as it comes."""
         with self._changed:
             self._sinks = (*self._sinks, sink)
 
-    def on_line(self, watcher: LineWatcher) -> None:
+    def on_line(self, watcher: LineWatcher, containing: Sequence[bytes] = ()) -> None:
         """Call ``watcher`` with every line that is completed from now on, without its ending.
 
-        Lines longer than LONGEST_LINE_BYTES come in pieces. Bytes that are not UTF-8 are replaced.
+        With ``containing`` only with lines that hold one of these words, and of each write with at
+        most the last LINES_PER_WORD for each: the rest of the output is searched as bytes, at next
+        to no cost. Lines longer than LONGEST_LINE_BYTES come in pieces. Bytes that are not UTF-8
+        are replaced.
         """
         with self._changed:
-            self._watchers = (*self._watchers, watcher)
+            self._watchers = (*self._watchers, (watcher, tuple(containing)))
 
     def write(self, data: bytes) -> None:
         """Take output of the guest."""
@@ -79,15 +82,16 @@ class ConsoleLog:
             self._history += data
             if len(self._history) > 2 * self._limit:
                 self._trim()
-            lines = self._complete_lines(data) if self._watchers else ()
+            complete = self._complete_lines(data) if self._watchers else b""
             if self._awaited:
                 self._awaited = False
                 self._changed.notify_all()
         for sink in self._sinks:
             self._pass_on(sink, data)
-        for line in lines:
-            for watcher in self._watchers:
-                self._pass_on(watcher, line)
+        if complete:
+            for watcher, words in self._watchers:
+                for line in lines_with(complete, words) if words else lines_of(complete):
+                    self._pass_on(watcher, _text(line.rstrip(b"\r")))
 
     def close(self, reason: str = "the machine ended") -> None:
         """End the output: everybody who waits gets an error with ``reason``."""
@@ -157,16 +161,13 @@ class ConsoleLog:
         del self._history[:excess]
         self._dropped_bytes += excess
 
-    def _complete_lines(self, data: bytes) -> list[str]:
-        self._line += data
-        if b"\n" not in data and len(self._line) < LONGEST_LINE_BYTES:
-            return []
-        *lines, rest = self._line.split(b"\n")
-        while len(rest) >= LONGEST_LINE_BYTES:
-            lines.append(rest[:LONGEST_LINE_BYTES])
-            rest = rest[LONGEST_LINE_BYTES:]
-        self._line = rest
-        return [_text(line.rstrip(b"\r")) for line in lines]
+    def _complete_lines(self, data: bytes) -> bytes:
+        if b"\n" not in data and len(self._line) + len(data) < LONGEST_LINE_BYTES:
+            self._line += data
+            return b""
+        complete, rest = cut_lines(bytes(self._line) + data)
+        self._line = bytearray(rest)
+        return complete
 
     def _pass_on(self, listener: Callable[[_Item], object], item: _Item) -> None:
         try:
@@ -175,7 +176,7 @@ class ConsoleLog:
             _log.exception("console: %r failed and gets no more output", listener)
             with self._changed:
                 self._sinks = tuple(sink for sink in self._sinks if sink is not listener)
-                self._watchers = tuple(w for w in self._watchers if w is not listener)
+                self._watchers = tuple(one for one in self._watchers if one[0] is not listener)
 
 
 def _compile(pattern: Pattern) -> re.Pattern[bytes]:

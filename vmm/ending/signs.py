@@ -7,6 +7,9 @@ power-off without ACPI only halts. The kernel prints these words at every log le
 import re
 from typing import Final
 
+SIGNS: Final = (b"Kernel panic - not syncing", b"reboot: ")
+"""A line without any of these is no sign."""
+
 _TIMESTAMP: Final = r"(?:<\d+>)?(?:\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? )?"
 _PANIC: Final = re.compile(_TIMESTAMP + r"Kernel panic - not syncing: (.*)")
 _PANIC_END: Final = re.compile(_TIMESTAMP + r"---\[ end Kernel panic - not syncing")

@@ -218,8 +218,42 @@ class TestBounds:
         first = len(sizes)
         bench.serve()
 
-        assert (more, first, set(sizes), len(sizes)) == (True, 64, {65536}, 1600)
+        assert (more, first, set(sizes), len(sizes)) == (True, 4, {65536}, 1600)
         assert len(bench.drivers[TX0].collect()) == 1
+
+    def test_turn_hands_over_a_budget_of_bytes_whatever_the_chains_hold(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("time.monotonic_ns", lambda: 0)
+        host = Host()
+        bench = alone(host)
+        for _ in range(64):
+            bench.drivers[TX0].add([b"\n" * 65536], [])
+
+        turns = [(bench.device.handle_queue(TX0), len(host.received)) for _ in range(17)]
+
+        assert turns == [(turn < 17, min(turn, 16) * 262144) for turn in range(1, 18)]
+
+    def test_turn_ends_with_the_part_that_took_its_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = [0]
+        monkeypatch.setattr("time.monotonic_ns", lambda: now[0])
+        host = Host()
+        calls: list[bytes] = []
+
+        def take(data: bytes) -> None:
+            calls.append(data)
+            now[0] += 1_000_000
+
+        host.port.on_data = take
+        bench = alone(host)
+        for _ in range(10):
+            bench.drivers[TX0].add([b"slow"], [])
+
+        more = bench.device.handle_queue(TX0)
+
+        assert (more, len(calls)) == (True, 3)
 
     def test_huge_buffer_for_nobody_is_dropped_at_once(self) -> None:
         bench = Bench(Console(), VERSION_1)

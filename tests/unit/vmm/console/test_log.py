@@ -170,6 +170,47 @@ def test_watcher_gets_several_lines_of_one_write(console: ConsoleLog) -> None:
     assert lines == ["one", "two", "three"]
 
 
+def test_lines_that_nobody_asked_for_are_not_made(
+    console: ConsoleLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bytes] = []
+    monkeypatch.setattr("vmm.console.log._text", made.append)
+    console.on_line(lambda line: None, containing=(b"reboot: ", b"panic"))
+
+    console.write(b"\n" * 65536 + b"a panic\r\n" + b"\n" * 65536)
+
+    assert made == [b"a panic"]
+
+
+def test_watcher_of_words_gets_the_last_lines_with_each(console: ConsoleLog) -> None:
+    lines: list[str] = []
+    console.on_line(lines.append, containing=(b"one", b"two"))
+
+    console.write(b"".join(b"one %d\n" % number for number in range(10_000)) + b"two\nthree\n")
+
+    assert lines == [*(f"one {number}" for number in range(9984, 10_000)), "two"]
+
+
+def test_watcher_of_words_gets_a_line_that_came_in_pieces(console: ConsoleLog) -> None:
+    lines: list[str] = []
+    console.on_line(lines.append, containing=(b"panic",))
+
+    for value in b"one\na panic here\r\nthree\n":
+        console.write(bytes((value,)))
+
+    assert lines == ["a panic here"]
+
+
+def test_watcher_of_words_gets_a_piece_of_a_line_that_is_too_long(console: ConsoleLog) -> None:
+    lines: list[str] = []
+    console.on_line(lines.append, containing=(b"panic",))
+
+    console.write(b"x" * 10_000 + b"panic" + b"x" * 60_000 + b"\n")
+
+    assert [len(line) for line in lines] == [4096]
+    assert "panic" in lines[0]
+
+
 def test_line_without_an_end_comes_in_pieces_and_does_not_grow(console: ConsoleLog) -> None:
     lines: list[str] = []
     console.on_line(lines.append)
