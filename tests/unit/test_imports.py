@@ -43,9 +43,9 @@ NOT_FOR_A_START = {
         "vmm.x86.vcpu_state",
     ),
     # The library's, each with many others behind it.
-    *("asyncio", "bz2", "concurrent", "dataclasses", "email", "inspect", "json", "logging"),
-    *("lzma", "multiprocessing", "pickle", "random", "shlex", "shutil", "socket", "subprocess"),
-    *("tempfile", "traceback", "urllib.request", "zlib"),
+    *("argparse", "asyncio", "bz2", "concurrent", "dataclasses", "email", "gettext", "inspect"),
+    *("json", "locale", "logging", "lzma", "multiprocessing", "pickle", "random", "shlex"),
+    *("shutil", "socket", "subprocess", "tempfile", "traceback", "urllib.request", "zlib"),
 }
 
 

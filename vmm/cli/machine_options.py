@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Final, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 from virtio.errors import ConfigurationError
 from vmm.config import AgentRole, ConsoleKind, IoThreads, MachineConfig, parse_size
@@ -14,10 +13,15 @@ from vmm.disk.disk import DiskConfig
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
 from vmm.x86 import BootProtocol
 
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from vmm.cli.quick_options import QuickOptions
+
 MAX_TIMEOUT_SECONDS: Final = 1e7
 
 
-def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+def add_machine_arguments(parser: ArgumentParser | QuickOptions) -> None:
     """Add the options that say what machine to build."""
     add = parser.add_argument
     add("--kernel", type=Path, metavar="FILE", help="vmlinux or bzImage (default: our own guest)")
@@ -35,12 +39,8 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         help="a raw image as a virtio block device; may be repeated. More options: volatile,"
         " limit=SIZE, block-size=N, queues=N; a comma in the name is doubled",
     )
-    add(
-        "--rng",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="a virtio entropy device",
-    )
+    add("--rng", action="store_true", default=True, help="a virtio entropy device (default)")
+    add("--no-rng", action="store_false", dest="rng", help="no virtio entropy device")
     add(
         "--console",
         choices=get_args(ConsoleKind),
@@ -69,7 +69,7 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     add("--timeout", type=float, metavar="SECONDS", help="end a guest that has not ended by then")
 
 
-def machine_config(options: argparse.Namespace, progress: Progress) -> MachineConfig:
+def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
     """Turn the options of :func:`add_machine_arguments` into a configuration.
 
     The default guest gets its demonstration disk when no other disk is given.
@@ -104,7 +104,7 @@ def machine_config(options: argparse.Namespace, progress: Progress) -> MachineCo
     return config
 
 
-def prepared_machine_config(options: argparse.Namespace) -> MachineConfig:
+def prepared_machine_config(options: Namespace) -> MachineConfig:
     """As :func:`machine_config`; builds the default guest that is not cached, and says so."""
     with closing(ProgressLine(sys.stderr)) as progress:
         config = machine_config(options, progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,15 +11,18 @@ from virtio.engine import ENGINES, use
 from virtio.errors import ConfigurationError
 from vmm.cli.interruption import Interruption
 from vmm.cli.machine_options import add_machine_arguments, prepared_machine_config
+from vmm.cli.quick_options import QuickOptions
 from vmm.cli.session import run_once
 from vmm.config import MachineConfig
 from vmm.ending.ending import End
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
     from vmm.snapshot import Snapshot
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser | QuickOptions) -> None:
     """Add the options of this command."""
     add_machine_arguments(parser)
     parser.add_argument(
@@ -53,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: Namespace) -> int:
     """Run the guest, again after each reboot if asked for, and return the exit status."""
     if options.engine is not None:
         use(options.engine)
@@ -68,7 +70,7 @@ def execute(options: argparse.Namespace) -> int:
                 return ending.status
 
 
-def _start_of(options: argparse.Namespace, stack: ExitStack) -> MachineConfig | Snapshot:
+def _start_of(options: Namespace, stack: ExitStack) -> MachineConfig | Snapshot:
     """Return what the machine begins with: a configuration, or a snapshot, which is checked."""
     if options.restore is None:
         if options.trust_disk:
@@ -83,10 +85,10 @@ def _start_of(options: argparse.Namespace, stack: ExitStack) -> MachineConfig | 
     return snapshot
 
 
-def _check_restore(options: argparse.Namespace) -> None:
-    parser = argparse.ArgumentParser()
+def _check_restore(options: Namespace) -> None:
+    parser = QuickOptions()
     add_machine_arguments(parser)
-    defaults = vars(parser.parse_args([])) | {"timeout": options.timeout}
+    defaults = vars(parser.parse([])) | {"timeout": options.timeout}
     changed = [name for name, value in defaults.items() if getattr(options, name) != value]
     if changed:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in changed)

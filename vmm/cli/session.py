@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +18,8 @@ from vmm.ending.ending import End, Ending
 from vmm.machine import Machine
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from vmm.console.escape import EscapeAction
     from vmm.snapshot import Snapshot
 
@@ -30,7 +31,7 @@ _NOT_FOUND: Final = 127
 
 def run_once(
     start: MachineConfig | Snapshot,
-    options: argparse.Namespace,
+    options: Namespace,
     interruption: Interruption,
     end_at: float | None,
 ) -> Ending:
