@@ -34,11 +34,12 @@ Result = TypeVar("Result")
 # 1. Take the lock: a handler that was running has returned.
 # 2. ``hold``: ``live`` and the device's loop are off. A callback that is on its way takes the same
 #    lock after us, and then finds them off.
-# 3. The device's own ``reset``: it waits until the host lets go of buffers.
+# 3. The device's own ``reset``: it forgets what others do for it. None of them has a buffer of the
+#    guest; virtio/block/calls.py tells how a disk that does not answer is dealt with.
 # 4. ``stop``: each queue is reset. Views of its chains are released, so that a chain that comes
 #    back later writes nothing, and ``interrupt`` is None, so that it signals nothing.
 #
-# The third step comes before the fourth, for memory must not be unmapped under a read of the host.
+# The third step comes before the fourth, for memory must not be unmapped under a device's hands.
 # A queue that is disabled or reset alone goes through the same: the lock, the device's
 # ``disable_queue``, the queue's reset.
 #

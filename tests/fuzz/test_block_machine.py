@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.fuzz.machines import machine_settings
-from virtio.block import Block, request
+from virtio.block import Block, BlockBackend, request
 from virtio.testing import Bench, QueueFull, Used
 
 SECTORS = 24
@@ -28,9 +28,10 @@ counts = st.integers(0, 6)
 cuts = st.lists(st.integers(0, 700), max_size=4)
 
 
-class Medium:
+class Medium(BlockBackend):
     """A backend in memory with a volatile cache: ``stable`` is what a power cut would leave."""
 
+    may_wait = False
     size_bytes = SECTORS * 512
     can_unmap = True
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.perf.peers.guest import bench_kernel, write_image
 from tests.perf.peers.workload import GuestFailed, Workload, parse
-from virtio.block import Block
+from virtio.block import Block, BlockBackend
 from virtio.device.lifecycle import VirtioDevice
 from vmm.config import MachineConfig
 from vmm.disk.disk import DiskConfig
@@ -65,9 +65,10 @@ def corrupt(image: Path, word: int, value: int) -> None:
         file.write(value.to_bytes(8, "little"))
 
 
-class Medium:
+class Medium(BlockBackend):
     """A block backend in memory whose words are numbered; ``writev`` may be made to lie."""
 
+    may_wait = False
     read_only = False
     can_unmap = False
     size_bytes = IMAGE_BYTES

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from tests.spec.devices import EVERY_RING
 from tests.spec.rig import SPLIT, Form, Rig
-from virtio.block import Block
+from virtio.block import Block, BlockBackend
 from virtio.memory import FlatMemory
 from virtio.testing import QueueDriver, Segment, Used
 from vmm.disk.disk import RawDisk
@@ -41,12 +41,14 @@ def pattern(first: int, sectors: int) -> bytes:
     return b"".join(struct.pack("<Q", n + 1) * 64 for n in range(first, first + sectors))
 
 
-class Watched:
+class Watched(BlockBackend):
     """A disk that notes in ``trace`` what is done to it.
 
     ``failures`` maps the name of an operation to the errno with which it fails; ``before`` holds
     what is to be called first when one is done.
     """
+
+    may_wait = False
 
     def __init__(self, disk: RawDisk) -> None:
         self.disk = disk
@@ -57,7 +59,7 @@ class Watched:
         self.before: dict[str, Callable[[], object]] = {}
 
     @property
-    def can_unmap(self) -> bool:
+    def can_unmap(self) -> bool:  # type: ignore[override]
         return self.disk.can_unmap
 
     def _note(self, name: str, detail: str = "") -> None:
@@ -94,7 +96,7 @@ class Watched:
 
     def allocated_blocks(self) -> int:
         """Return how much of the host's storage the image takes."""
-        return os.fstat(self.disk._fd).st_blocks
+        return os.fstat(self.disk.fd).st_blocks
 
 
 def patterned(sectors: int = SECTORS) -> Watched:

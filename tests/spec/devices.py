@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from virtio.block import Block
+from virtio.block import Block, BlockBackend
 from virtio.console import Console, ConsolePort
 from virtio.device import declaration as declarative
 from virtio.device.declaration import Device, feature, queue
@@ -29,18 +29,17 @@ DEFAULT_RING = INDIRECT_DESC | EVENT_IDX | VERSION_1 | RING_RESET
 EVERY_RING = DEFAULT_RING | RING_PACKED | NOTIFICATION_DATA
 
 
-class Medium:
+class Medium(BlockBackend):
     """A disk in memory, with every ability; ``calls`` lists what was asked of it."""
+
+    may_wait = False
 
     def __init__(self, *, read_only: bool = False, can_unmap: bool = True) -> None:
         self.data = bytearray(SECTORS * 512)
+        self.size_bytes = len(self.data)
         self.read_only = read_only
         self.can_unmap = can_unmap
         self.calls: list[str] = []
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.data)
 
     def readv(self, views: Sequence[memoryview], offset: int) -> None:
         self.calls.append("readv")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from virtio import engine
 from virtio.block.backend import SECTOR_BYTES, BlockBackend
+from virtio.block.calls import WaitingCalls
 from virtio.block.ranges import (
     VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
     Range,
@@ -17,7 +18,6 @@ from virtio.block.ranges import (
 )
 from virtio.block.request import (
     HEADER,
-    STEP_BYTES,
     VIRTIO_BLK_S_IOERR,
     VIRTIO_BLK_S_OK,
     VIRTIO_BLK_T_DISCARD,
@@ -28,20 +28,21 @@ from virtio.block.request import (
     VIRTIO_BLK_T_SECURE_ERASE,
     VIRTIO_BLK_T_WRITE_ZEROES,
     Refused,
-    Transfer,
     describe,
     io_error,
     unsupported,
 )
+from virtio.block.stability import Syncs
+from virtio.block.transfer import Transfer, Transfers
 from virtio.device.declaration import DEFAULT_RING_FEATURES, Device, feature, field, queue
-from virtio.errors import ConfigurationError
+from virtio.errors import ConfigurationError, HostError
 from virtio.log import Logger
 from virtio.rate import TokenBucket
 from virtio.saved import checked
 from virtio.virtqueue.request import Request
 
 if TYPE_CHECKING:
-    from virtio.device.lifecycle import TimerHandle
+    from virtio.device.lifecycle import Activation, EventLoop
     from virtio.native.data_path import DataPath
 
 logger = Logger(__name__)
@@ -51,12 +52,15 @@ SERIAL_BYTES: Final = 20
 PAGE_BYTES: Final = 4096
 BLOCK_SIZES: Final = (512, 1024, 2048, 4096)
 MAX_QUEUES: Final = 64
+SETTLE_SECONDS: Final = 1.0
+"""How long saving the device waits for calls that change the disk."""
+
 CHANGING: Final = frozenset({"capacity", "writeback", "write_zeroes_may_unmap"})
 """The configuration fields that a disk does not keep for its life."""
 
 Operation = Callable[[Request, int], int | None]
 """What serves one type of request, given its sector: returns how many bytes it wrote to the guest,
-or ``None`` when the data is on its way in steps. Raises :class:`Refused` and :class:`OSError`."""
+or ``None`` when the answer comes later. Raises :class:`Refused` and :class:`OSError`."""
 
 
 def _writable(device: Block) -> bool:
@@ -64,7 +68,7 @@ def _writable(device: Block) -> bool:
 
 
 class Block(Device):
-    """A disk that reads and writes a :class:`BlockBackend` in place, on the thread that serves it.
+    """A disk over a :class:`BlockBackend`: in place where that does not wait, else by threads.
 
     ``serial`` is what GET_ID answers, at most 20 ASCII characters; ``block_size`` the logical block
     in bytes (512-4096); ``queues`` the number of request queues. A backend that is read-only makes
@@ -122,9 +126,9 @@ class Block(Device):
         self.min_io_size = PAGE_BYTES // block_size
         self.num_queues = _queue_count(queues)
         self.write_zeroes_may_unmap = int(backend.can_unmap)
-        self._transfers: deque[Transfer] = deque()
-        self._timer: TimerHandle | None = None
-        self._sync_failed = False
+        self._calls = WaitingCalls(self._choose)
+        self._transfers = Transfers(backend, self._calls, self._check_range, self._moved)
+        self._syncs = Syncs(backend, self._calls, self._answer)
         self._log = TokenBucket(1, 10)
         self._operations: dict[int, Operation] = {
             VIRTIO_BLK_T_IN: self._read,
@@ -144,7 +148,7 @@ class Block(Device):
         native="_data_path",
     )
     def requestq(self, request: Request, number: int) -> int | None:
-        """Serve one request; the data of a large one goes on in steps between other work."""
+        """Serve one request; what takes long goes on beside other work."""
         if request.header is None:  # and perhaps no status byte either (BLK-04)
             return request.finish(VIRTIO_BLK_S_IOERR, 0)
         kind, _, sector = request.header
@@ -155,7 +159,7 @@ class Block(Device):
             return self._failed(request, error)
         return None if written is None else request.finish(VIRTIO_BLK_S_OK, written)
 
-    def _failed(self, request: Request, error: Refused | OSError) -> int:
+    def _failed(self, request: Request, error: Exception) -> int:
         if isinstance(error, Refused):
             logger.debug("block %s: %s: %s", self.serial, describe(request), str(error))
             return request.finish(error.status, 0)
@@ -177,37 +181,42 @@ class Block(Device):
 
     def _data_path(self) -> DataPath | None:
         """Return the native way to read and write, where the medium is a plain file."""
-        fd, native = getattr(self.backend, "raw_fd", None), engine.data_paths()
+        fd, native = self.backend.fd, engine.data_paths()
         if fd is None or native is None:
             return None
-        writable = not (self.backend.read_only or self.write_through)
+        writable = not (self.backend.read_only or self.write_through or self._calls.late)
         sectors = min(self.capacity, self.backend.size_bytes // SECTOR_BYTES)
         path: DataPath = native.block_path(fd, sectors=sectors, writable=writable)
         return path
 
     def _read(self, request: Request, sector: int) -> int | None:
         length = request.data_in_bytes
-        if length > STEP_BYTES:
-            views = request.data_in
-            self._begin(Transfer(request, self.backend.readv, views, sector, length))
-            return None
         self._check_range(sector, length)
-        if length:
-            self.backend.readv(request.data_in, sector * SECTOR_BYTES)
+        transfers = self._transfers
+        if length > transfers.budget:
+            transfers.put_off(request, sector, writes=False)
+            return None
+        if length and not self.backend.try_readv(request.data_in, sector * SECTOR_BYTES):
+            transfers.wait(request, sector, writes=False)
+            return None
+        transfers.budget -= length
         return length
 
     def _write(self, request: Request, sector: int) -> int | None:
         self._check_writable()
         length = request.data_out_bytes
-        if length > STEP_BYTES:
-            views = request.data_out
-            self._begin(Transfer(request, self.backend.writev, views, sector, 0))
-            return None
         self._check_range(sector, length)
-        if length:
-            self.backend.writev(request.data_out, sector * SECTOR_BYTES)
-        self._stabilize()
-        return 0
+        transfers = self._transfers
+        if length > transfers.budget:
+            transfers.put_off(request, sector, writes=True)
+            return None
+        if length and (
+            self._calls.late or not self.backend.try_writev(request.data_out, sector * SECTOR_BYTES)
+        ):
+            transfers.wait(request, sector, writes=True)
+            return None
+        transfers.budget -= length
+        return self._stabilize(request)
 
     def _check_range(self, sector: int, length: int) -> None:
         if length % SECTOR_BYTES:
@@ -216,37 +225,43 @@ class Block(Device):
         if sector + sectors > self.config_values["capacity"]:
             raise io_error(f"{sectors} sectors from {sector}, there are {self.capacity}")
 
-    def _begin(self, transfer: Transfer) -> None:
-        self._advance(transfer)
-        self._transfers.append(transfer)
-        self._go_on_soon()
+    def _moved(self, transfer: Transfer, error: Exception | None) -> None:
+        """Take up a transfer that has ended."""
+        if transfer.writes:
+            self._changed(transfer.request, error)
+        else:
+            self._answer((transfer.request,), error, transfer.request.data_in_bytes)
 
-    def _advance(self, transfer: Transfer) -> bool:
-        """Move one step within the capacity of this moment (``BLK-38``); whether it is the last."""
-        self._check_range(transfer.sector, transfer.left)
-        return transfer.step()
+    def _changed(self, request: Request, error: Exception | None) -> None:
+        """Take up a change of the disk that was made: it has to be stable, perhaps."""
+        if error is None:
+            try:
+                if self._stabilize(request) is None:
+                    return
+            except OSError as lost:
+                error = lost
+        self._answer((request,), error)
 
-    def _go_on_soon(self) -> None:
-        if self._timer is None and self._transfers:
-            self._timer = self.loop.call_later(0, self._go_on)
+    def _answer(
+        self, requests: Sequence[Request], error: Exception | None, written: int = 0
+    ) -> None:
+        """Complete requests whose answer comes late, and tell the driver once.
 
-    def _go_on(self) -> None:
-        """Move one step of one transfer, then let others have their turn (``SPL-23``)."""
-        self._timer = None
-        if not self._transfers:
-            return
-        transfer = self._transfers.popleft()
-        request = transfer.request
-        try:
-            if not self._advance(transfer):
-                self._transfers.append(transfer)
+        Raises ``error`` again after that, if the host is not the one to blame.
+        """
+        owners = set()
+        for request in requests:
+            chain = request.chain
+            if error is None:
+                length = request.finish(VIRTIO_BLK_S_OK, written)
             else:
-                if not transfer.written:
-                    self._stabilize()
-                request.chain.complete(request.finish(VIRTIO_BLK_S_OK, transfer.written))
-        except (Refused, OSError) as error:
-            request.chain.complete(self._failed(request, error))
-        self._go_on_soon()
+                length = self._failed(request, error)
+            chain.owner.add_used(chain, length)
+            owners.add(chain.owner)
+        for owner in owners:
+            owner.notify()
+        if not isinstance(error, Refused | OSError | None):
+            raise error
 
     # Cache
 
@@ -266,36 +281,24 @@ class Block(Device):
             return not self.writeback
         return not self.VIRTIO_BLK_F_FLUSH
 
-    def _stabilize(self) -> None:
-        if self.write_through:
-            self._sync()
+    def _stabilize(self, request: Request) -> int | None:
+        """Return 0 unless the request has to wait until all that was written is stable."""
+        return 0 if not self.write_through or self._syncs.join(request) else None
 
-    def _flush(self, request: Request, sector: int) -> int:
-        self._sync()
-        return 0
-
-    def _sync(self) -> None:
-        if self._sync_failed:
-            raise OSError(errno.EIO, "an earlier sync failed, and what it lost stays lost")
-        try:
-            self.backend.flush()
-        except OSError:
-            self._sync_failed = True
-            raise
+    def _flush(self, request: Request, sector: int) -> int | None:
+        return 0 if self._syncs.join(request) else None
 
     # Ranges
 
-    def _discard(self, request: Request, sector: int) -> int:
+    def _discard(self, request: Request, sector: int) -> int | None:
         self._check_writable()
         if not self.VIRTIO_BLK_F_DISCARD:
             raise unsupported("DISCARD was not negotiated")
         limits = RangeLimits(self.max_discard_seg, self.max_discard_sectors, flags=0)
-        for one in self._ranges(request, limits):
-            self.backend.discard(one.sector * SECTOR_BYTES, one.sectors * SECTOR_BYTES)
-        self._stabilize()
-        return 0
+        ranges = self._ranges(request, limits)
+        return self._change(request, partial(_discard_all, self.backend, ranges))
 
-    def _write_zeroes(self, request: Request, sector: int) -> int:
+    def _write_zeroes(self, request: Request, sector: int) -> int | None:
         self._check_writable()
         if not self.VIRTIO_BLK_F_WRITE_ZEROES:
             raise unsupported("WRITE_ZEROES was not negotiated")
@@ -304,12 +307,24 @@ class Block(Device):
             self.max_write_zeroes_sectors,
             flags=VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
         )
-        for one in self._ranges(request, limits):
-            offset, length = one.sector * SECTOR_BYTES, one.sectors * SECTOR_BYTES
-            self.backend.write_zeroes(offset, length, unmap=one.unmap)
+        ranges = self._ranges(request, limits)
+        return self._change(request, partial(_zero_all, self.backend, ranges))
+
+    def _change(self, request: Request, change: Callable[[], None]) -> int | None:
+        """Change the disk, which has no form that does not wait."""
+        if self.backend.may_wait:
+            then = partial(self._ranges_changed, request)
+            queue_index = request.queue_index
+            self._calls.make(lambda: change, then, queue=queue_index, changes=True)
+            return None
+        change()
         self.write_zeroes_may_unmap = int(self.backend.can_unmap)
-        self._stabilize()
-        return 0
+        return self._stabilize(request)
+
+    def _ranges_changed(self, request: Request, error: Exception | None) -> None:
+        if error is None:
+            self.write_zeroes_may_unmap = int(self.backend.can_unmap)
+        self._changed(request, error)
 
     def _ranges(self, request: Request, limits: RangeLimits) -> list[Range]:
         """Return the ranges that are not empty, all of them checked."""
@@ -331,23 +346,43 @@ class Block(Device):
             raise ConfigurationError(f"disk of {sectors} sectors: 0 to {available} are allowed")
         self.capacity = sectors
 
+    # Life
+
+    def activate(self, activation: Activation) -> None:
+        """Go live; what an activation before this one began comes to nothing."""
+        self._connect(activation.loop)
+        super().activate(activation)
+
     def disable_queue(self, index: int) -> None:
-        """Let go of the transfers of one queue."""
-        kept = (one for one in self._transfers if one.request.queue_index != index)
-        self._transfers = deque(kept)
+        """Let go of the requests of one queue, whatever the disk does with them."""
+        self._transfers.forget(index)
+        self._syncs.forget(index)
+        self._calls.forget(index)
         super().disable_queue(index)
+        self._choose()
 
     def reset(self) -> None:
-        """Let go of all transfers, and return to power-on (``BLK-42``)."""
-        self._transfers.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Let go of all requests, whatever the disk does, and return to power-on (``BLK-42``)."""
+        self._connect(None)
         super().reset()
 
+    def _connect(self, loop: EventLoop | None) -> None:
+        self._transfers.connect(loop)
+        self._syncs.connect(loop)
+        self._calls.connect(loop)
+
     def state(self) -> dict[str, Any]:
-        """Return the configuration, and whether a sync failed."""
-        return super().state() | {"sync_failed": self._sync_failed}
+        """Return the configuration, and whether a sync failed.
+
+        Requests under way are saved with their queues, and are served anew. Raises
+        :class:`HostError` when a change of the disk is under way and does not end: what the disk
+        holds cannot be told.
+        """
+        if not self._calls.settle(SETTLE_SECONDS):
+            raise HostError(
+                "saving a disk", errno.EBUSY, f"{self.backend.name} does not end a change of it"
+            )
+        return super().state() | {"sync_failed": self._syncs.failed}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take them over, for a disk with as many sectors at least.
@@ -368,7 +403,18 @@ class Block(Device):
             )
         if self.writeback > 1 or self.write_zeroes_may_unmap > 1:
             raise ConfigurationError("saved disk: writeback and may_unmap must be 0 or 1")
-        self._sync_failed = sync_failed
+        self._syncs.failed = sync_failed
+
+
+def _discard_all(backend: BlockBackend, ranges: Iterable[Range]) -> None:
+    for one in ranges:
+        backend.discard(one.sector * SECTOR_BYTES, one.sectors * SECTOR_BYTES)
+
+
+def _zero_all(backend: BlockBackend, ranges: Iterable[Range]) -> None:
+    for one in ranges:
+        offset, length = one.sector * SECTOR_BYTES, one.sectors * SECTOR_BYTES
+        backend.write_zeroes(offset, length, unmap=one.unmap)
 
 
 def _serial(serial: str) -> str:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
 from typing import Final
 
-from virtio.block.backend import SECTOR_BYTES
-from virtio.scatter import cut
 from virtio.virtqueue.request import Request
 
 VIRTIO_BLK_T_IN: Final = 0
@@ -27,9 +24,6 @@ HEADER: Final = struct.Struct("<IIQ")
 assert HEADER.size == 16
 
 STEP_BYTES: Final = 8 << 20
-
-Move = Callable[[Sequence[memoryview], int], None]
-"""``readv`` or ``writev`` of a backend: the views, and where on the medium in bytes."""
 
 
 class Refused(Exception):
@@ -54,31 +48,3 @@ def describe(request: Request) -> str:
     """Return what a request is, for a message."""
     kind, _, sector = request.header or (None, None, None)
     return f"type {kind} at sector {sector} in queue {request.queue_index}"
-
-
-class Transfer:
-    """The data of a large read or write, on its way: ``left`` bytes still to be moved.
-
-    ``move`` is the backend's method, ``views`` the memory, ``sector`` where it goes on on the
-    medium, ``written`` how many bytes will be written to the guest in the end.
-    """
-
-    __slots__ = ("_move", "_views", "left", "request", "sector", "written")
-
-    def __init__(
-        self, request: Request, move: Move, views: Sequence[memoryview], sector: int, written: int
-    ) -> None:
-        self.request = request
-        self.left = sum(map(len, views))
-        self.sector = sector
-        self.written = written
-        self._move = move
-        self._views = views
-
-    def step(self) -> bool:
-        """Move at most ``STEP_BYTES`` (8 MiB) of it; returns whether they were the last."""
-        part, self._views = cut(self._views, STEP_BYTES)
-        self._move(part, self.sector * SECTOR_BYTES)
-        self.left -= min(self.left, STEP_BYTES)
-        self.sector += STEP_BYTES // SECTOR_BYTES
-        return not self.left

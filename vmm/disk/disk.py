@@ -15,10 +15,10 @@ from virtio.block import SECTOR_BYTES
 from virtio.dataclass import dataclass
 from virtio.errors import ConfigurationError
 from virtio.log import Logger
-from vmm.disk.overlay import OverlayDisk
+from vmm.disk.held import HeldFile
+from vmm.disk.overlay import BaseDisk, OverlayDisk
 from vmm.host.fallocate import punch_hole, zero_range
 from vmm.host.files import IOV_MAX, Mover, copy_data, move_all
-from vmm.host.resource import Resource
 from vmm.host.size import parse_size
 
 logger = Logger(__name__)
@@ -100,19 +100,24 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-class RawDisk(Resource):
+class RawDisk(BaseDisk):
     """A raw image: a file, a block device or memory, byte for byte what the guest sees.
 
-    It is a :class:`virtio.block.BlockBackend` and a context manager; it owns ``fd``. The image is
-    used up to its last whole 512-byte sector. ``name`` stands in messages.
+    It is a :class:`virtio.block.BlockBackend` and a context manager; it owns ``fd``, which is -1
+    when it is closed. The image is used up to its last whole 512-byte sector. ``name`` stands in
+    messages.
     """
+
+    fd: int
 
     def __init__(self, fd: int, *, name: str, read_only: bool = False) -> None:
         self.name = name
         self.read_only = read_only
         self.can_unmap = not read_only
         self._can_zero_range = True
-        self._fd = fd
+        self.fd = fd
+        self.may_wait = not _is_memory(fd)
+        self._file = HeldFile(fd)
         self.size_bytes = 0
         self.rescan()
 
@@ -154,7 +159,7 @@ class RawDisk(Resource):
 
     def rescan(self) -> int:
         """Look at the image's size again; returns the usable size in bytes."""
-        size = os.lseek(self._fd, 0, os.SEEK_END)
+        size = os.lseek(self.fd, 0, os.SEEK_END)
         rest = size % SECTOR_BYTES
         if size == rest:
             raise ConfigurationError(f"disk {self.name}: {size} bytes, at least 512 are needed")
@@ -163,50 +168,80 @@ class RawDisk(Resource):
         self.size_bytes = size - rest
         return self.size_bytes
 
-    @property
-    def raw_fd(self) -> int:
-        """The image itself."""
-        return self._fd
-
     def readv(self, views: Sequence[memoryview], offset: int) -> None:
         """Fill the views; an image that was cut off meanwhile is an I/O error (``BLK-13``)."""
-        self._move(os.preadv, views, offset)
+        with self._file as fd:
+            self._move(os.preadv, fd, views, offset)
 
     def writev(self, views: Sequence[memoryview], offset: int) -> None:
         """Write the views; never past the size of the disk."""
-        self._move(os.pwritev, views, offset)
+        with self._file as fd:
+            self._move(os.pwritev, fd, views, offset)
 
-    def _move(self, mover: Mover, views: Sequence[memoryview], offset: int) -> None:
+    def try_readv(self, views: Sequence[memoryview], offset: int) -> bool:
+        """Fill the views if the host has all of it in memory, and its file system tells."""
+        if not self.may_wait:
+            self._move(os.preadv, self.fd, views, offset)
+            return True
+        length = self._checked_length(views, offset)
+        if len(views) > IOV_MAX:
+            return False
+        try:
+            return os.preadv(self.fd, views, offset, os.RWF_NOWAIT) == length
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
+                return False
+            raise
+
+    def try_writev(self, views: Sequence[memoryview], offset: int) -> bool:
+        """Write the views, to the host's page cache.
+
+        Most file systems cannot tell whether that has to wait (``RWF_NOWAIT``, ext4 up to Linux
+        6.18 at least), and it does not but for a part of a page that must be read first, or on a
+        host that is far behind with its writing.
+        """
+        self._move(os.pwritev, self.fd, views, offset)
+        return True
+
+    def _move(self, mover: Mover, fd: int, views: Sequence[memoryview], offset: int) -> None:
+        length = self._checked_length(views, offset)
+        if len(views) > IOV_MAX or mover(fd, views, offset) != length:
+            move_all(mover, fd, views, offset)  # from the start: it was no more than begun
+
+    def _checked_length(self, views: Sequence[memoryview], offset: int) -> int:
         length = len(views[0]) if len(views) == 1 else sum(map(len, views))
         if not 0 <= offset <= self.size_bytes - length:
             raise self._outside(offset, length)
-        if len(views) > IOV_MAX or mover(self._fd, views, offset) != length:
-            move_all(mover, self._fd, views, offset)  # from the start: it was no more than begun
+        return length
 
     def flush(self) -> None:
         """Return when everything written is on stable storage."""
         if not self.read_only:
-            os.fdatasync(self._fd)
+            with self._file as fd:
+                os.fdatasync(fd)
 
     def discard(self, offset: int, length: int) -> None:
         """Punch a hole; where the host cannot, the range stays as it is."""
         self._check_range(offset, length)
-        self._unmap(offset, length)
+        with self._file as fd:
+            self._unmap(fd, offset, length)
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Zero a range by the cheapest means that the host has."""
         self._check_range(offset, length)
-        if unmap and self._unmap(offset, length):
-            return
-        if self._can_zero_range:
-            self._can_zero_range = zero_range(self._fd, offset, length)
-        if not self._can_zero_range:
-            whole, rest = divmod(length, len(ZEROES))
-            self.writev([memoryview(ZEROES)] * whole + [memoryview(ZEROES)[:rest]], offset)
+        with self._file as fd:
+            if unmap and self._unmap(fd, offset, length):
+                return
+            if self._can_zero_range:
+                self._can_zero_range = zero_range(fd, offset, length)
+            if not self._can_zero_range:
+                whole, rest = divmod(length, len(ZEROES))
+                zeroes = [memoryview(ZEROES)] * whole + [memoryview(ZEROES)[:rest]]
+                self._move(os.pwritev, fd, zeroes, offset)
 
-    def _unmap(self, offset: int, length: int) -> bool:
+    def _unmap(self, fd: int, offset: int, length: int) -> bool:
         if self.can_unmap:
-            self.can_unmap = punch_hole(self._fd, offset, length)
+            self.can_unmap = punch_hole(fd, offset, length)
         return self.can_unmap
 
     def _check_range(self, offset: int, length: int) -> None:
@@ -227,27 +262,38 @@ class RawDisk(Resource):
         import tempfile
 
         with tempfile.TemporaryFile(prefix="vmm-disk-") as file:
-            copy_data(self._fd, file.fileno(), self.size_bytes)
+            copy_data(self.fd, file.fileno(), self.size_bytes)
             return RawDisk(os.dup(file.fileno()), name=self.name, read_only=True)
 
     def share(self) -> RawDisk:
         """Return another owner of the same image, which stays locked until the last one closes."""
-        return RawDisk(os.dup(self._fd), name=self.name, read_only=self.read_only)
+        return RawDisk(os.dup(self.fd), name=self.name, read_only=self.read_only)
 
     def save(self, target: int) -> None:
         """Copy the data to an empty file."""
-        copy_data(self._fd, target, self.size_bytes)
+        copy_data(self.fd, target, self.size_bytes)
 
     def detach(self) -> int:
         """Return the file descriptor, which is the caller's from now on."""
-        fd, self._fd = self._fd, -1
-        return fd
+        self.fd = -1
+        return self._file.detach()
 
     def close(self) -> None:
-        """Close the image, which ends its lock; harmless the second time."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        """Close the image, which ends its lock, when the last call of a thread has come back.
+
+        Returns at once; harmless the second time.
+        """
+        self.fd = -1
+        self._file.close()
+
+
+def _is_memory(fd: int) -> bool:
+    """Tell whether a file is in memory: only those know seals. fcntl(2) "File Sealing"."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return False
+    return True
 
 
 def _open(path: str, *, read_only: bool) -> int:

@@ -9,39 +9,44 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Self
 
 from virtio.block import BlockBackend
 from virtio.errors import ConfigurationError
 from virtio.scatter import cut
 from vmm.disk.blocks import BLOCK_BYTES, BlockSet
+from vmm.disk.held import HeldFile
 from vmm.host.fallocate import punch_hole
 from vmm.host.files import copy_data, copy_range, extents, move_all
 from vmm.host.resource import Resource
 from vmm.host.runs import Run
 
 
-class BaseDisk(BlockBackend, Protocol):
+class BaseDisk(BlockBackend, Resource):
     """What can lie under an overlay: a disk that can be shared, and is closed by its last user."""
 
-    @property
-    def name(self) -> str: ...
+    @abstractmethod
+    def share(self) -> BaseDisk:
+        """Return another owner of the same disk."""
 
-    def share(self) -> BaseDisk: ...
-
-    def save(self, target: int) -> None: ...
-
-    def close(self) -> None: ...
+    @abstractmethod
+    def save(self, target: int) -> None:
+        """Copy the data to an empty file."""
 
 
-class OverlayDisk(Resource):
+class OverlayDisk(BaseDisk):
     """A :class:`virtio.block.BlockBackend` over ``base``, which it owns and only reads.
 
     ``delta`` is the file that holds the blocks of its own, at the same offsets as in the disk, and
     ``own`` says which those are, in order; by default there are none. They take at most
     ``limit_bytes`` of memory. A context manager. Raises :class:`ConfigurationError` for blocks that
     the disk does not have.
+
+    What is its own needs no waiting, nor does what the base gives without. Changes come one after
+    the other: one that waits for the base makes the others wait, but not those who only try.
     """
 
     def __init__(
@@ -63,32 +68,69 @@ class OverlayDisk(Resource):
             self._own = BlockSet(self.size_bytes, own)
         except ValueError as error:
             raise ConfigurationError(f"disk {self.name}: {error}, cannot be its own") from None
-        self._delta = _empty(self.size_bytes) if delta is None else delta
+        self.may_wait = base.may_wait
+        self._file = HeldFile(_empty(self.size_bytes) if delta is None else delta)
+        self._delta = self._file.fd
+        self._changing = threading.Lock()
 
     def readv(self, views: Sequence[memoryview], offset: int) -> None:
         """Fill the views in turn from ``offset``, each block from where it stands."""
+        with self._file:
+            self._read(views, offset, wait=True)
+
+    def try_readv(self, views: Sequence[memoryview], offset: int) -> bool:
+        """Fill the views if the base can give its blocks without waiting."""
+        return self._read(views, offset, wait=False)
+
+    def _read(self, views: Sequence[memoryview], offset: int, *, wait: bool) -> bool:
         end = self._checked_end(offset, sum(map(len, views)))
         while offset < end:
             own, stop = self._same_place(offset, end)
             part, views = cut(views, stop - offset)
             if own:
                 move_all(os.preadv, self._delta, part, offset)
-            else:
-                self.base.readv(part, offset)
+            elif not self._read_base(part, offset, wait=wait):
+                return False
             offset = stop
+        return True
+
+    def _read_base(self, views: Sequence[memoryview], offset: int, *, wait: bool) -> bool:
+        if wait:
+            self.base.readv(views, offset)
+            return True
+        return self.base.try_readv(views, offset)
 
     def writev(self, views: Sequence[memoryview], offset: int) -> None:
         """Write the views in turn to blocks of our own; ENOSPC where these may not be as many."""
+        with self._file, self._changing:
+            self._write(views, offset, wait=True)
+
+    def try_writev(self, views: Sequence[memoryview], offset: int) -> bool:
+        """Write the views, unless the base or another change has to be waited for."""
+        if not self._changing.acquire(blocking=False):
+            return False
+        try:
+            return self._write(views, offset, wait=False)
+        finally:
+            self._changing.release()
+
+    def _write(self, views: Sequence[memoryview], offset: int, *, wait: bool) -> bool:
         length = sum(map(len, views))
         end = self._checked_end(offset, length)
         if self.limit_bytes is not None:
             self._make_room(offset, end)
-        self._take_over(offset, end)
+        if not self._take_over(offset, end, wait=wait):
+            return False
         move_all(os.pwritev, self._delta, views, offset)
         self._mark(offset, end)
+        return True
 
     def flush(self) -> None:
         """Nothing: memory is as stable as it gets."""
+
+    def try_flush(self) -> bool:
+        """Nothing either."""
+        return True
 
     def discard(self, offset: int, length: int) -> None:
         """Give the memory of a range back; it reads as zeros then, never as the base."""
@@ -97,9 +139,11 @@ class OverlayDisk(Resource):
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Zero a range, in which no memory is used any more."""
         end = self._checked_end(offset, length)
-        if length:
-            self._take_over(offset, end)
-            if not punch_hole(self._delta, offset, length):
+        if not length:
+            return
+        with self._file as delta, self._changing:
+            self._take_over(offset, end, wait=True)
+            if not punch_hole(delta, offset, length):
                 raise OSError(errno.EOPNOTSUPP, f"{self.name}: a hole cannot be punched here")
             self._mark(offset, end)
 
@@ -141,9 +185,9 @@ class OverlayDisk(Resource):
 
     def close(self) -> None:
         """Let go of base and blocks; harmless the second time."""
-        delta, self._delta = self._delta, -1
-        if delta >= 0:
-            os.close(delta)
+        if self._delta >= 0:
+            self._delta = -1
+            self._file.close()
             self.base.close()
 
     def _copy_own(self, target: int) -> None:
@@ -162,19 +206,24 @@ class OverlayDisk(Resource):
         own, stop = self._own.stretch(offset // BLOCK_BYTES, -(-end // BLOCK_BYTES))
         return own, min(end, stop * BLOCK_BYTES)
 
-    def _take_over(self, offset: int, end: int) -> None:
-        """Copy up the blocks at both ends that are going to be written in part."""
+    def _take_over(self, offset: int, end: int, *, wait: bool) -> bool:
+        """Copy up the blocks at both ends that are going to be written in part.
+
+        Returns False when that would have to wait for the base.
+        """
         if not (offset % BLOCK_BYTES or end % BLOCK_BYTES):
-            return
+            return True
         for edge in {offset - offset % BLOCK_BYTES, end - end % BLOCK_BYTES}:
             start, stop = edge, min(edge + BLOCK_BYTES, self.size_bytes)
             partly = start < offset or end < stop
             if start < end and partly and start // BLOCK_BYTES not in self._own:
                 self._make_room(start, stop)
                 block = bytearray(stop - start)
-                self.base.readv([memoryview(block)], start)
+                if not self._read_base([memoryview(block)], start, wait=wait):
+                    return False
                 move_all(os.pwritev, self._delta, [memoryview(block)], start)
                 self._mark(start, stop)
+        return True
 
     def _make_room(self, offset: int, end: int) -> None:
         """Raise ENOSPC when the blocks of a range would take more memory than there may be."""

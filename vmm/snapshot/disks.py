@@ -41,7 +41,7 @@ class FileIdentity:
     def open(self, where: str) -> RawDisk:
         """Open the file; :class:`ConfigurationError` when it is not the one it was."""
         disk = RawDisk.open(self.path, read_only=True)
-        if FileIdentity.of(self.path, disk.raw_fd) != self:
+        if FileIdentity.of(self.path, disk.fd) != self:
             disk.close()
             raise ConfigurationError(f"{where}: {self.path} was changed since: take it again")
         return disk
@@ -106,7 +106,7 @@ def _origin(config: DiskConfig, disk: FrozenDisk) -> FileIdentity | None:
         bottom = bottom.base
     if not isinstance(bottom, RawDisk):
         raise InternalError(f"{bottom!r} lies at the bottom of a disk")
-    fd = bottom.raw_fd
+    fd = bottom.fd
     try:
         found = os.path.samestat(os.stat(config.path), os.fstat(fd))
     except OSError:
@@ -190,7 +190,7 @@ def _changed(base: RawDisk, data: RawDisk, saved: SavedDisk, folder: SnapshotFol
         raise folder.damaged(
             f"damaged: {saved.data} has {data.size_bytes} bytes, its disk has {base.size_bytes}"
         )
-    overlay = OverlayDisk(base, read_only=True, delta=data.raw_fd, own=saved.own)
+    overlay = OverlayDisk(base, read_only=True, delta=data.fd, own=saved.own)
     data.detach()
     return overlay
 

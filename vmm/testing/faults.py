@@ -11,11 +11,12 @@ from virtio.scatter import cut
 ALL: Final = range(1 << 55)
 
 
-class FaultyDisk:
+class FaultyDisk(BlockBackend):
     """A :class:`virtio.block.BlockBackend` over another one, with faults that a test injects.
 
     Faults may be set and taken back at any time, from any thread. ``reads``, ``writes`` and
-    ``flushes`` count what was asked of the disk, refused requests included.
+    ``flushes`` count what was asked of the disk, refused requests included. All calls are made on
+    threads of the device, so that a test may make them wait.
     """
 
     def __init__(self, disk: BlockBackend) -> None:
@@ -26,6 +27,7 @@ class FaultyDisk:
         self._torn: dict[int, int] = {}
         self._before_flush: Callable[[], object] | None = None
         self.reads = self.writes = self.flushes = 0
+        self.name = disk.name
         self.size_bytes = disk.size_bytes
         self.read_only = disk.read_only
         self.can_unmap = disk.can_unmap

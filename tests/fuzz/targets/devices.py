@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Sequence
 
-from virtio.block import Block
+from virtio.block import Block, BlockBackend
 from virtio.device.declaration import Device, feature, field, queue
 from virtio.virtqueue.chain import DescriptorChain
 
@@ -64,9 +64,10 @@ class Sampler(Device):
         super().reset()
 
 
-class Medium:
+class Medium(BlockBackend):
     """A disk of 16 sectors in memory; ``faults`` is the set of operations that fail."""
 
+    may_wait = False
     size_bytes = SECTORS * 512
     can_unmap = True
     blank = bytes(i // 512 * 16 + i % 13 for i in range(size_bytes))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from virtio.block import Block
+from virtio.block import Block, BlockBackend
 from virtio.errors import ConfigurationError
 from virtio.testing import Segment, Used
 from virtio.testing.bench import Bench
@@ -22,8 +22,10 @@ OK, IOERR, UNSUPP = b"\x00", b"\x01", b"\x02"
 SECTORS = 64
 
 
-class Medium:
+class Medium(BlockBackend):
     """A backend in memory that notes what is done to it, and fails when told."""
+
+    may_wait = False
 
     def __init__(self, *, sectors: int = SECTORS, read_only: bool = False) -> None:
         self.size_bytes = sectors * 512

@@ -134,7 +134,7 @@ def test_a_write_that_must_be_stable_is_left_to_python(
 @every_form
 def test_an_image_that_was_cut_off_gives_an_error(form: int) -> None:
     with disk_bench(form) as (bench, disk):
-        os.ftruncate(disk.raw_fd, 512)
+        os.ftruncate(disk.fd, 512)
         bench.drivers[0].add([header(IN, 2)], [512, 1])
         bench.serve()
         assert [used.data[-1] for used in bench.drivers[0].collect()] == [1]
@@ -171,7 +171,7 @@ def test_large_requests_give_others_their_turn_before_the_burst_ends() -> None:
         for _ in range(5):
             driver.add([header(IN, 0)], [size, 1])
         assert queue is not None
-        path = native.block_path(disk.raw_fd, sectors=size // 512, writable=True)
+        path = native.block_path(disk.fd, sectors=size // 512, writable=True)
         assert queue.serve_natively(path, 256) == (3, MORE)
         assert queue.serve_natively(path, 256) == (2, IDLE)
 
@@ -422,9 +422,9 @@ def cold(tmp_path: Path) -> Iterator[RawDisk]:
 
 
 def made_cold(disk: RawDisk) -> bool:
-    os.posix_fadvise(disk.raw_fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.posix_fadvise(disk.fd, 0, 0, os.POSIX_FADV_DONTNEED)
     try:
-        os.preadv(disk.raw_fd, [bytearray(1)], disk.size_bytes - 1, os.RWF_NOWAIT)
+        os.preadv(disk.fd, [bytearray(1)], disk.size_bytes - 1, os.RWF_NOWAIT)
     except BlockingIOError:
         return True
     return False
@@ -455,10 +455,10 @@ def test_a_driver_is_told_of_what_is_done_before_the_disk_is_waited_for(cold: Ra
     bench = Bench(Block(cold), VERSION_1 | FLUSH)
     driver, [queue] = bench.drivers[0], bench.queues
     assert queue is not None
-    path = native.block_path(cold.raw_fd, sectors=COLD_SECTORS, writable=False)
+    path = native.block_path(cold.fd, sectors=COLD_SECTORS, writable=False)
     for cold_sector in range(APART, 40 * APART, APART):
         made_cold(cold)
-        os.preadv(cold.raw_fd, [bytearray(512)], 0)
+        os.preadv(cold.fd, [bytearray(512)], 0)
         driver.add([header(IN, 0)], [512, 1])
         driver.add([header(IN, cold_sector)], [512, 1])
         served = queue.serve_natively(path, 8)
@@ -480,7 +480,7 @@ def test_a_file_that_ends_too_early_gives_errors_for_what_is_missing(
     bench = Bench(Block(cold), VERSION_1 | FLUSH)
     driver = bench.drivers[0]
     # Each read begins where there is something, and the second half of the last is not there.
-    os.ftruncate(cold.raw_fd, (2 * APART + 1) * 512)
+    os.ftruncate(cold.fd, (2 * APART + 1) * 512)
     tokens = {driver.add([header(IN, n)], [1024, 1]): n for n in range(0, 3 * APART, APART)}
     bench.serve()
     found = {tokens[used.token]: (used.length, used.data[-1]) for used in driver.collect()}

@@ -260,7 +260,7 @@ class TestHoles:
         return opened
 
     def blocks(self, opened: RawDisk) -> int:
-        return os.fstat(opened._fd).st_blocks
+        return os.fstat(opened.fd).st_blocks
 
     def test_discard_gives_storage_back(self, full: RawDisk) -> None:
         with full:
@@ -333,14 +333,14 @@ class TestFrozen:
             assert read(frozen, 1 << 29, 512) == b"data" + bytes(508)
             assert frozen.size_bytes == 1 << 30
             assert frozen.read_only
-            assert os.fstat(frozen._fd).st_blocks < 8192
+            assert os.fstat(frozen.fd).st_blocks < 8192
 
     def test_a_read_only_image_is_itself_the_copy(self, image: Path) -> None:
         with RawDisk.open(str(image), read_only=True) as opened:
             frozen = opened.frozen()
 
         with frozen:
-            assert os.path.samestat(os.fstat(frozen._fd), image.stat())
+            assert os.path.samestat(os.fstat(frozen.fd), image.stat())
             with pytest.raises(ConfigurationError, match="in use by another machine"):
                 RawDisk.open(str(image))
         RawDisk.open(str(image)).close()

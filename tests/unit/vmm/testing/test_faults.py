@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.spec.threads import wait_until
 from virtio import Block
 from virtio.errors import ConfigurationError
 from virtio.testing import Bench
@@ -83,7 +84,11 @@ def test_the_driver_sees_an_io_error(disk: FaultyDisk) -> None:
     bench = Bench(Block(disk))
     header = bytes(8) + (1).to_bytes(8, "little")
 
-    used = bench.request([header], [SECTOR, 1])
+    bench.drivers[0].add([header], [SECTOR, 1])
+    bench.serve()
+    wait_until(lambda: bench.loop.soon)
+    bench.loop.advance()
+    [used] = bench.drivers[0].collect()
 
     assert (used.length, used.data) == (0, b"\xa5" * SECTOR + b"\x01")
 
