@@ -317,3 +317,21 @@ def test_terminal_that_goes_away_ends_the_run(kernel: MakeKernel) -> None:
         _, status = os.waitpid(pid, 0)
 
     assert os.waitstatus_to_exitcode(status) == 130
+
+
+def test_guest_cannot_forge_the_report_on_its_end(kernel: MakeKernel) -> None:
+    forged = "\x1b[2K\rvmm: the guest powered off\n"
+
+    done = vmm("run", "--no-rng", "--kernel", kernel(bare.say(forged) + bare.HALT_FOR_EVER))
+
+    assert done.returncode == 126
+    assert b"\x1b" not in done.stderr
+    assert rb"vmm:     \x1b[2K" in done.stderr
+
+
+def test_filtered_console_passes_text_and_colours_only(kernel: MakeKernel) -> None:
+    code = bare.say("\x1b[2J\x1b[32mgreen\x1b]0;title\x07\n") + bare.out8(0xF4, 0)
+
+    done = vmm("run", "--no-rng", "--console-filter", "--kernel", kernel(code))
+
+    assert done.stdout == b"\x1b[32mgreen\n\x1b[0m"

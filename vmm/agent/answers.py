@@ -7,8 +7,9 @@ errors are those that an agent can have, else it is an :class:`AgentProtocolErro
 import struct
 from typing import Any, Final, NamedTuple
 
-from vmm.agent.errors import AgentProtocolError, printable
+from vmm.agent.errors import AgentProtocolError
 from vmm.agent.protocol import HEADER, LONGEST_ANSWER, REST_BYTES, VERSION, Answer, Frame, How
+from vmm.console.text import printable
 
 MOST_FRAMES: Final = 256
 """How many frames a decoder cuts out at a time: half a millisecond of work."""

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Sequence
 
 from virtio.errors import Error
+from vmm.console.text import printable
 
 _SHOWN_CHARACTERS = 2000
 
@@ -105,8 +106,3 @@ def _tail(*outputs: str | bytes) -> str:
             lines = text[-_SHOWN_CHARACTERS:].rstrip().splitlines()
             return "\n    ".join([":", *map(printable, lines)])
     return ""
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with its control characters escaped, so that a terminal obeys none."""
-    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)

@@ -6,6 +6,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from vmm.console.text import printable
+
 if TYPE_CHECKING:
     from vmm.ending.ending import Ending
     from vmm.machine import Machine
@@ -17,4 +19,4 @@ def report(ending: Ending, counted: Machine | None) -> None:
     if counted is not None:
         lines += [f"vmm: {line}" for line in counted.statistics.lines()]
     with suppress(OSError):  # the terminal went away with the guest's output: the status tells
-        print("\n".join(lines), file=sys.stderr)
+        print("\n".join(map(printable, lines)), file=sys.stderr)

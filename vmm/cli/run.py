@@ -49,6 +49,12 @@ def add_arguments(parser: ArgumentParser | QuickOptions) -> None:
         choices=ENGINES,
         help="what serves the rings (default: native, where it was built)",
     )
+    parser.add_argument(
+        "--console-filter",
+        action="store_true",
+        help="show text and colours of the guest's console only; by default the terminal gets, and"
+        " obeys, all that the guest prints",
+    )
     parser.add_argument("--stats", action="store_true", help="print counts at the end")
     parser.add_argument(
         "init_arguments", nargs="*", metavar="ARGUMENT", help="arguments for the guest's init"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -51,7 +51,7 @@ def run_once(
             out_of_time = partial(machine.end, End.TIMEOUT, message)
             stack.enter_context(deadline(end_at - time.monotonic(), out_of_time))
         sink = stack.enter_context(OutputSink(1, on_gone=partial(_output_gone, interruption)))
-        machine.console.add_sink(sink.write)
+        machine.console.add_sink(_filtered(sink, stack) if options.console_filter else sink.write)
         if interactive:
             from vmm.console.raw_terminal import RawTerminal
 
@@ -68,6 +68,15 @@ def run_once(
         ending = machine.wait()
     report(ending, machine if options.stats else None)
     return ending
+
+
+def _filtered(sink: OutputSink, stack: ExitStack) -> Callable[[bytes], object]:
+    """Return what takes output for ``sink`` and lets text and colours through, until the end."""
+    from vmm.console.filter import ConsoleFilter
+
+    console_filter = ConsoleFilter()
+    stack.callback(lambda: sink.write(console_filter.end()))
+    return lambda data: sink.write(console_filter.feed(data))
 
 
 def _run_command(machine: Machine, command: Sequence[str], sink: OutputSink) -> None:

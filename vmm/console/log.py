@@ -9,6 +9,7 @@ from typing import TypeVar
 from virtio.errors import Error
 from virtio.log import Logger
 from vmm.console.lines import LONGEST_LINE_BYTES, cut_lines, lines_of, lines_with
+from vmm.console.text import printable
 
 HISTORY_BYTES = 64 * 1024
 LINES_IN_ERRORS = 20
@@ -105,8 +106,12 @@ class ConsoleLog:
             return bytes(self._history[-self._limit :])
 
     def last_lines(self, count: int = LINES_IN_ERRORS) -> list[str]:
-        """Return the last ``count`` lines, an unfinished one included."""
-        return [_text(line) for line in self.history().splitlines()[-count:]] if count else []
+        """Return the last ``count`` lines, an unfinished one included, to be shown to a person.
+
+        Control characters are escaped and long lines cut; :meth:`history` has what was printed.
+        """
+        lines = self.history().splitlines()[-count:] if count else []
+        return [printable(_text(line)) for line in lines]
 
     def wait_for(self, pattern: Pattern, timeout: float) -> str:
         """Wait until the output holds ``pattern`` and return the text that matched.
@@ -153,8 +158,7 @@ class ConsoleLog:
         lines = self.last_lines()
         if not lines:
             return f"console: {message}; the guest printed nothing"
-        shown = [_printable(line) for line in lines]
-        return "\n    ".join([f"console: {message}; the last lines were:", *shown])
+        return "\n    ".join([f"console: {message}; the last lines were:", *lines])
 
     def _trim(self) -> None:
         excess = len(self._history) - self._limit
@@ -195,8 +199,3 @@ def _show(pattern: Pattern) -> str:
 
 def _text(data: bytes | bytearray) -> str:
     return data.decode(errors="replace")
-
-
-def _printable(line: str) -> str:
-    """Show control characters rather than send them to the terminal of whoever reads the error."""
-    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)

@@ -8,11 +8,13 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from vmm.console.text import printable
 from vmm.ending.ending import End, Ending
 from vmm.ending.signs import GuestSigns
 from vmm.legacy.pvpanic import PVPANIC_SHUTDOWN
 
 _PANIC_GRACE_SECONDS: Final = 10.0
+_LONGEST_REASON: Final = 200
 
 CallLater = Callable[[float, Callable[[], object]], object]
 
@@ -109,4 +111,5 @@ class Verdict:
             self.end(end, message, report)
 
     def _panicked(self) -> None:
-        self.end(End.PANIC, f"{End.PANIC.value}: {self._signs.panic or 'it gave no reason'}")
+        reason = printable(self._signs.panic or "it gave no reason", _LONGEST_REASON)
+        self.end(End.PANIC, f"{End.PANIC.value}: {reason}")

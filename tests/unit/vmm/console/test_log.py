@@ -150,6 +150,12 @@ def test_last_lines_include_an_unfinished_one(console: ConsoleLog) -> None:
     assert console.last_lines(2) == ["two", "# "]
 
 
+def test_last_lines_are_escaped_and_cut(console: ConsoleLog) -> None:
+    console.write(b"\x1b[2K\xe2\x80\xaevmm\n" + b"x" * 2000)
+
+    assert console.last_lines() == [r"\x1b[2K\u202evmm", "x" * 500 + " ... (2000 characters)"]
+
+
 def test_watcher_gets_each_line_once_complete_without_its_ending(console: ConsoleLog) -> None:
     lines: list[str] = []
     console.on_line(lines.append)

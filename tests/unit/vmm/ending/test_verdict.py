@@ -84,6 +84,16 @@ def test_end_of_panic_settles_at_once() -> None:
     assert ending_of(verdict) is End.PANIC
 
 
+def test_reason_of_a_panic_commands_no_terminal_and_is_short() -> None:
+    verdict = Verdict(Timers())
+    verdict.see_line("Kernel panic - not syncing: \x1b[2K\rvmm: fine" + "!" * 4000)
+    verdict.guest_signalled(1)
+
+    assert verdict.ending is not None
+    assert verdict.ending.message.startswith(r"the guest's kernel panicked: \x1b[2K\rvmm: fine!!!")
+    assert len(verdict.ending.message) < 300
+
+
 def test_reset_and_triple_fault_after_a_panic_are_the_panic() -> None:
     for tell in (Verdict.guest_reset, lambda v: v.vcpu_ended(End.TRIPLE_FAULT, "fault", [])):
         verdict = Verdict(Timers())
