@@ -3,7 +3,7 @@
 VIRTIO 1.4 "Feature Bits", "MMIO Device Register Layout".
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from virtio.errors import ConfigurationError
 from virtio.features import (
@@ -16,6 +16,7 @@ from virtio.features import (
     VIRTIO_RING_F_INDIRECT_DESC,
     mask,
 )
+from virtio.named_tuple import NamedTuple
 from virtio.saved import U32, FeatureSet
 
 FEATURE_WORDS: Final = 4

@@ -4,10 +4,11 @@ VIRTIO 1.4 "Virtqueue Configuration".
 """
 
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from virtio.errors import ConfigurationError, DriverError
 from virtio.memory import GuestMemory
+from virtio.named_tuple import NamedTuple
 from virtio.saved import U32, U64
 from virtio.virtqueue.queue import Queue
 from virtio.virtqueue.ring import MAX_QUEUE_SIZE

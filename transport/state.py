@@ -1,11 +1,12 @@
 """The state of a transport as a plain value, from which it can be rebuilt."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from transport.negotiation import NegotiationState
 from transport.queue_registers import QueueRegistersState
 from transport.status import STEPS, VIRTIO_CONFIG_S_FEATURES_OK
 from virtio.errors import ConfigurationError
+from virtio.named_tuple import NamedTuple
 from virtio.saved import U8, U32, check_saved
 from virtio.virtqueue.state import QueueLayout, QueueState
 

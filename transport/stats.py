@@ -1,6 +1,6 @@
 """The counts of a transport, for tests that assert exact numbers and for the end-of-run report."""
 
-from typing import NamedTuple
+from virtio.named_tuple import NamedTuple
 
 
 class TransportStats(NamedTuple):

@@ -21,10 +21,11 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from typing import get_type_hints as _get_type_hints
 
 from virtio.errors import ConfigurationError
+from virtio.named_tuple import NamedTuple
 
 SHOWN: Final = 60
 """How many characters of a wrong value a message shows at most."""

@@ -216,6 +216,19 @@ def test_a_start_imports_only_what_it_needs() -> None:
     assert modules & NOT_FOR_A_START == set()
 
 
+def test_named_tuples_are_those_that_are_made_fast() -> None:
+    allowed = {"virtio.named_tuple", "virtio.testing.driver"}
+    slow = {
+        name
+        for name, path in modules_of(*ALLOWED)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "typing"
+        if any(alias.name == "NamedTuple" for alias in node.names)
+    }
+
+    assert slow <= allowed
+
+
 @pytest.mark.parametrize("package", LAZY)
 def test_package_imports_its_parts_when_they_are_used(package: str) -> None:
     above = {package[:end] for end, letter in enumerate(package) if letter == "."}

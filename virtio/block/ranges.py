@@ -4,9 +4,10 @@ VIRTIO 1.4 "Block Device Operation".
 """
 
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from virtio.block.request import io_error, unsupported
+from virtio.named_tuple import NamedTuple
 from virtio.virtqueue.request import Request
 
 SEGMENT: Final = struct.Struct("<QII")

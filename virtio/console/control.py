@@ -8,7 +8,9 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from virtio.named_tuple import NamedTuple
 
 VIRTIO_CONSOLE_DEVICE_READY: Final = 0
 VIRTIO_CONSOLE_DEVICE_ADD: Final = 1

@@ -3,10 +3,11 @@
 VIRTIO 1.4 "Virtqueues"; a queue is saved and rebuilt with its machine.
 """
 
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 from virtio.errors import ConfigurationError
 from virtio.features import VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED
+from virtio.named_tuple import NamedTuple
 from virtio.saved import U16, U32, U64, FeatureSet, Length, Line, Within, check_saved, shown
 from virtio.virtqueue.chain import MAX_CHAIN_BYTES, MAX_CHAIN_DESCRIPTORS, VIRTQ_DESC_F_WRITE
 

@@ -5,8 +5,9 @@ errors are those that an agent can have, else it is an :class:`AgentProtocolErro
 """
 
 import struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from virtio.named_tuple import NamedTuple
 from vmm.agent.errors import AgentProtocolError
 from vmm.agent.protocol import HEADER, LONGEST_ANSWER, REST_BYTES, VERSION, Answer, Frame, How
 from vmm.console.text import printable

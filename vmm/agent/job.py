@@ -8,8 +8,9 @@ deadline that holds whatever the guest sends meanwhile.
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
+from virtio.named_tuple import NamedTuple
 from vmm.agent import answers, protocol
 from vmm.agent.answers import Ready, Status
 from vmm.agent.errors import AgentProtocolError, AgentTimeoutError

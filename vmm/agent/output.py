@@ -1,7 +1,8 @@
 """The output of a command, on its way from the guest to whoever takes it."""
 
 from collections import deque
-from typing import NamedTuple
+
+from virtio.named_tuple import NamedTuple
 
 
 class Output(NamedTuple):

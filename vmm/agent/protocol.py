@@ -51,9 +51,10 @@ frame in what comes after it has opened, and so passes over the remains of an ea
 import enum
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from virtio.errors import ConfigurationError
+from virtio.named_tuple import NamedTuple
 
 VERSION: Final = 1
 JOBS: Final = 16

@@ -10,11 +10,12 @@ from typing import Final
 SIGNS: Final = (b"Kernel panic - not syncing", b"reboot: ")
 """A line without any of these is no sign."""
 
+# Patterns are compiled when there is such a line, and not in the time that a start takes.
 _TIMESTAMP: Final = r"(?:<\d+>)?(?:\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? )?"
-_PANIC: Final = re.compile(_TIMESTAMP + r"Kernel panic - not syncing: (.*)")
-_PANIC_END: Final = re.compile(_TIMESTAMP + r"---\[ end Kernel panic - not syncing")
-_POWER_OFF: Final = re.compile(_TIMESTAMP + r"reboot: (?:Power down|System halted)")
-_RESTART: Final = re.compile(_TIMESTAMP + r"reboot: (?:Restarting system|machine restart)")
+_PANIC: Final = _TIMESTAMP + r"Kernel panic - not syncing: (.*)"
+_PANIC_END: Final = _TIMESTAMP + r"---\[ end Kernel panic - not syncing"
+_POWER_OFF: Final = _TIMESTAMP + r"reboot: (?:Power down|System halted)"
+_RESTART: Final = _TIMESTAMP + r"reboot: (?:Restarting system|machine restart)"
 
 
 class GuestSigns:
@@ -28,11 +29,11 @@ class GuestSigns:
 
     def see(self, line: str) -> None:
         """Look at one line of console output."""
-        if match := _PANIC.match(line):
+        if match := re.match(_PANIC, line):
             self.panic = self.panic or match[1].strip()
-        elif _PANIC_END.match(line):
+        elif re.match(_PANIC_END, line):
             self.panic_ended = True
-        elif _POWER_OFF.match(line):
+        elif re.match(_POWER_OFF, line):
             self.powered_off = True
-        elif _RESTART.match(line):
+        elif re.match(_RESTART, line):
             self.restarting = True

@@ -14,9 +14,9 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from virtio.errors import ConfigurationError
+from virtio.named_tuple import NamedTuple
 from vmm.host.digest import sha256
 
 _LOCKS = ".locks"

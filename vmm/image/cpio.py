@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from virtio.errors import ConfigurationError
+from virtio.named_tuple import NamedTuple
 
 _TRAILER = "TRAILER!!!"
 _LONGEST_NAME = 4095  # PATH_MAX less the zero byte: longer ones the kernel skips in silence

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from virtio.errors import ConfigurationError
+from virtio.named_tuple import NamedTuple
 from vmm.image import cache
 from vmm.image.progress import Progress, silent
 

@@ -7,8 +7,9 @@ drivers to find a keyboard at once; there is no mouse.
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
+from virtio.named_tuple import NamedTuple
 from virtio.saved import U8, Length, check_saved
 
 if TYPE_CHECKING:

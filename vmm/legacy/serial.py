@@ -7,8 +7,9 @@ Semiconductor), without baud rates: a byte is sent the moment it is written.
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from virtio.named_tuple import NamedTuple
 from virtio.saved import U8, U16, Length, check_saved
 from vmm.legacy.serial_reg import (
     UART_FCR_CLEAR_RCVR,

@@ -5,7 +5,8 @@ paravirtual leaves are those of Linux ``Documentation/virt/kvm/x86/cpuid.rst``.
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+
+from virtio.named_tuple import NamedTuple
 
 KVM_CPUID_FLAG_SIGNIFCANT_INDEX = 1
 

@@ -4,9 +4,8 @@ The layout is Firecracker's, so that experience with it holds here too; structur
 the documents named at the modules that write them.
 """
 
-from typing import NamedTuple
-
 from virtio.errors import ConfigurationError
+from virtio.named_tuple import NamedTuple
 
 PAGE_SIZE = 0x1000
 MEBIBYTE = 1 << 20

@@ -1,8 +1,8 @@
 """The devices of a PC that Linux expects without any announcement, put on the port bus."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
+from virtio.named_tuple import NamedTuple
 from vmm.bus import Bus
 from vmm.legacy import debug_exit, i8042, pvpanic, serial
 from vmm.legacy.debug_exit import DebugExit

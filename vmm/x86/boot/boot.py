@@ -5,8 +5,8 @@ Addresses are those of :mod:`vmm.x86.layout`.
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from virtio.named_tuple import NamedTuple
 from vmm.x86 import layout
 from vmm.x86.boot.cmdline import build_cmdline, write_cmdline
 from vmm.x86.boot.e820 import memory_map

@@ -4,9 +4,9 @@ Implements Linux x86 boot.rst "The Real-Mode Kernel Header".
 """
 
 import struct
-from typing import NamedTuple
 
 from virtio.errors import ConfigurationError
+from virtio.named_tuple import NamedTuple
 from vmm.x86.boot.image_file import ImageFile
 
 HEADER_START = 0x1F1

@@ -1,8 +1,8 @@
 """The memory map that a PC firmware would report: ACPI 6.5 "INT 15H, E820H"."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from virtio.named_tuple import NamedTuple
 from vmm.x86 import layout
 
 E820_RAM = 1

@@ -6,9 +6,9 @@ Implements the ELF-64 program headers (System V ABI, "Program Header") and the P
 
 import struct
 from itertools import pairwise
-from typing import NamedTuple
 
 from virtio.errors import ConfigurationError
+from virtio.named_tuple import NamedTuple
 from vmm.x86 import layout
 from vmm.x86.boot.image_file import BootMemory, ImageFile, clear, low_ram_end
 

@@ -5,9 +5,9 @@ and control register layouts are those of the Intel SDM vol. 3.
 """
 
 import struct
-from typing import NamedTuple
 
 from virtio.memory import GuestMemory
+from virtio.named_tuple import NamedTuple
 from vmm.x86 import layout
 from vmm.x86.boot.kernel import Protocol
 from vmm.x86.kvm.chips import LapicState

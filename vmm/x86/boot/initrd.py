@@ -5,9 +5,9 @@ High, so that it stays clear of the kernel and of what that allocates at first (
 """
 
 import os
-from typing import NamedTuple
 
 from virtio.errors import ConfigurationError
+from virtio.named_tuple import NamedTuple
 from vmm.x86 import layout
 from vmm.x86.boot.image_file import BootMemory, low_ram_end, open_image
 from vmm.x86.boot.kernel import LoadedKernel

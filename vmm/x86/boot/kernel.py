@@ -6,9 +6,10 @@ Linux x86 boot.rst "64-bit Boot Protocol".
 """
 
 import os
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from virtio.errors import ConfigurationError
+from virtio.named_tuple import NamedTuple
 from vmm.x86 import layout
 from vmm.x86.boot.bzimage import SetupHeader, is_bzimage, read_setup_header
 from vmm.x86.boot.elf import ELF_MAGIC, Elf, check_entry, load_elf, read_elf

@@ -4,8 +4,9 @@ Linux reads its CPU number with LSL where an NMI enters, and runs VERW on the wa
 because it clears processor buffers; there are none to clear here, but ZF has to be right.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 
+from virtio.named_tuple import NamedTuple
 from vmm.x86.emulation.flags import ZF, assign, when
 from vmm.x86.emulation.operation import Operation
 

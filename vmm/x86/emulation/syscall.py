@@ -32,9 +32,10 @@ Intel SDM volume 2 "SYSCALL", volume 3 "Interrupt and Exception Handling in 64-b
 """
 
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from virtio.log import Logger
+from virtio.named_tuple import NamedTuple
 from vmm.x86.emulation.cpu import CannotEmulate
 from vmm.x86.emulation.flags import IF, RESERVED, RF
 from vmm.x86.emulation.state import State
