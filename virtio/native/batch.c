@@ -57,23 +57,23 @@ static int is_in_window(const struct queue *queue, const struct plain *part)
 }
 
 /* Take ordinary chains; returns LEFT when Python has to take the next one. */
-static int take_chains(struct queue *queue, struct turn *turn, struct plain **copies)
+static int take_chains(struct queue *queue, struct exchange *exchange, struct plain **copies)
 {
     struct chain chain;
-    for (; turn->count < turn->limit; turn->count++) {
+    for (; exchange->count < exchange->limit; exchange->count++) {
         uint32_t head = queue->packed ? entry_at(queue, queue->next_avail) : 0;
-        int has_room = *copies + MAX_DESCRIPTORS <= turn->copies + COPIES;
+        int has_room = *copies + MAX_DESCRIPTORS <= exchange->copies + COPIES;
         int found = has_room ? look(queue, &chain, *copies) : -1;
         if (found <= 0)
             return found ? LEFT : IDLE;
         uint32_t descriptors = chain.reads + chain.writes;
-        turn->taken[turn->count] = (struct taken){
+        exchange->taken[exchange->count] = (struct taken){
             chain.readable, chain.writable, queue->packed ? head : chain.id, chain.id,
             chain.slots, descriptors, chain.reads, 0, 0, 0, 0, {0}};
         const struct plain *written = *copies + chain.reads;
         if (chain.writes && is_in_window(queue, written)) {
-            turn->taken[turn->count].data = written->address - queue->window_start;
-            turn->taken[turn->count].data_bytes = written->length;
+            exchange->taken[exchange->count].data = written->address - queue->window_start;
+            exchange->taken[exchange->count].data_bytes = written->length;
         }
         *copies += descriptors;
         queue->next_avail = advanced(queue, queue->next_avail, chain.slots);
@@ -85,44 +85,44 @@ static int take_chains(struct queue *queue, struct turn *turn, struct plain **co
  * Give back all that were taken. Returns MORE; or WRONG or IMPOSSIBLE, and has done nothing, for a
  * length without room, or for more entries than the device has.
  */
-static enum end give_back(struct queue *queue, struct turn *turn)
+static enum end give_back(struct queue *queue, struct exchange *exchange)
 {
-    const struct taken *taken = turn->taken;
+    const struct taken *taken = exchange->taken;
     uint64_t slots = 0;
-    for (uint32_t i = 0; i < turn->given; i++) {
-        if (turn->lengths[i] > taken[i].writable)
+    for (uint32_t i = 0; i < exchange->given; i++) {
+        if (exchange->lengths[i] > taken[i].writable)
             return WRONG;
         slots += taken[i].slots;
     }
-    if (slots < turn->given || slots > in_flight(queue))
+    if (slots < exchange->given || slots > in_flight(queue))
         return IMPOSSIBLE;
     uint32_t position = queue->next_used;
-    for (uint32_t i = 0; i < turn->given; i++) {
-        position = add_unseen(queue, position, taken[i].id, taken[i].slots, turn->lengths[i]);
-        turn->bytes_read += taken[i].readable;
-        turn->bytes_written += turn->lengths[i];
+    for (uint32_t i = 0; i < exchange->given; i++) {
+        position = add_unseen(queue, position, taken[i].id, taken[i].slots, exchange->lengths[i]);
+        exchange->bytes_read += taken[i].readable;
+        exchange->bytes_written += exchange->lengths[i];
     }
-    turn->entries += slots;
-    if (turn->given)
-        show_used(queue, position, turn->lengths[0]);
+    exchange->entries += slots;
+    if (exchange->given)
+        show_used(queue, position, exchange->lengths[0]);
     return MORE;
 }
 
 /* Find the frames of the chains that have been taken, and copy their headers out. */
-static void find_frames(const struct queue *queue, struct turn *turn)
+static void find_frames(const struct queue *queue, struct exchange *exchange)
 {
-    const struct plain *copies = turn->copies;
-    for (uint32_t i = 0; i < turn->count; i++) {
-        uint32_t parts = turn->taken[i].descriptors;
+    const struct plain *copies = exchange->copies;
+    for (uint32_t i = 0; i < exchange->count; i++) {
+        uint32_t parts = exchange->taken[i].descriptors;
         const struct plain *header = copies, *data = copies + 1, *status = copies + parts - 1;
-        struct taken *taken = &turn->taken[i];
+        struct taken *taken = &exchange->taken[i];
         copies += parts;
         if (parts < 2 || parts > 3 || header->flags & WRITE || !(status->flags & WRITE) ||
-            header->length != turn->header_bytes || status->length != 1 ||
+            header->length != exchange->header_bytes || status->length != 1 ||
             !is_in_window(queue, data) || !is_in_window(queue, status))
             continue;
         memcpy(taken->header, host_address(queue, header->address, header->length),
-               turn->header_bytes);
+               exchange->header_bytes);
         taken->data = data->address - queue->window_start;
         taken->status = status->address - queue->window_start;
         taken->data_bytes = parts == 3 ? data->length : 0;
@@ -131,37 +131,37 @@ static void find_frames(const struct queue *queue, struct turn *turn)
 }
 
 /*
- * Give back the chains of the last turn, the driver seeing all of them at once, and take the next,
+ * Give back the chains taken last, the driver seeing all of them at once, and take the next,
  * waiting for `wait_ns` if there are none. If the driver wants to hear of those that were given
  * back, now or as the last `entries` before, it returns TELL, and takes none. It returns IDLE, or
  * LEFT when Python has to take the next chain, or MORE; WRONG or IMPOSSIBLE, having done nothing.
  */
-int turn(struct queue *queue, struct turn *turn)
+int exchange(struct queue *queue, struct exchange *exchange)
 {
-    queue->next_avail = turn->next_avail;
-    queue->next_used = turn->next_used;
-    turn->count = 0;
-    turn->bytes_read = turn->bytes_written = 0;
-    if (!is_possible(queue) || turn->given > CHAINS || turn->limit > CHAINS)
+    queue->next_avail = exchange->next_avail;
+    queue->next_used = exchange->next_used;
+    exchange->count = 0;
+    exchange->bytes_read = exchange->bytes_written = 0;
+    if (!is_possible(queue) || exchange->given > CHAINS || exchange->limit > CHAINS)
         return IMPOSSIBLE;
-    enum end given = give_back(queue, turn);
+    enum end given = give_back(queue, exchange);
     if (given != MORE)
         return given;
-    turn->next_used = queue->next_used;
-    turn->given_at = nanoseconds();
-    if (turn->entries && wants_notification(queue, turn->entries))
+    exchange->next_used = queue->next_used;
+    exchange->given_at = nanoseconds();
+    if (exchange->entries && wants_notification(queue, exchange->entries))
         return TELL;
-    if (turn->wait_ns && !wait_available(queue, turn->wait_ns))
+    if (exchange->wait_ns && !wait_available(queue, exchange->wait_ns))
         return IDLE;
-    struct plain *copies = turn->copies;
-    int end = take_chains(queue, turn, &copies);
-    turn->next_avail = queue->next_avail;
-    if (turn->header_bytes && turn->header_bytes <= MAX_HEADER_BYTES)
-        find_frames(queue, turn);
-    size_t behind = offsetof(struct turn, taken) + turn->count * sizeof *turn->taken;
-    size_t bytes = (copies - turn->copies) * sizeof *copies;
-    memmove((uint8_t *)turn + behind, turn->copies, bytes);
-    turn->stop = behind + bytes;
+    struct plain *copies = exchange->copies;
+    int end = take_chains(queue, exchange, &copies);
+    exchange->next_avail = queue->next_avail;
+    if (exchange->header_bytes && exchange->header_bytes <= MAX_HEADER_BYTES)
+        find_frames(queue, exchange);
+    size_t behind = offsetof(struct exchange, taken) + exchange->count * sizeof *exchange->taken;
+    size_t bytes = (copies - exchange->copies) * sizeof *copies;
+    memmove((uint8_t *)exchange + behind, exchange->copies, bytes);
+    exchange->stop = behind + bytes;
     return end;
 }
 

@@ -33,7 +33,7 @@ ffi.cdef(
         uint32_t data_bytes;
         uint8_t header[64];
     };
-    struct turn {
+    struct exchange {
         uint32_t next_avail, next_used;
         uint32_t count, stop;
         uint64_t given_at, bytes_read, bytes_written;
@@ -68,7 +68,7 @@ ffi.cdef(
     int32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit);
     void decline_notification(struct queue *queue);
     int request_notification(struct queue *queue);
-    int turn(struct queue *queue, struct turn *turn);
+    int exchange(struct queue *queue, struct exchange *exchange);
     void get_rooms(const struct plain *plain, uint32_t count, uint32_t *rooms);
     int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t *lengths,
                       uint32_t count, struct served *served);

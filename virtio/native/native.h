@@ -40,16 +40,16 @@
 
 enum { NEXT = 1, WRITE = 2, INDIRECT = 4, AVAIL = 1 << 7, USED = 1 << 15 }; /* VIRTQ_DESC_F_ */
 enum { MAX_SIZE = 32768, MAX_DESCRIPTORS = 1024, MAX_REGIONS = 4 };
-enum { CHAINS = 256, COPIES = 2048, MAX_HEADER_BYTES = 64 }; /* of one turn() */
+enum { CHAINS = 256, COPIES = 2048, MAX_HEADER_BYTES = 64 }; /* of one exchange() */
 enum { DATA_OUT = 1, DATA_IN = 2 };
 enum { STEP_BYTES = 8 << 20 };             /* that serve() moves in one call, or little more */
 enum { RANDOM_BYTES = 65536 };             /* for one chain at most */
 enum { PENDING = 32, PENDING_PARTS = 64 }; /* requests that wait together, and their parts */
 
 /*
- * Why serve() and turn() stopped: there is nothing to do, the next chain is for Python, the driver
- * has to be told of what is done, or others shall have their turn. Or nothing was done at all, for
- * a length without room, which is turn()'s own, or for positions or counts that cannot be.
+ * Why serve() and exchange() stopped: there is nothing to do, the next chain is for Python, the
+ * driver has to be told of what is done, or others shall be served. Or nothing was done at all, for
+ * a length without room, which is exchange()'s own, or for positions or counts that cannot be.
  */
 enum end { IDLE, LEFT, TELL, MORE, WRONG, IMPOSSIBLE };
 enum { REFUSED = -1 }; /* the same of functions that return a number */
@@ -176,10 +176,10 @@ struct taken {
 };
 
 /*
- * What turn() is told, and what it tells. The descriptors of the chains that are taken are in the
- * end behind them, one after the other, so that Python copies all of it at once, up to `stop`.
+ * The wish given to exchange(), and its answer. The descriptors of the chains that are taken are in
+ * the end behind them, one after the other, so that Python copies all of it at once, up to `stop`.
  */
-struct turn {
+struct exchange {
     uint32_t next_avail, next_used;                /* both ways */
     uint32_t count, stop;                          /* out */
     uint64_t given_at;                             /* out: when, by CLOCK_MONOTONIC */
@@ -191,7 +191,7 @@ struct turn {
     struct plain copies[COPIES];
 };
 
-int turn(struct queue *queue, struct turn *turn);
+int exchange(struct queue *queue, struct exchange *exchange);
 void get_rooms(const struct plain *plain, uint32_t count, uint32_t *rooms);
 int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t *lengths,
                   uint32_t count, struct served *served);

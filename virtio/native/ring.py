@@ -29,19 +29,19 @@ CHAINS: Final = int(lib.CHAINS)
 
 _IMPOSSIBLE: Final = int(lib.IMPOSSIBLE)
 
-_TELLS: Final = Struct("<IIIIQQQ")
-_TAKEN_AT: Final = ffi.offsetof("struct turn", "taken")
-assert _TELLS.size == ffi.offsetof("struct turn", "given")
+_ANSWER: Final = Struct("<IIIIQQQ")
+_TAKEN_AT: Final = ffi.offsetof("struct exchange", "taken")
+assert _ANSWER.size == ffi.offsetof("struct exchange", "given")
 assert (lib.IDLE, lib.LEFT, lib.TELL, lib.MORE, lib.WRONG) == (IDLE, LEFT, TELL, MORE, WRONG)
 
 
 @cache
-def _told(lengths: int) -> Struct:
-    """Return the layout of what ``struct turn`` is told, with so many lengths."""
+def _wish(lengths: int) -> Struct:
+    """Return the layout of what ``struct exchange`` is given, with so many lengths."""
     return Struct(f"<II32xIIIIQ{lengths}I")
 
 
-assert _told(CHAINS).size == _TAKEN_AT
+assert _wish(CHAINS).size == _TAKEN_AT
 
 
 class NativeRing:
@@ -53,19 +53,19 @@ class NativeRing:
 
     __slots__ = (
         "_bytes",
+        "_exchange",
         "_log",
         "_plain_first",
         "_regions",
         "_served",
         "_struct",
-        "_turn",
         "decline_notification",
         "last",
         "twin",
     )
 
     last: NativeBatch | None
-    """The batch that the last turn took, of which C still has the rows."""
+    """The batch that was taken last, of which C still has the rows."""
 
     def __init__(self, twin: Ring, features: int) -> None:
         self.twin = twin
@@ -74,7 +74,7 @@ class NativeRing:
         self._regions: list[memoryview] = []  # which keep the memory where it is
         self._log = TokenBucket(1, 10)
         self._plain_first = True
-        self._turn: Any = None  # made when it is needed first, and seen through _bytes
+        self._exchange: Any = None  # made when it is needed first, and seen through _bytes
         self._bytes: Any = None
         self.last = None
         # Bound here, as most other calls are of functions in C: no step of Python's own between.
@@ -107,7 +107,7 @@ class NativeRing:
             plain = self._take_plain(limit)
             if plain.size or not lib.has_available(self._struct):
                 return plain
-        batch, end = self.turn((), limit, 0, header_bytes)
+        batch, end = self.exchange((), limit, 0, header_bytes)
         if batch is None:
             return self.twin.take_batch(limit) if end == LEFT else ChainBatch(self.twin.owner, [])
         if not header_bytes:
@@ -142,23 +142,23 @@ class NativeRing:
         self._count()
         return True
 
-    def turn(
+    def exchange(
         self,
         lengths: Sequence[int | None],
         limit: int,
         wait_ns: int = 0,
         header_bytes: int = 0,
     ) -> tuple[NativeBatch | None, int]:
-        """Give back the last turn's batch, and take the next; see :meth:`Queue.exchange`.
+        """Give back the last batch, and take the next; see :meth:`Queue.exchange`.
 
         ``lengths`` are as many as that has chains, or none when it is not to be given back. Returns
         the next batch, and why there is none: ``TELL``, so that the driver is notified first;
         ``IDLE``; ``LEFT``; or ``WRONG``, having done nothing, if a length is none or has no room.
         """
-        twin, given, told = self.twin, len(lengths), self._bytes or self._open_turn()
+        twin, given, shared = self.twin, len(lengths), self._bytes or self._open_exchange()
         try:
-            _told(given).pack_into(
-                told,
+            _wish(given).pack_into(
+                shared,
                 0,
                 twin.next_avail,
                 twin.next_used,
@@ -171,12 +171,12 @@ class NativeRing:
             )
         except StructError:
             return None, WRONG
-        end: int = lib.turn(self._struct, self._turn)
+        end: int = lib.exchange(self._struct, self._exchange)
         if end >= WRONG:
             if end == _IMPOSSIBLE:
                 raise self._refusal()
             return None, WRONG
-        twin.next_avail, twin.next_used, size, stop, at, read, written = _TELLS.unpack_from(told)
+        twin.next_avail, twin.next_used, size, stop, at, read, written = _ANSWER.unpack_from(shared)
         if given:
             twin.active_at = at
             twin.unsignalled = 0
@@ -185,12 +185,12 @@ class NativeRing:
             twin.bytes_written += written
         if not size:
             return None, end
-        self.last = batch = NativeBatch(twin.owner, size, told[_TAKEN_AT:stop], header_bytes)
+        self.last = batch = NativeBatch(twin.owner, size, shared[_TAKEN_AT:stop], header_bytes)
         return batch, end
 
-    def _open_turn(self) -> Any:
-        self._turn = ffi.new("struct turn *")
-        self._bytes = ffi.buffer(self._turn)
+    def _open_exchange(self) -> Any:
+        self._exchange = ffi.new("struct exchange *")
+        self._bytes = ffi.buffer(self._exchange)
         return self._bytes
 
     def serve(self, path: DataPath, limit: int, wait_ns: int) -> tuple[int, int]:

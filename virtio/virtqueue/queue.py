@@ -197,7 +197,7 @@ class Queue:
         native = self._native
         if native is None or native.last is not batch or not self._is_next(batch, lengths):
             return self._complete_and_pop(batch, lengths, limit, wait_ns, header_bytes)
-        others, end = native.turn(lengths, limit, wait_ns, header_bytes)
+        others, end = native.exchange(lengths, limit, wait_ns, header_bytes)
         if end == WRONG:
             return self._complete_and_pop(batch, lengths, limit, wait_ns, header_bytes)
         batch.out = False
@@ -205,7 +205,7 @@ class Queue:
         if end == TELL:
             if self.interrupt is not None:
                 self.interrupt()
-            others, end = native.turn((), limit, wait_ns, header_bytes)
+            others, end = native.exchange((), limit, wait_ns, header_bytes)
         if others is not None:
             self._outstanding[others] = None
             return others

@@ -51,13 +51,13 @@ class Rings:
         self.queue.next_avail, self.queue.next_used = next_avail, next_used
         self.served = ffi.new("struct served *")
 
-    def turn(self, **wish: Any) -> int:
-        turn = ffi.new("struct turn *")
-        turn.next_avail, turn.next_used = self.queue.next_avail, self.queue.next_used
-        turn.limit = SIZE
+    def exchange(self, **wish: Any) -> int:
+        exchange = ffi.new("struct exchange *")
+        exchange.next_avail, exchange.next_used = self.queue.next_avail, self.queue.next_used
+        exchange.limit = SIZE
         for name, value in wish.items():
-            setattr(turn, name, value)
-        return int(lib.turn(self.queue, turn))
+            setattr(exchange, name, value)
+        return int(lib.exchange(self.queue, exchange))
 
     def publish(self, count: int) -> int:
         plain = ffi.new("struct plain[]", SIZE + 1)
@@ -83,7 +83,7 @@ def test_every_entry_refuses_what_cannot_be(
     packed: bool, size: int, next_avail: int, next_used: int
 ) -> None:
     rings = Rings(packed, size, next_avail, next_used)
-    assert rings.turn() == lib.IMPOSSIBLE
+    assert rings.exchange() == lib.IMPOSSIBLE
     assert rings.serve() == lib.IMPOSSIBLE
     assert rings.take() == lib.REFUSED
     assert rings.publish(1) == lib.REFUSED
@@ -113,7 +113,7 @@ def test_every_position_that_can_be_is_served(
     assert lib.wait_available(rings.queue, 0) in (0, 1)
     assert rings.take() != lib.REFUSED
     assert rings.serve() in (lib.IDLE, lib.LEFT)
-    assert rings.turn() in (lib.IDLE, lib.LEFT)
+    assert rings.exchange() in (lib.IDLE, lib.LEFT)
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
@@ -121,10 +121,10 @@ def test_no_more_is_given_back_than_the_device_has(packed: bool) -> None:
     rings = Rings(packed, SIZE, 3, 1)
     assert rings.publish(3) == lib.REFUSED
     assert rings.publish(0) == lib.REFUSED
-    assert rings.turn(given=3, taken=[{"slots": 1}] * 3) == lib.IMPOSSIBLE
-    assert rings.turn(given=1, taken=[{"slots": 3}]) == lib.IMPOSSIBLE
-    assert rings.turn(given=1, taken=[{"slots": 0}]) == lib.IMPOSSIBLE
-    assert rings.turn(given=2, taken=[{"slots": MAX_32}, {"slots": 3}]) == lib.IMPOSSIBLE
+    assert rings.exchange(given=3, taken=[{"slots": 1}] * 3) == lib.IMPOSSIBLE
+    assert rings.exchange(given=1, taken=[{"slots": 3}]) == lib.IMPOSSIBLE
+    assert rings.exchange(given=1, taken=[{"slots": 0}]) == lib.IMPOSSIBLE
+    assert rings.exchange(given=2, taken=[{"slots": MAX_32}, {"slots": 3}]) == lib.IMPOSSIBLE
     assert rings.is_untouched()
     assert rings.publish(2) == 1
     assert (rings.queue.next_used, rings.served.chains) == (3, 2)
@@ -132,8 +132,8 @@ def test_no_more_is_given_back_than_the_device_has(packed: bool) -> None:
 
 def test_counts_stay_within_their_tables() -> None:
     rings = Rings(False, SIZE, 0, 0)
-    assert rings.turn(given=lib.CHAINS + 1) == lib.IMPOSSIBLE
-    assert rings.turn(limit=lib.CHAINS + 1) == lib.IMPOSSIBLE
+    assert rings.exchange(given=lib.CHAINS + 1) == lib.IMPOSSIBLE
+    assert rings.exchange(limit=lib.CHAINS + 1) == lib.IMPOSSIBLE
     assert rings.is_untouched()
 
 
