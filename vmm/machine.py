@@ -29,7 +29,7 @@ from vmm.hardware import Hardware
 from vmm.host.gil import short_switch_interval
 from vmm.host.io_thread import IoThread
 from vmm.vcpus import Vcpus
-from vmm.x86 import GuestEvents, check_host, describe_position
+from vmm.x86 import GuestEvents, check_host, describe_position, shows_life
 
 if TYPE_CHECKING:
     from vmm.agent import Agent
@@ -88,7 +88,7 @@ class Machine:
             resources.enter_context(short_switch_interval())
             self._main = resources.enter_context(IoThread("event-loop", self._loop_failed))
             self.loop = self._main.loop
-            self._verdict = Verdict(self.loop.call_later)
+            self._verdict = Verdict(self.loop.call_later, self._shows_life)
             self._vcpus = Vcpus(self._verdict.vcpu_ended)
             watch = HaltWatch(self.loop, self.threads, self._guest_halted, best_wait_idle())
             self._halt_watch = resources.enter_context(watch)
@@ -268,6 +268,9 @@ class Machine:
             status=self._verdict.guest_reported,
             panic=self._verdict.guest_signalled,
         )
+
+    def _shows_life(self) -> bool:
+        return any(self._vcpus.call(shows_life))
 
     def _guest_halted(self) -> None:
         self._verdict.guest_halted(devices_reset=self.hardware.given_back)

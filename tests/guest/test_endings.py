@@ -53,6 +53,12 @@ PANIC = "Kernel panic - not syncing: Attempted to kill init!\n"
         pytest.param(
             bare.say(PANIC + "---[ end " + PANIC) + bare.SPIN, *(End.PANIC, 121), id="panic, stays"
         ),
+        pytest.param(
+            bare.say("$ [    1.5] " + PANIC + "[    1.6] reboot: Restarting system\n")
+            + bare.out8(0x64, 0xFE),
+            *(End.REBOOT, 120),
+            id="words of a panic, then an orderly reboot",
+        ),
         pytest.param(bare.say(PANIC) + bare.HALT_FOR_EVER, End.PANIC, 121, id="panic then halt"),
         pytest.param(bare.out8(0x505, 1), End.PANIC, 121, id="panic by pvpanic"),
         pytest.param(bare.UNDEFINED, End.TRIPLE_FAULT, 122, id="triple fault"),

@@ -88,6 +88,24 @@ def test_kernel_panic_is_told_with_its_reason() -> None:
     assert any("Kernel panic - not syncing: No working" in line for line in ending.report)
 
 
+def test_kernel_that_stays_after_its_panic_has_ended() -> None:
+    config = MachineConfig(cmdline="rdinit=/nonexistent root=/dev/none panic=0", rng=False)
+    ending, _ = run(config)
+
+    assert (ending.end, ending.status) == (End.PANIC, 121)
+    assert ending.report[0] == (
+        "the verdict rests on a kernel that stands still and words on the console"
+    )
+
+
+def test_program_that_prints_the_words_of_a_panic_ends_nothing() -> None:
+    words = "Kernel panic - not syncing: old news"
+    command = f"echo '{words}'; echo '---[ end {words} ]---'; sleep 15; exit 5"
+    ending, _ = run(MachineConfig(rng=False, init_arguments=("sh", "-c", command)))
+
+    assert (ending.end, ending.status) == (End.REPORTED, 5)
+
+
 def test_reboot_is_told_from_a_power_off() -> None:
     ending, _ = run(MachineConfig(rng=False, init_arguments=("reboot",)))
 

@@ -1,6 +1,8 @@
 """The verdict on a run: the ending that the first conclusive sign gives.
 
-Signs come from vCPU threads, the event loop, the user's thread and signal handlers.
+Signs come from vCPU threads, the event loop, the user's thread and signal handlers. What a guest
+prints is a note, and ends nothing: it gives the reason of a reset, a halt, a triple fault or a
+kernel that stands still. The report of a panic begins with what the verdict rests on.
 """
 
 from collections.abc import Callable
@@ -10,21 +12,25 @@ from typing import Final
 
 from vmm.console.text import printable
 from vmm.ending.ending import End, Ending
+from vmm.ending.panic_watch import CallLater, PanicWatch
 from vmm.ending.signs import GuestSigns
-from vmm.legacy.pvpanic import PVPANIC_SHUTDOWN
+from vmm.legacy.pvpanic import PVPANIC_PANICKED, PVPANIC_SHUTDOWN
 
-_PANIC_GRACE_SECONDS: Final = 10.0
 _LONGEST_REASON: Final = 200
-
-CallLater = Callable[[float, Callable[[], object]], object]
 
 
 class Verdict:
-    """Decides how the guest ended; ``call_later`` is the event loop's."""
+    """Decides how the guest ended; ``call_later`` is the event loop's.
 
-    def __init__(self, call_later: CallLater) -> None:
-        self._call_later = call_later
+    ``shows_life`` says whether a vCPU runs a program or idles at this moment.
+    """
+
+    def __init__(self, call_later: CallLater, shows_life: Callable[[], bool]) -> None:
         self._signs = GuestSigns()
+        self._crash_kernel = False
+        self._panic_watch = PanicWatch(
+            call_later, shows_life, self._signs.withdraw_panic, self._stands_still
+        )
         # Its put() may be called from a signal handler at any moment, which no lock allows.
         self._reached: SimpleQueue[Ending] = SimpleQueue()
         self._ending: Ending | None = None
@@ -55,21 +61,14 @@ class Verdict:
         self.reach(Ending(end, message or end.value, report or []))
 
     def see_line(self, line: str) -> None:
-        """Look at a line of the console.
-
-        After a panic the guest still prints a trace and then stops or resets: it gets some seconds
-        for this.
-        """
-        panicked = self._signs.panic is not None
+        """Look at a line of the console."""
         self._signs.see(line)
-        if self._signs.panic_ended:
-            self._panicked()
-        elif self._signs.panic is not None and not panicked:
-            self._call_later(_PANIC_GRACE_SECONDS, self._panicked)
+        if self._signs.panic is not None:
+            self._panic_watch.start()
 
     def guest_reset(self) -> None:
         """Note that the guest asked for a reset of the machine."""
-        self._unless_panicked(End.REBOOT)
+        self._unless_panicked("a reset", End.REBOOT)
 
     def guest_reported(self, status: int) -> None:
         """Note that the guest wrote ``status`` to the debug-exit port."""
@@ -78,11 +77,16 @@ class Verdict:
         self.reach(Ending(End.REPORTED, message, reported=reported))
 
     def guest_signalled(self, events: int) -> None:
-        """Note that the guest wrote ``events`` to the pvpanic port."""
+        """Note that the guest wrote ``events`` to the pvpanic port.
+
+        One that has a crash kernel is let finish: its reset or halt then is the end of the panic.
+        """
         if events & PVPANIC_SHUTDOWN:
             self.end(End.POWER_OFF)
+        elif events & PVPANIC_PANICKED:
+            self._panicked("pvpanic")
         else:
-            self._panicked()
+            self._crash_kernel = True
 
     def guest_halted(self, *, devices_reset: bool = False) -> None:
         """Note that no vCPU will run again: all are halted with interrupts off.
@@ -91,25 +95,36 @@ class Verdict:
         way to the end, and a virtio console then misses the line that announces a power-off.
         """
         powered_off = self._signs.powered_off or devices_reset
-        self._unless_panicked(End.POWER_OFF if powered_off else End.HALTED)
+        self._unless_panicked("a halt for ever", End.POWER_OFF if powered_off else End.HALTED)
 
     def vcpu_ended(self, end: End, message: str, report: list[str]) -> None:
         """Note that a vCPU cannot go on; a triple fault is also how Linux resets a PC at last."""
         if end is not End.TRIPLE_FAULT:
             self.end(end, message, report)
         elif self._signs.restarting:
-            self._unless_panicked(End.REBOOT)
+            self._unless_panicked("a triple fault", End.REBOOT)
         else:
-            self._unless_panicked(end, message, report)
+            self._unless_panicked("a triple fault", end, message, report)
 
     def _unless_panicked(
-        self, end: End, message: str = "", report: list[str] | None = None
+        self, seen: str, end: End, message: str = "", report: list[str] | None = None
     ) -> None:
-        if self._signs.panic is not None:
-            self._panicked()
+        if self._signs.panic is not None or self._crash_kernel:
+            self._panicked(seen)
         else:
             self.end(end, message, report)
 
-    def _panicked(self) -> None:
+    def _stands_still(self) -> None:
+        # Before its last words a kernel may be slow: to print, or to start a crash kernel.
+        if self._signs.panic is not None and self._signs.panic_ended:
+            self._panicked("a kernel that stands still")
+
+    def _panicked(self, seen: str) -> None:
+        signs = [seen]
+        if self._crash_kernel:
+            signs.append("pvpanic of a guest with a crash kernel")
+        if self._signs.panic is not None:
+            signs.append("words on the console")
         reason = printable(self._signs.panic or "it gave no reason", _LONGEST_REASON)
-        self.end(End.PANIC, f"{End.PANIC.value}: {reason}")
+        rests_on = f"the verdict rests on {' and '.join(signs)}"
+        self.end(End.PANIC, f"{End.PANIC.value}: {reason}", [rests_on])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vmm.x86.platform import Platform as Platform
     from vmm.x86.position import describe_position as describe_position
     from vmm.x86.position import is_halted_for_ever as is_halted_for_ever
+    from vmm.x86.position import shows_life as shows_life
     from vmm.x86.state import PlatformState as PlatformState
     from vmm.x86.vcpu_state import VcpuState as VcpuState
 else:
@@ -44,7 +45,7 @@ else:
             "legacy_devices": "GuestEvents",
             "limits": "BootProtocol check_cpus check_memory",
             "platform": "Platform",
-            "position": "describe_position is_halted_for_ever",
+            "position": "describe_position is_halted_for_ever shows_life",
             "state": "PlatformState",
             "vcpu_state": "VcpuState",
         },

@@ -1,4 +1,4 @@
-"""A stopped vCPU: where it is, in words, and whether it can ever run again."""
+"""A stopped vCPU: where it is, in words, whether it is at work, and whether it can run again."""
 
 from typing import Final
 
@@ -28,3 +28,13 @@ def is_halted_for_ever(vcpu: Vcpu) -> bool:
     if state == KVM_MP_STATE_RUNNABLE:
         return False
     return state != KVM_MP_STATE_HALTED or not vcpu.regs().rflags & _RFLAGS_IF
+
+
+def shows_life(vcpu: Vcpu) -> bool:
+    """Whether the vCPU runs a program, or idles until an interrupt: what no panicked kernel does.
+
+    Also the processors that a panicking Linux stops halt with interrupts off.
+    """
+    if vcpu.mp_state() == KVM_MP_STATE_HALTED:
+        return bool(vcpu.regs().rflags & _RFLAGS_IF)
+    return bool(vcpu.sregs().cs.selector & 3)
