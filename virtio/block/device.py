@@ -186,7 +186,9 @@ class Block(Device):
             return None
         writable = not (self.backend.read_only or self.write_through or self._calls.late)
         sectors = min(self.capacity, self.backend.size_bytes // SECTOR_BYTES)
-        path: DataPath = native.block_path(fd, sectors=sectors, writable=writable)
+        path: DataPath = native.block_path(
+            fd, sectors=sectors, writable=writable, may_wait=self.backend.may_wait
+        )
         return path
 
     def _read(self, request: Request, sector: int) -> int | None:

@@ -1,8 +1,8 @@
 /*
  * The block device: requests that read and write a file. VIRTIO 1.4 "Block Device".
  *
- * A read that would have to wait for the disk is put off to uring.c, so that what the page cache
- * has is not kept waiting.
+ * A read that would have to wait for the disk is left to Python, which has a thread wait for it:
+ * here the device's lock is held, and a reset, a snapshot and the end of the machine want that.
  */
 
 #include "native.h"
@@ -11,6 +11,14 @@
 #include <string.h>
 
 enum { SECTOR = 512, IN = 0, OUT = 1 };
+
+/* The data of a request: what is still to be moved between guest memory and file. */
+struct transfer {
+    int fd, writes, flags;
+    struct iovec *vector;
+    uint32_t parts;
+    uint64_t offset;
+};
 
 /* Copy out up to 16 bytes from the front of what can be read. */
 static int copy_header(const struct chain *chain, uint8_t *header)
@@ -25,7 +33,7 @@ static int copy_header(const struct chain *chain, uint8_t *header)
 }
 
 /* Go on to where the data continues after so many bytes. */
-void skip(struct transfer *transfer, size_t moved)
+static void skip(struct transfer *transfer, size_t moved)
 {
     transfer->offset += moved;
     for (; transfer->parts && moved >= transfer->vector->iov_len; transfer->parts--)
@@ -36,30 +44,25 @@ void skip(struct transfer *transfer, size_t moved)
     }
 }
 
-/* Move all of it. With RWF_NOWAIT among the flags, stop with EAGAIN where the disk must be read. */
-int move(struct transfer *transfer, int flags)
+/* Move all of it; returns 0 where that cannot be done, or not without waiting. */
+static int move(struct transfer *transfer)
 {
     while (transfer->parts) {
         ssize_t moved = transfer->writes
             ? pwritev(transfer->fd, transfer->vector, transfer->parts, transfer->offset)
-            : preadv2(transfer->fd, transfer->vector, transfer->parts, transfer->offset, flags);
+            : preadv2(transfer->fd, transfer->vector, transfer->parts, transfer->offset,
+                      transfer->flags);
         if (moved < 0 && errno == EINTR)
             continue;
-        if (moved < 0 && errno == EOPNOTSUPP && flags) {
-            flags = 0; /* a file system that cannot tell */
-            continue;
-        }
-        if (moved <= 0) {
-            errno = moved ? errno : EIO; /* the file ends before the disk does */
+        if (moved <= 0) /* zero: the file ends before the disk does */
             return 0;
-        }
         skip(transfer, moved);
     }
     return 1;
 }
 
 /* VIRTIO 1.4 "Block Device Operation": struct virtio_blk_req. */
-int64_t serve_block(const struct device *device, struct chain *chain, struct pending *pending)
+int64_t serve_block(const struct device *device, struct chain *chain)
 {
     struct { uint32_t type, reserved; uint64_t sector; } header;
     if (!chain->writable || !copy_header(chain, (uint8_t *)&header) || header.type > OUT)
@@ -73,23 +76,21 @@ int64_t serve_block(const struct device *device, struct chain *chain, struct pen
     if (!length || length % SECTOR || length > STEP_BYTES || header.sector > device->sectors ||
         length / SECTOR > device->sectors - header.sector || (writes && !device->writable))
         return TO_PYTHON;
-    struct transfer transfer = {device->fd, writes, vector, parts, header.sector * SECTOR};
+    struct transfer transfer = {
+        .fd = device->fd,
+        .writes = writes,
+        .flags = device->may_wait ? RWF_NOWAIT : 0,
+        .vector = vector,
+        .parts = parts,
+        .offset = header.sector * SECTOR,
+    };
     if (writes) {
         transfer.offset -= 16; /* where the header would be */
         skip(&transfer, 16);
     } else if (--last->iov_len == 0)
         transfer.parts--;
-    if (!move(&transfer, pending ? RWF_NOWAIT : 0)) {
-        if (writes || errno != EAGAIN || transfer.parts > PENDING_PARTS)
-            return TO_PYTHON;
-        pending->done = (struct done){chain->id, chain->slots, chain->readable};
-        pending->transfer = transfer;
-        pending->transfer.vector = pending->vector;
-        memcpy(pending->vector, transfer.vector, transfer.parts * sizeof *pending->vector);
-        pending->status = status;
-        pending->data_in = data_in;
-        return NOT_YET;
-    }
+    if (!move(&transfer))
+        return TO_PYTHON; /* which begins anew, and tells what is wrong if something is */
     STORE(*status, OK);
     /* The status, being the last byte, counts only when the data before it is full (SPL-34). */
     return writes ? !data_in : (int64_t)data_in + 1;

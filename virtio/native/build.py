@@ -8,12 +8,11 @@ the project, as setuptools wants them.
 from cffi import FFI
 
 FOLDER = "virtio/native"
-SOURCES = ("ring", "notify", "batch", "serve", "block", "uring", "entropy")
+SOURCES = ("ring", "notify", "batch", "serve", "block", "entropy")
 
 ffi = FFI()
 ffi.cdef(
     """
-    struct uring;
     struct generator;
     struct region { uint64_t start, end; uint8_t *host; };
     struct queue {
@@ -23,7 +22,6 @@ ffi.cdef(
         uint32_t next_avail, next_used;
         struct region region[4];
         uint64_t window_start, window_end;
-        struct uring *uring;
     };
     struct plain { uint64_t address; uint32_t length; uint16_t flags, head, id; };
     struct taken {
@@ -45,12 +43,13 @@ ffi.cdef(
     };
     struct served {
         uint64_t chains, bytes_read, bytes_written;
-        uint32_t entries, failed;
+        uint32_t entries;
     };
     struct device {
         uint32_t kind;
         int fd;
         uint8_t writable;
+        uint8_t may_wait;
         uint64_t sectors;
         const struct generator *generator;
     };
@@ -62,7 +61,6 @@ ffi.cdef(
     struct generator *open_generator(int in_process);
     void close_generator(struct generator *generator);
     ssize_t random_bytes(const struct generator *generator, void *to, size_t bytes);
-    void close_queue(struct queue *queue);
     int has_available(const struct queue *queue);
     int wait_available(const struct queue *queue, uint64_t wait_ns);
     int32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit);

@@ -24,13 +24,15 @@ class DataPath:
         self.device.kind = kind
 
 
-def block_path(fd: int, *, sectors: int, writable: bool) -> DataPath:
+def block_path(fd: int, *, sectors: int, writable: bool, may_wait: bool) -> DataPath:
     """Return the path that reads and writes ``fd``, which is the disk byte for byte.
 
-    ``writable`` says whether a write is done when it is written, with nothing to do after it.
+    ``writable`` says whether a write is done when it is written, with nothing to do after it,
+    ``may_wait`` whether a read may have to wait: such a one is left to Python.
     """
     path = DataPath(lib.BLOCK)
-    path.device.fd, path.device.sectors, path.device.writable = fd, sectors, writable
+    path.device.fd, path.device.sectors = fd, sectors
+    path.device.writable, path.device.may_wait = writable, may_wait
     return path
 
 

@@ -59,9 +59,8 @@ ssize_t random_bytes(const struct generator *generator, void *to, size_t bytes)
 }
 
 /* VIRTIO 1.4 "Entropy Device": as many random bytes as there is room for, 64 KiB at most. */
-int64_t serve_entropy(const struct device *device, struct chain *chain, struct pending *pending)
+int64_t serve_entropy(const struct device *device, struct chain *chain)
 {
-    (void)pending; /* it never has to wait */
     size_t done = 0, left = chain->writable < RANDOM_BYTES ? chain->writable : RANDOM_BYTES;
     for (uint32_t i = chain->reads; left > 0; i++) {
         size_t length = chain->vector[i].iov_len < left ? chain->vector[i].iov_len : left;

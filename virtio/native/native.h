@@ -5,7 +5,6 @@
  *   batch.c    many chains at a time for handlers in Python, and giving them back
  *   serve.c    serving chains without Python: the loop, and the table of the kinds of devices
  *   block.c    the kind that reads and writes a file
- *   uring.c    its reads that have to wait for the disk, all of them together
  *   entropy.c  the kind that fills buffers with random bytes
  *
  * Each function has a twin in Python, which decides whatever is out of the ordinary: a chain that
@@ -42,9 +41,8 @@ enum { NEXT = 1, WRITE = 2, INDIRECT = 4, AVAIL = 1 << 7, USED = 1 << 15 }; /* V
 enum { MAX_SIZE = 32768, MAX_DESCRIPTORS = 1024, MAX_REGIONS = 4 };
 enum { CHAINS = 256, COPIES = 2048, MAX_HEADER_BYTES = 64 }; /* of one exchange() */
 enum { DATA_OUT = 1, DATA_IN = 2 };
-enum { STEP_BYTES = 8 << 20 };             /* that serve() moves in one call, or little more */
-enum { RANDOM_BYTES = 65536 };             /* for one chain at most */
-enum { PENDING = 32, PENDING_PARTS = 64 }; /* requests that wait together, and their parts */
+enum { STEP_BYTES = 8 << 20 }; /* that serve() moves in one call, or little more */
+enum { RANDOM_BYTES = 65536 }; /* for one chain at most */
 
 /*
  * Why serve() and exchange() stopped: there is nothing to do, the next chain is for Python, the
@@ -73,7 +71,6 @@ struct queue {
     uint32_t next_avail, next_used;
     struct region region[MAX_REGIONS];
     uint64_t window_start, window_end; /* guest-physical: the region that Python has a view of */
-    struct uring *uring; /* opened at the first read that has to wait for the disk */
 };
 
 /* A chain of one descriptor; or one descriptor of a chain, without head and id. */
@@ -106,7 +103,6 @@ struct done {
 struct served {
     uint64_t chains, bytes_read, bytes_written;
     uint32_t entries; /* of the ring, since the driver's wish to be notified was looked at */
-    uint32_t failed;  /* reads that the host could not do, answered with an error */
 };
 
 uint64_t nanoseconds(void); /* by CLOCK_MONOTONIC */
@@ -204,49 +200,20 @@ struct device {
     uint32_t kind;
     int fd;
     uint8_t writable; /* whether a write is done with the writing alone */
+    uint8_t may_wait; /* whether a read may have to */
     uint64_t sectors;
     const struct generator *generator;
 };
 
-/* The data of a request: what is still to be moved between guest memory and file. */
-struct transfer {
-    int fd, writes;
-    struct iovec *vector;
-    uint32_t parts;
-    uint64_t offset;
-};
-
-/* A read that would have made the others wait, and what to say when it is done. */
-struct pending {
-    struct done done;
-    struct transfer transfer;
-    struct iovec vector[PENDING_PARTS];
-    uint8_t *status;
-    uint64_t data_in;
-};
-
-/*
- * Serve one chain; returns the used length, or TO_PYTHON having done nothing, or NOT_YET having
- * noted the rest in `pending`, which is NULL where chains have to be given back in their order.
- */
-enum { TO_PYTHON = -1, NOT_YET = -2 };
-typedef int64_t serve_chain(const struct device *device, struct chain *chain,
-                            struct pending *pending);
+/* Serve one chain; returns the used length, or TO_PYTHON having done nothing that shows. */
+enum { TO_PYTHON = -1 };
+typedef int64_t serve_chain(const struct device *device, struct chain *chain);
 serve_chain serve_block, serve_entropy;
-
-/* Finish those that said NOT_YET, and give them back. */
-typedef void serve_rest(struct queue *queue, struct pending *pending, uint32_t count,
-                        struct served *served);
-serve_rest serve_reads;
 
 int serve(struct queue *queue, const struct device *device, uint32_t limit, uint64_t wait_ns,
           struct served *served);
-void close_queue(struct queue *queue);
 
-enum { OK = 0, IOERR = 1 }; /* VIRTIO_BLK_S_ */
-
-void skip(struct transfer *transfer, size_t moved);
-int move(struct transfer *transfer, int flags);
+enum { OK = 0 }; /* VIRTIO_BLK_S_OK */
 
 struct generator *open_generator(int in_process);
 void close_generator(struct generator *generator);

@@ -14,15 +14,11 @@ from typing import Any, Final
 
 from virtio.errors import InternalError
 from virtio.features import VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED
-from virtio.log import Logger
 from virtio.native._native import ffi, lib
 from virtio.native.batch import NativeBatch, PlainBatch
 from virtio.native.data_path import DataPath
-from virtio.rate import TokenBucket
 from virtio.virtqueue.batch import ChainBatch
 from virtio.virtqueue.ring import IDLE, LEFT, MORE, TELL, WRONG, Ring
-
-logger = Logger(__name__)
 
 CHAINS: Final = int(lib.CHAINS)
 """How many are taken in one call at most."""
@@ -54,7 +50,6 @@ class NativeRing:
     __slots__ = (
         "_bytes",
         "_exchange",
-        "_log",
         "_plain_first",
         "_regions",
         "_served",
@@ -69,10 +64,9 @@ class NativeRing:
 
     def __init__(self, twin: Ring, features: int) -> None:
         self.twin = twin
-        self._struct = struct = ffi.gc(ffi.new("struct queue *"), lib.close_queue)
+        self._struct = struct = ffi.new("struct queue *")
         self._served = ffi.new("struct served *")
         self._regions: list[memoryview] = []  # which keep the memory where it is
-        self._log = TokenBucket(1, 10)
         self._plain_first = True
         self._exchange: Any = None  # made when it is needed first, and seen through _bytes
         self._bytes: Any = None
@@ -93,8 +87,7 @@ class NativeRing:
             place.start, place.end, place.host = start, start + length, host
 
     def close(self) -> None:
-        """Let go of guest memory, and of what the host holds for the queue."""
-        lib.close_queue(self._struct)
+        """Let go of guest memory."""
         for view in self._regions:
             view.release()
 
@@ -201,12 +194,9 @@ class NativeRing:
         if end == _IMPOSSIBLE:
             raise self._refusal()
         twin.next_avail, twin.next_used = struct.next_avail, struct.next_used
-        chains, failed = served.chains, served.failed
-        if chains:
+        if chains := served.chains:
             self._count()
             twin.active_at = monotonic_ns()
-        if failed and self._log.take(1):
-            logger.warning("queue %d: the host could not do %d reads", twin.owner.index, failed)
         return chains, end
 
     def request_notification(self) -> bool:
@@ -241,7 +231,7 @@ class NativeRing:
         twin.bytes_written += served.bytes_written
         twin.unsignalled += served.entries
         served.chains = served.bytes_read = served.bytes_written = 0
-        served.entries = served.failed = 0
+        served.entries = 0
 
 
 def _address_of(view: memoryview) -> Any:

@@ -5,12 +5,9 @@
 
 #include "native.h"
 
-static const struct kind {
-    serve_chain *serve;
-    serve_rest *rest; /* of the chains that were NOT_YET, or NULL if none ever is */
-} kinds[KINDS] = {
-    [BLOCK] = {serve_block, serve_reads},
-    [ENTROPY] = {serve_entropy, NULL},
+static serve_chain *const kinds[KINDS] = {
+    [BLOCK] = serve_block,
+    [ENTROPY] = serve_entropy,
 };
 
 /*
@@ -23,15 +20,12 @@ int serve(struct queue *queue, const struct device *device, uint32_t limit, uint
 {
     if (!is_possible(queue) || device->kind >= KINDS)
         return IMPOSSIBLE;
-    const struct kind *kind = &kinds[device->kind];
     struct chain chain;
-    struct pending pending[PENDING];
-    uint32_t waiting = 0;
     uint64_t bytes = 0, patience_ends = 0;
     int end = MORE;
-    for (uint32_t count = 0; count < limit && waiting < PENDING && bytes < STEP_BYTES; count++) {
+    for (uint32_t count = 0; count < limit && bytes < STEP_BYTES; count++) {
         int found = look(queue, &chain, NULL);
-        if (!found && (waiting || !wait_ns)) {
+        if (!found && !wait_ns) {
             end = IDLE;
             break;
         }
@@ -51,24 +45,14 @@ int serve(struct queue *queue, const struct device *device, uint32_t limit, uint
             continue; /* the driver may have taken it back */
         }
         struct done done = {chain.id, chain.slots, chain.readable};
-        struct pending *later = kind->rest && !queue->in_order ? &pending[waiting] : NULL;
         bytes += chain.readable + chain.writable;
-        int64_t length = found < 0 ? TO_PYTHON : kind->serve(device, &chain, later);
+        int64_t length = found < 0 ? TO_PYTHON : kinds[device->kind](device, &chain);
         if (length == TO_PYTHON) {
             end = LEFT;
             break;
         }
-        if (length == NOT_YET && !waiting && has_to_tell(queue, served)) {
-            end = TELL; /* before the disk makes it wait; the read is begun anew after that */
-            break;
-        }
         queue->next_avail = advanced(queue, queue->next_avail, done.slots);
-        if (length == NOT_YET)
-            waiting++;
-        else
-            add_used(queue, done, (uint32_t)length, served);
+        add_used(queue, done, (uint32_t)length, served);
     }
-    if (waiting)
-        kind->rest(queue, pending, waiting, served);
     return end;
 }
