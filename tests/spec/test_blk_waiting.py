@@ -503,6 +503,25 @@ class TestStops:
         assert disk.data[1536:2048] == b"n" * 512
         assert disk.calls == ["write 3", "write 3"]
 
+    @pytest.mark.spec("BLK-42")
+    def test_an_old_discard_does_not_undo_a_new_write_in_place(
+        self, form: Form, make_rig: Callable[..., Rig]
+    ) -> None:
+        disk = InPlace("discard")
+        rig = make_rig(disk, form)
+        rig.add(0, REQUESTS["discard"])
+        rig.serve()
+        wait_until(lambda: disk.entered)
+        rig.start(FLUSH, form)
+
+        rig.add(0, REQUESTS["write"])
+        rig.serve()
+        before = list(disk.calls)
+        disk.let_go()
+
+        come_back(rig, 1)
+        assert (before, disk.calls) == ([], ["discard 0", "write 1"])
+
 
 class TestSnapshots:
     @pytest.mark.parametrize("call", ["read", "flush"])

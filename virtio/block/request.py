@@ -23,8 +23,6 @@ HEADER: Final = struct.Struct("<IIQ")
 """``struct virtio_blk_req { le32 type; le32 reserved; le64 sector; u8 data[]; u8 status; }``."""
 assert HEADER.size == 16
 
-STEP_BYTES: Final = 8 << 20
-
 
 class Refused(Exception):
     """A request is answered with an error status and nothing else (``REQ-ERR``)."""

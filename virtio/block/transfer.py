@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Final
 
 from virtio.block.backend import SECTOR_BYTES, BlockBackend
 from virtio.block.calls import WaitingCalls, Work
-from virtio.block.request import STEP_BYTES, Refused
+from virtio.block.request import Refused
 from virtio.scatter import cut
 from virtio.virtqueue.request import Request
 
 if TYPE_CHECKING:
     from virtio.device.lifecycle import EventLoop, TimerHandle
+
+STEP_BYTES: Final = 8 << 20
 
 THREAD_STEP_BYTES: Final = 2 << 20
 """What a thread moves in one call; eight of them use up to 16 MiB."""

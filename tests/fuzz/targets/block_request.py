@@ -12,7 +12,7 @@ import struct
 from tests.fuzz.targets import assert_one_line
 from tests.fuzz.targets.devices import Medium, disk
 from tests.fuzz.targets.ram import FuzzRam
-from virtio.block import Block, request
+from virtio.block import Block, transfer
 from virtio.device.lifecycle import Activation
 from virtio.errors import DriverError
 from virtio.testing import ManualLoop
@@ -125,14 +125,14 @@ def one_input(data: bytes) -> None:
     options, faults, refused, step = SET_UP.unpack_from(data)
     bay = BAYS[options & 1]
     RAM.load(data[SCRIPT_END:])
-    bay.plug_in(bay.device.device_features & ~refused & ~(1 << 34) | 1 << 32)
-    bay.medium.faults = frozenset(n for bit, n in enumerate(OPERATIONS) if faults >> bit & 1)
-    usual, request.STEP_BYTES = request.STEP_BYTES, (step + 1) * 16  # type: ignore[misc]
+    usual, transfer.STEP_BYTES = transfer.STEP_BYTES, (step + 1) * 512  # type: ignore[misc]
     try:
+        bay.plug_in(bay.device.device_features & ~refused & ~(1 << 34) | 1 << 32)
+        bay.medium.faults = frozenset(n for bit, n in enumerate(OPERATIONS) if faults >> bit & 1)
         for number, (first, chain) in enumerate(chains_of(data[SET_UP.size : SCRIPT_END])):
             bay.send(number, first, chain)
     except DriverError as error:
         assert_one_line(error)
     finally:
-        request.STEP_BYTES = usual  # type: ignore[misc]
+        transfer.STEP_BYTES = usual  # type: ignore[misc]
     RAM.assert_canaries()
