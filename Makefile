@@ -17,7 +17,10 @@ setup: $(READY) ## Create .venv with the package and its tools, and build the gu
 	@$(if $(UNTIL),timeout $$((($(UNTIL) - $$(date +%s)) / 2))) $(BIN)/vmm image build \
 	  $(if $(UNTIL),|| { [ $$? = 124 ] && echo "no guest kernel within half of the time" >&2; })
 
-$(READY): pyproject.toml
+# What the native parts are built from: a change of theirs is a reason to install again.
+NATIVE := setup.py $(wildcard virtio/native/*.[ch] virtio/native/build.py vmm/x86/run*)
+
+$(READY): pyproject.toml $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "need Python 3.11 or newer; set PYTHON=..." >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
