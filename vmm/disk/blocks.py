@@ -53,19 +53,25 @@ class BlockSet:
             first += count
 
     def stretch(self, block: int, end: int) -> tuple[bool, int]:
-        """Tell whether a block is in the set, and before which block, or ``end``, that changes."""
+        """Tell whether a block is in the set, and before which block, or ``end``, that changes.
+
+        Another thread may add blocks meanwhile: each is looked at once, so that the answer is right
+        for some moment of the call, and always one block at least.
+        """
         number, start = divmod(block, _CHUNK)
         if start + end - block <= _CHUNK:  # in one part, as nearly always
             chunk = self._chunks.get(number)
             if chunk is None:
                 return False, end
-            found = chunk.find(_OUT if chunk[start] else _IN, start, start + end - block)
-            return chunk[start] == 1, end if found < 0 else number * _CHUNK + found
+            inside = chunk[start] == 1
+            found = chunk.find(_OUT if inside else _IN, start + 1, start + end - block)
+            return inside, end if found < 0 else number * _CHUNK + found
         return self._long_stretch(block, end)
 
     def _long_stretch(self, block: int, end: int) -> tuple[bool, int]:
         inside = block in self
         other, without = (_OUT, False) if inside else (_IN, True)
+        block += 1
         while block < end:
             number, start = divmod(block, _CHUNK)
             chunk = self._chunks.get(number)
