@@ -19,6 +19,7 @@ a disk that is being changed is not saved.
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -131,8 +132,23 @@ class WaitingCalls:
                 self._idle += wanted
                 self._handed_over.notify()
             if wanted:
-                threading.Thread(target=self._serve, name="disk call", daemon=True).start()
+                thread = threading.Thread(target=self._serve, name="disk call", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    self._refuse(call)
         waiting.extendleft(reversed(kept))
+
+    def _refuse(self, call: Call) -> None:
+        """Answer a call that the host gives no thread for, unless another thread took it."""
+        with self._lock:
+            self._idle -= 1  # the thread that did not come
+            if call not in self._handed:
+                return
+            self._handed.remove(call)
+            self._idle -= 1  # which _finish() adds, for the thread that made a call
+        call.error = OSError(errno.EAGAIN, "the host gives no thread for the call")
+        self._finish(call)
 
     # On the threads
 

@@ -405,7 +405,7 @@ class Block(Device):
             )
         if self.writeback > 1 or self.write_zeroes_may_unmap > 1:
             raise ConfigurationError("saved disk: writeback and may_unmap must be 0 or 1")
-        self._syncs.failed = sync_failed
+        self._syncs.failed |= sync_failed
 
 
 def _discard_all(backend: BlockBackend, ranges: Iterable[Range]) -> None:

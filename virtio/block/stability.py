@@ -7,6 +7,7 @@ What is written while a sync is under way may have come too late for it, and wai
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable, Sequence
 
 from virtio.block.backend import BlockBackend
@@ -31,6 +32,7 @@ class Syncs:
         ended: Callable[[Group, Exception | None], None],
     ) -> None:
         self.failed = False
+        self._one_at_a_time = threading.Lock()
         self._backend = backend
         self._calls = calls
         self._ended = ended
@@ -76,14 +78,19 @@ class Syncs:
             self._calls.make(lambda: self._flush, self._came_back, queue=None)
 
     def _flush(self) -> None:
-        """Sync, on a thread."""
-        if self.failed:
-            raise _lost()
-        try:
-            self._backend.flush()
-        except OSError:
-            self.failed = True
-            raise
+        """Sync, on a thread.
+
+        After a reset one that was forgotten may still be under way. The host tells of a lost write
+        once, to either of two at a time, so the second waits for the first and what it found.
+        """
+        with self._one_at_a_time:
+            if self.failed:
+                raise _lost()
+            try:
+                self._backend.flush()
+            except OSError:
+                self.failed = True
+                raise
 
     def _came_back(self, error: Exception | None) -> None:
         group, self._under_way = self._under_way, []
