@@ -82,7 +82,7 @@ class Console(Device):
         self.max_nr_ports = _port_count(max_ports)
         self.cols, self.rows = _size(columns, rows)
         self.on_emergency_write: Callable[[bytes], object] = self._emergency_to_port_0
-        self._bell = Doorbell(self._attend)
+        self._port_bell = Doorbell(self._attend)
         # Replaced as a whole, under the lock, so that it is read without.
         self._ports: dict[int, ConsolePort] = {}
         self._ports_lock = threading.Lock()
@@ -104,9 +104,9 @@ class Console(Device):
             if not free:
                 raise ConfigurationError(f"console with {self.max_nr_ports} ports: no more fit in")
             number = free[0]
-            port.attach(partial(self._bell.ring, number), (self.cols, self.rows))
+            port.attach(partial(self._port_bell.ring, number), (self.cols, self.rows))
             self._ports = {**self._ports, number: port}
-        self._bell.ring(number)
+        self._port_bell.ring(number)
         return number
 
     def remove_port(self, port: int) -> None:
@@ -118,7 +118,7 @@ class Console(Device):
             gone = self._port(port)
             self._ports = {n: one for n, one in self._ports.items() if n != port}
         gone.detach()
-        self._bell.ring(port)
+        self._port_bell.ring(port)
 
     def resize(self, columns: int, rows: int, port: int = 0) -> None:
         """Give a console another size, in characters, and tell the guest (``CON-12``).
@@ -214,7 +214,7 @@ class Console(Device):
         if self.handle_queue(CONTROL_RECEIVEQ):
             unfinished.add(0)
         for number in unfinished:
-            self._bell.ring(number)
+            self._port_bell.ring(number)
 
     def _announce(self, number: int) -> None:
         """See to it that the driver is told what it does not know of a port yet."""
@@ -242,7 +242,7 @@ class Console(Device):
     def activate(self, activation: Activation) -> None:
         """Go live: without MULTIPORT, that opens the guest's end of port 0."""
         super().activate(activation)
-        self._bell.connect(activation.loop)
+        self._port_bell.connect(activation.loop)
         self._dialogue.tells_size = self.VIRTIO_CONSOLE_F_SIZE
         for number in self._ports:
             self._announce(number)
@@ -256,7 +256,7 @@ class Console(Device):
     def reset(self) -> None:
         """Forget what driver and device told each other, and what the guest has not taken."""
         was_live = self.activation is not None
-        self._bell.connect(None)
+        self._port_bell.connect(None)
         super().reset()
         self._dialogue, self._streams = Dialogue(), {}
         for port in self._ports.values() if was_live else ():
@@ -288,7 +288,7 @@ class Console(Device):
         self._dialogue.restore(state["dialogue"], self._ports)
         self._streams = {n: Stream(self._ports.get(n), at) for n, at in state["offsets"]}
         for number, values in saved:
-            self._ports[number].restore(values, partial(self._bell.ring, number))
+            self._ports[number].restore(values, partial(self._port_bell.ring, number))
 
 
 def _port_count(count: int) -> int:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from struct import Struct
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from virtio.dataclass import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 NATIVE_BURST: Final = 256
+CO_VARARGS, CO_VARKEYWORDS = 4, 8  # of code objects; the module inspect is not for a start
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +128,21 @@ class QueueHandler(ABC):
         self._device = device
         self._method = _bound(getattr(device, kind.name), kind, number)
         self._path: DataPath | None = None
+        self._is_stale = False
 
     def choose(self) -> None:
-        """Decide anew whether native code serves ordinary chains."""
-        self._path = getattr(self._device, self.kind.native)() if self.kind.native else None
+        """Have it decided anew whether native code serves ordinary chains; from any thread.
+
+        The next turn decides, under the work lock: two threads that did so at once, each by what it
+        had read of the device, could leave the older answer.
+        """
+        self._is_stale = self.kind.native is not None
+
+    def _chosen_path(self) -> DataPath | None:
+        if self._is_stale and self.kind.native is not None:
+            self._is_stale = False  # before the look: a change after it is looked at again
+            self._path = getattr(self._device, self.kind.native)()
+        return self._path
 
     @abstractmethod
     def serve(self) -> bool:
@@ -169,9 +182,10 @@ class AnsweringHandler(QueueHandler):
 
     def serve(self) -> bool:
         """Serve one burst, tell the driver once, and re-arm; returns whether more may be left."""
-        queue, path = self.queue, self._path
+        queue = self.queue
         if queue is None:
             return False
+        path = self._chosen_path() if self._is_stale else self._path
         patience = queue.patience()
         queue.disable_notification()
         if path is not None:
@@ -202,24 +216,27 @@ class FillingHandler(QueueHandler):
 
     def serve(self) -> bool:
         """Fill one burst of buffers; returns whether there are more of both data and buffers."""
-        queue, path = self.queue, self._path
+        queue = self.queue
         if queue is None:
             return False
+        path = self._chosen_path() if self._is_stale else self._path
         queue.disable_notification()
         if path is not None and self._wanted():
             end = self._serve_natively(queue, path, 0)
             if end != LEFT:
                 return end == MORE or (bool(self._wanted()) and queue.enable_notification())
         left, patience, has_data = self.kind.burst, queue.patience(), True
-        while has_data and (wanted := min(left, self._wanted())) > 0:
-            batch = queue.pop_batch(wanted)
-            if not batch.size and queue.wait_available(patience):
+        try:
+            while has_data and (wanted := min(left, self._wanted())) > 0:
                 batch = queue.pop_batch(wanted)
-            if not batch.size:
-                break
-            left -= batch.size
-            has_data = self._fill(queue, batch)
-        queue.notify()
+                if not batch.size and queue.wait_available(patience):
+                    batch = queue.pop_batch(wanted)
+                if not batch.size:
+                    break
+                left -= batch.size
+                has_data = self._fill(queue, batch)
+        finally:  # also when the next chain is a bad one
+            queue.notify()
         return has_data and bool(self._wanted()) and (left <= 0 or queue.enable_notification())
 
     def _fill(self, queue: Queue, batch: ChainBatch) -> bool:
@@ -252,11 +269,14 @@ def handler_of(device: Device, kind: QueueKind, number: int) -> QueueHandler:
 def _bound(method: Callable[..., Any], kind: QueueKind, number: int) -> Callable[..., Any]:
     """Return the method with the number of the queue as last argument, if it takes one.
 
-    By name, as ``partial`` then calls it without a step of Python's own.
+    By name where its parameters are plain ones, as ``partial`` then calls it without a step of
+    Python's own.
     """
     if kind.count is None:
         return method
-    code = getattr(method, "__code__", None)
-    if code is None or code.co_posonlyargcount == code.co_argcount:
+    code: CodeType | None = getattr(method, "__code__", None)
+    if code is None or code.co_argcount < 2 or getattr(method, "__defaults__", None):
+        return lambda *work: method(*work, number)
+    if code.co_flags & (CO_VARARGS | CO_VARKEYWORDS) or code.co_posonlyargcount:
         return lambda *work: method(*work, number)
     return partial(method, **{code.co_varnames[code.co_argcount - 1]: number})

@@ -91,19 +91,19 @@ class NativeRing:
         for view in self._regions:
             view.release()
 
-    def take_batch(self, limit: int, header_bytes: int = 0) -> ChainBatch:
+    def take_batch(self, limit: int, header_bytes: int = -1) -> ChainBatch:
         """Take up to ``limit`` chains; see :meth:`Ring.take_batch`.
 
         The last batch tells which kind of chain to look for first.
         """
-        if self._plain_first and not header_bytes:
+        if self._plain_first and header_bytes < 0:
             plain = self._take_plain(limit)
             if plain.size or not lib.has_available(self._struct):
                 return plain
-        batch, end = self.exchange((), limit, 0, header_bytes)
+        batch, end = self.exchange((), limit, 0, max(header_bytes, 0))
         if batch is None:
             return self.twin.take_batch(limit) if end == LEFT else ChainBatch(self.twin.owner, [])
-        if not header_bytes:
+        if header_bytes < 0:
             self._plain_first = batch.is_plain
         return batch
 

@@ -98,7 +98,7 @@ class PackedRing(Ring):
         self.next_avail = (position + slots) % (2 * size)
         return chain
 
-    def take_batch(self, limit: int, header_bytes: int = 0) -> ChainBatch:
+    def take_batch(self, limit: int, header_bytes: int = -1) -> ChainBatch:
         """Take chains that are one descriptor each, or else any others; see the base class."""
         if columns := self._take_plain(limit):
             batch = ChainBatch(self.owner)

@@ -116,8 +116,9 @@ class Queue:
         if self._stopped:
             self._refuse()
             return None
-        if self._replay:
-            return self._replay.pop(0)
+        while self._replay:
+            if (again := self._replay.pop(0)).out:  # else it was given back after all
+                return again
         try:
             chain = self._ring.take()
         except DriverError as error:
@@ -136,6 +137,7 @@ class Queue:
         if self._stopped:
             self._refuse()
             return []
+        self._replay = [one for one in self._replay if one.out]
         chains, self._replay = self._replay[:limit], self._replay[limit:]
         try:
             while len(chains) < limit and (batch := self._server.take_batch(limit - len(chains))):
@@ -147,12 +149,13 @@ class Queue:
                 raise
         return chains
 
-    def pop_batch(self, limit: int, *, header_bytes: int = 0) -> ChainBatch:
+    def pop_batch(self, limit: int, *, header_bytes: int = -1) -> ChainBatch:
         """Take up to ``limit`` available chains as a batch: the same, for a fraction of the cost.
 
         A batch may be shorter than what is available: chains of one descriptor and others do not
-        come in the same batch. It is empty only when no chain is available. With ``header_bytes``
-        native code looks for requests with headers of that size. Raises :class:`DriverError` as
+        come in the same batch. It is empty only when no chain is available. ``header_bytes`` is for
+        what will be exchanged: native code then looks for chains of any shape, and with more than 0
+        for requests with headers of that size. Raises :class:`DriverError` as
         :meth:`pop_many` does.
         """
         if self._stopped:
@@ -215,6 +218,7 @@ class Queue:
         """Tell whether a batch may go back whole, as far as the queue's order is concerned."""
         return (
             batch.out
+            and not self._stopped
             and batch.owner is self
             and len(lengths) == batch.size
             and not (self._in_order and len(self._outstanding) > 1)
@@ -244,7 +248,7 @@ class Queue:
         if self._stopped:
             return
         for chain in chains:
-            if not chain.out or chain.owner is not self:
+            if not chain.out or chain.owner is not self or chain in self._replay:
                 raise InternalError(f"{chain!r} is put back, but the device does not have it")
         self._replay[:0] = chains
 

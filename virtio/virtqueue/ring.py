@@ -90,7 +90,7 @@ class Ring(ABC):
         """
 
     @abstractmethod
-    def take_batch(self, limit: int, header_bytes: int = 0) -> ChainBatch:
+    def take_batch(self, limit: int, header_bytes: int = -1) -> ChainBatch:
         """Take up to ``limit`` chains; empty when there is none.
 
         A batch holds plain chains, of one descriptor inside the window each, which are not made

@@ -86,7 +86,7 @@ class SplitRing(Ring):
             raise self._overrun(available)
         return self._next()
 
-    def take_batch(self, limit: int, header_bytes: int = 0) -> ChainBatch:
+    def take_batch(self, limit: int, header_bytes: int = -1) -> ChainBatch:
         """Take chains that are one descriptor each, or else any others; see the base class."""
         count = min(self._available(), limit)
         if count and (columns := self._take_plain(count)):

@@ -1,13 +1,14 @@
 """How queues are served: filled ones, data paths chosen anew, and handlers that are replaced."""
 
 from collections import deque
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
 from virtio.device.declaration import Device, field, queue
-from virtio.errors import InternalError
-from virtio.testing import Bench
+from virtio.errors import DriverError, InternalError
+from virtio.testing import Bench, Segment
 from virtio.virtqueue.batch import ChainBatch
 from virtio.virtqueue.chain import DescriptorChain
 
@@ -184,6 +185,11 @@ def test_chains_put_back_come_first_and_only_the_devices_own_can_be_put_back() -
     third.complete(0)
     with pytest.raises(InternalError, match="put back, but the device does not have it"):
         live.put_back([third])
+    live.put_back([first])
+    with pytest.raises(InternalError, match="put back, but the device does not have it"):
+        live.put_back([first])
+    first.complete(0)
+    assert live.pop() is None
 
 
 class Chooser(Device):
@@ -207,17 +213,71 @@ class Chooser(Device):
 
 def test_the_data_path_is_chosen_when_it_can_change_and_not_for_each_request() -> None:
     chooser = Chooser()
-    assert chooser.path.call_count == 0
     bench = Bench(chooser, VERSION_1)
-    assert chooser.path.call_count == 1
     for _ in range(5):
         bench.request([b"x"])
     assert chooser.path.call_count == 1
 
     chooser.write_config(0, b"\1")
-    assert chooser.path.call_count == 2
     chooser.level = 3
-    assert chooser.path.call_count == 3
+    assert chooser.path.call_count == 1
+    for _ in range(5):
+        bench.request([b"x"])
+    assert chooser.path.call_count == 2
+
+
+def test_a_change_that_comes_while_a_path_is_chosen_is_looked_at_again() -> None:
+    chooser = Chooser()
+    bench = Bench(chooser, VERSION_1)
+
+    def change() -> None:
+        chooser.path.side_effect = None
+        chooser.level = 8
+
+    chooser.path.side_effect = change
+    for _ in range(3):
+        bench.request([b"x"])
+
+    assert chooser.path.call_count == 2
+
+
+@pytest.mark.spec("SPL-11")
+def test_a_bad_chain_does_not_keep_the_driver_from_hearing_of_filled_buffers() -> None:
+    source = Source()
+    bench = Bench(source, VERSION_1)
+    bench.drivers[0].add([], [8])
+    bench.drivers[0].add_segments([Segment(1 << 40, 8, writable=True)])
+    source.lines += [b"one", b"two"]
+
+    with pytest.raises(DriverError):
+        source.handle_queue(0)
+
+    assert bench.interrupts == [0]
+    assert collected(bench) == [b"one"]
+
+
+class Wrapped(Device):
+    """Has handlers whose last parameter is not the number of the queue."""
+
+    device_id = 42
+    count = 2
+
+    @queue(size=16, count="count")
+    def anyq(self, *work: Any) -> int:
+        chain, number = work
+        return int(chain.write(b"%d" % number))
+
+    @queue(size=16, count="count")
+    def defaultq(self, chain: DescriptorChain, number: int, extra: int = 7) -> int:
+        return chain.write(b"%d%d" % (number, extra))
+
+
+def test_the_number_of_a_queue_is_given_by_position_where_names_do_not_tell() -> None:
+    bench = Bench(Wrapped(), VERSION_1)
+
+    used = [bench.request([], [2], queue=index) for index in range(4)]
+
+    assert [one.data[: one.length] for one in used] == [b"0", b"1", b"07", b"17"]
 
 
 class Replaced(Source):

@@ -133,6 +133,21 @@ def test_a_bad_chain_comes_after_the_good_ones_and_after_what_is_given_back(form
 
 
 @every_form
+def test_nothing_is_given_back_once_the_queue_is_broken(form: int) -> None:
+    driver, queue = make(form)
+    driver.add([b"good"], [4])
+    batch = first_batch(queue)
+    driver.add_segments([Segment(1 << 40, 8, writable=False)])
+    with pytest.raises(DriverError, match="SPL-15"):
+        queue.pop()
+
+    with pytest.raises(DriverError, match="SPL-15"):
+        queue.exchange(batch, [4], 8)
+
+    assert (driver.collect(), queue.completed) == ([], 0)
+
+
+@every_form
 def test_a_batch_of_another_turn_goes_back_all_the_same(form: int) -> None:
     driver, queue = make(form)
     for number in range(4):
