@@ -33,7 +33,7 @@ from virtio.block.request import (
     unsupported,
 )
 from virtio.block.stability import Syncs
-from virtio.block.transfer import Transfer, Transfers
+from virtio.block.transfer import STEP_BYTES, Transfer, Transfers
 from virtio.device.declaration import DEFAULT_RING_FEATURES, Device, feature, field, queue
 from virtio.errors import ConfigurationError, HostError
 from virtio.log import Logger
@@ -195,13 +195,13 @@ class Block(Device):
         length = request.data_in_bytes
         self._check_range(sector, length)
         transfers = self._transfers
-        if length > transfers.budget:
+        if self.turn_bytes + length > STEP_BYTES:
             transfers.put_off(request, sector, writes=False)
             return None
         if length and not self.backend.try_readv(request.data_in, sector * SECTOR_BYTES):
             transfers.wait(request, sector, writes=False)
             return None
-        transfers.budget -= length
+        self.turn_bytes += length
         return length
 
     def _write(self, request: Request, sector: int) -> int | None:
@@ -209,7 +209,7 @@ class Block(Device):
         length = request.data_out_bytes
         self._check_range(sector, length)
         transfers = self._transfers
-        if length > transfers.budget:
+        if self.turn_bytes + length > STEP_BYTES:
             transfers.put_off(request, sector, writes=True)
             return None
         if length and (
@@ -217,7 +217,7 @@ class Block(Device):
         ):
             transfers.wait(request, sector, writes=True)
             return None
-        transfers.budget -= length
+        self.turn_bytes += length
         return self._stabilize(request)
 
     def _check_range(self, sector: int, length: int) -> None:

@@ -60,8 +60,7 @@ class Transfer:
 class Transfers:
     """Moves data that is not moved in place at once. ``ended`` gets each transfer, and its error.
 
-    In one turn of the loop about ``STEP_BYTES`` are moved, then others have theirs (``SPL-23``):
-    ``budget`` is how many bytes more may be moved in place, and is full again a turn later.
+    In one turn of the loop about ``STEP_BYTES`` are moved, then others have theirs (``SPL-23``).
     """
 
     def __init__(
@@ -78,13 +77,11 @@ class Transfers:
         self._loop: EventLoop | None = None
         self._timer: TimerHandle | None = None
         self._pending: deque[Transfer] = deque()
-        self.budget = STEP_BYTES
 
     def connect(self, loop: EventLoop | None) -> None:
         """Serve the requests of an activation, and let go of those of the one before."""
         self._loop = loop
         self._pending.clear()
-        self.budget = STEP_BYTES
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -129,7 +126,6 @@ class Transfers:
     def _go_on(self) -> None:
         """Move what waits, as much as fits into one turn."""
         self._timer = None
-        self.budget = STEP_BYTES
         left = STEP_BYTES
         while self._pending and left > 0:
             transfer = self._pending.popleft()

@@ -54,7 +54,9 @@ class Device(VirtioDevice):
 
     ``in_order`` promises that chains are completed in the order they came (``COM-20``).
     ``ring_features`` is the set of transport-independent features to offer; VERSION_1 is always
-    among them, IN_ORDER only with the promise. The ``__init__`` of a subclass calls this one first.
+    among them, IN_ORDER only with the promise. ``turn_bytes`` is 0 when a turn of a queue begins: a
+    handler that bounds its turns by bytes counts there what it moved. The ``__init__`` of a
+    subclass calls this one first.
     """
 
     in_order: ClassVar[bool] = False
@@ -78,6 +80,7 @@ class Device(VirtioDevice):
         self.config_values: dict[str, Any] = {}
         self.ring_features = ring_features
         self._handlers: list[QueueHandler] = []
+        self.turn_bytes = 0
         self._bell = Doorbell(self._serve_rung)
 
     # Features

@@ -188,6 +188,7 @@ class AnsweringHandler(QueueHandler):
         path = self._chosen_path() if self._is_stale else self._path
         patience = queue.patience()
         queue.disable_notification()
+        self._device.turn_bytes = 0
         if path is not None:
             end = self._serve_natively(queue, path, patience)
             if end != LEFT:
