@@ -147,7 +147,7 @@ class Block(Device):
         header=HEADER,
         native="_data_path",
     )
-    def requestq(self, request: Request, number: int) -> int | None:
+    def requestq(self, request: Request) -> int | None:
         """Serve one request; what takes long goes on beside other work."""
         if request.header is None:  # and perhaps no status byte either (BLK-04)
             return request.finish(VIRTIO_BLK_S_IOERR, 0)

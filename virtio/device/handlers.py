@@ -86,8 +86,8 @@ def queue(
     called when there is data.
 
     ``count``, a number or the name of the attribute that holds it, makes several queues of the
-    kind; the methods then get the number among them, from 0, as last argument. The queues exist
-    only with ``feature`` accepted; without ``multiqueue`` accepted there is one. ``burst`` is how
+    kind; a method with a parameter more gets the number among them, from 0. The queues exist only
+    with ``feature`` accepted; without ``multiqueue`` accepted there is one. ``burst`` is how
     many chains are served before other devices have their turn (``SPL-23``).
 
     ``native`` names the method that returns a :class:`DataPath` for the ordinary chains, or
@@ -126,7 +126,7 @@ class QueueHandler(ABC):
         self.number = number
         self.queue: Queue | None = None
         self._device = device
-        self._method = _bound(getattr(device, kind.name), kind, number)
+        self._method = _bound(getattr(device, kind.name), kind, number, work=1)
         self._path: DataPath | None = None
         self._is_stale = False
 
@@ -213,7 +213,7 @@ class FillingHandler(QueueHandler):
 
     def __init__(self, device: Device, kind: QueueKind, number: int) -> None:
         super().__init__(device, kind, number)
-        self._wanted = _bound(getattr(device, kind.fill or ""), kind, number)
+        self._wanted = _bound(getattr(device, kind.fill or ""), kind, number, work=0)
 
     def serve(self) -> bool:
         """Fill one burst of buffers; returns whether there are more of both data and buffers."""
@@ -267,8 +267,12 @@ def handler_of(device: Device, kind: QueueKind, number: int) -> QueueHandler:
     return form(device, kind, number)
 
 
-def _bound(method: Callable[..., Any], kind: QueueKind, number: int) -> Callable[..., Any]:
+def _bound(
+    method: Callable[..., Any], kind: QueueKind, number: int, *, work: int
+) -> Callable[..., Any]:
     """Return the method with the number of the queue as last argument, if it takes one.
+
+    Before that come ``self`` and so many arguments of the work itself.
 
     By name where its parameters are plain ones, as ``partial`` then calls it without a step of
     Python's own.
@@ -276,8 +280,10 @@ def _bound(method: Callable[..., Any], kind: QueueKind, number: int) -> Callable
     if kind.count is None:
         return method
     code: CodeType | None = getattr(method, "__code__", None)
-    if code is None or code.co_argcount < 2 or getattr(method, "__defaults__", None):
+    if code is None or code.co_flags & (CO_VARARGS | CO_VARKEYWORDS):
         return lambda *work: method(*work, number)
-    if code.co_flags & (CO_VARARGS | CO_VARKEYWORDS) or code.co_posonlyargcount:
+    if code.co_argcount == 1 + work:
+        return method
+    if code.co_posonlyargcount or getattr(method, "__defaults__", None):
         return lambda *work: method(*work, number)
     return partial(method, **{code.co_varnames[code.co_argcount - 1]: number})

@@ -268,6 +268,10 @@ class Wrapped(Device):
         return int(chain.write(b"%d" % number))
 
     @queue(size=16, count="count")
+    def sameq(self, chain: DescriptorChain) -> int:
+        return chain.write(b"x")
+
+    @queue(size=16, count="count")
     def defaultq(self, chain: DescriptorChain, number: int, extra: int = 7) -> int:
         return chain.write(b"%d%d" % (number, extra))
 
@@ -275,9 +279,9 @@ class Wrapped(Device):
 def test_the_number_of_a_queue_is_given_by_position_where_names_do_not_tell() -> None:
     bench = Bench(Wrapped(), VERSION_1)
 
-    used = [bench.request([], [2], queue=index) for index in range(4)]
+    used = [bench.request([], [2], queue=index) for index in range(6)]
 
-    assert [one.data[: one.length] for one in used] == [b"0", b"1", b"07", b"17"]
+    assert [one.data[: one.length] for one in used] == [b"0", b"1", b"x", b"x", b"07", b"17"]
 
 
 class Replaced(Source):
