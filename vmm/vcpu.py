@@ -131,6 +131,7 @@ class VcpuThread:
             self.cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
             self._running = True
             self._ready.set()
+            self.vcpu.tell_clock()  # one that was restored stood still since it was saved
             self._run()
         except HostError as error:
             self._on_end(End.VCPU_FAILED, f"vCPU {self.vcpu.index}: {error}", [])
@@ -175,6 +176,7 @@ class VcpuThread:
                 call = self._calls.popleft()
             call.perform(self.vcpu)
         self._released.wait()
+        self.vcpu.tell_clock()
         return True
 
 

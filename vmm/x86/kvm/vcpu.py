@@ -8,7 +8,7 @@ import errno
 from ctypes import c_uint8, c_uint32, c_uint64
 
 from virtio.errors import HostError
-from vmm.kvm.ioctl import io, ioctl, ior, iow, iowr
+from vmm.kvm.ioctl import io, ioctl, ior, iow, iowr, try_ioctl
 from vmm.kvm.structs import flexible, sized
 from vmm.kvm.vcpu import VcpuFd
 from vmm.x86.kvm.chips import KVM_GET_LAPIC, KVM_SET_LAPIC, LapicState
@@ -165,3 +165,12 @@ class Vcpu(VcpuFd):
         events.exception.has_error_code = error_code is not None
         events.exception.error_code = error_code or 0
         ioctl(self.fd, KVM_SET_VCPU_EVENTS, events)
+
+    def tell_clock(self) -> None:
+        """Have kvmclock tell the guest that it did not run for a while ("KVM_KVMCLOCK_CTRL").
+
+        A guest that has set up no kvmclock has nobody to tell: KVM then refuses with EINVAL.
+        """
+        result = try_ioctl(self.fd, KVM_KVMCLOCK_CTRL)
+        if result not in (0, -errno.EINVAL):
+            raise HostError(KVM_KVMCLOCK_CTRL.name, -result)
