@@ -39,11 +39,21 @@ class Entropy(Device):
     ) -> None:
         super().__init__(ring_features=ring_features)
         self._source = source
-        self.rate: TokenBucket | None = None
+        self._rate: TokenBucket | None = None
         if bytes_per_second is not None:
-            self.rate = TokenBucket(bytes_per_second, bytes_per_second)
+            self._rate = TokenBucket(bytes_per_second, bytes_per_second)
         self._held: deque[DescriptorChain] = deque()
         self._timer: TimerHandle | None = None
+
+    @property
+    def rate(self) -> TokenBucket | None:
+        """The limit of bytes per second, if there is one; another may be set at any time."""
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: TokenBucket | None) -> None:
+        self._rate = rate
+        self._choose()
 
     @queue(size=256, batch=True, native="_data_path")
     def requestq(self, chains: "ChainBatch") -> Sequence[int | None]:

@@ -2,7 +2,8 @@
  * A kernel that measures virtio-mmio devices, the same on every VMM that boots by PVH.
  *
  * Each word "bench=NAME,KEY=NUMBER,..." of its command line is a workload, and makes one line on
- * COM1. NAME is blk-read, blk-write or entropy; the keys are
+ * COM1. NAME is blk-read, blk-write, blk-stable (writes without VIRTIO_BLK_F_FLUSH: each is on the
+ * disk when it is answered) or entropy; the keys are
  *
  *     bytes       of data in a request; a data descriptor holds at most 128 KiB of it
  *     depth       requests under way; as soon as some are back, as many new ones are published
@@ -45,7 +46,7 @@ struct slot {
 static struct workload work;
 static struct slot slots[SLOTS];
 static uint64_t chain_length, places, first_sector, seed, moved;
-static int is_block, is_written;
+static int is_block, is_written, is_stable;
 
 /* What follows the prefix, 0 for a word that does not begin so. */
 static const char *skip(const char *word, const char *prefix)
@@ -245,12 +246,13 @@ static int is_named(const char *name)
 
 static void measure(void)
 {
-    is_written = is_named("blk-write");
+    is_stable = is_named("blk-stable");
+    is_written = is_stable || is_named("blk-write");
     is_block = is_written || is_named("blk-read");
     if (!is_block && !is_named("entropy"))
-        fail("no such workload; there are blk-read, blk-write and entropy");
+        fail("no such workload; there are blk-read, blk-write, blk-stable and entropy");
     find_device(is_block ? BLOCK : ENTROPY);
-    negotiate(VERSION_1 | (work.event_idx ? EVENT_IDX : 0), is_block ? FLUSH : 0);
+    negotiate(VERSION_1 | (work.event_idx ? EVENT_IDX : 0), is_block && !is_stable ? FLUSH : 0);
     go_live();
     check_limits();
     if (is_block)

@@ -219,6 +219,45 @@ class TestRequests:
         found = {tokens[one.token]: one.data for one in come_back(rig, 40)}
         assert found == {n: pattern(n, 1) + b"\0" for n in range(40)}
 
+    @pytest.mark.spec("BLK-38")
+    def test_what_waited_for_a_thread_meets_the_capacity_of_its_turn(
+        self, form: Form, make_rig: Callable[..., Rig]
+    ) -> None:
+        disk = SlowDisk("read")
+        rig = make_rig(disk, form)
+        tokens = {rig.add(0, ((header(T_IN, n),), (512, 1))): n for n in (*range(8), 40, 8)}
+        rig.serve()
+        wait_until(lambda: len(disk.entered) == 8)
+        assert isinstance(rig.device, Block)
+
+        rig.device.resize(32)
+        disk.let_go()
+
+        statuses = {tokens[one.token]: one.data[-1] for one in come_back(rig, 10)}
+        assert statuses == dict.fromkeys(range(9), OK) | {40: IOERR}
+        assert "read 40" not in disk.calls
+
+    @pytest.mark.parametrize("change", ["discard", "zero"])
+    def test_nothing_is_written_in_place_while_the_disk_is_changed(
+        self, form: Form, change: str, make_rig: Callable[..., Rig]
+    ) -> None:
+        disk = InPlace(change)
+        rig = make_rig(disk, form)
+        rig.add(0, REQUESTS[change])
+        rig.serve()
+        wait_until(lambda: disk.entered == [change])
+
+        rig.add(0, REQUESTS["write"])
+        rig.serve()
+
+        wait_until(lambda: disk.entered == [change, "write"])  # by a thread
+        disk.let_go()
+        assert [one.data for one in come_back(rig, 2)] == [b"\0"] * 2
+        rig.add(0, REQUESTS["write"])
+        rig.serve()
+        assert len(come_back(rig, 1)) == 1
+        assert disk.entered == [change, "write"]  # in place again
+
     @pytest.mark.spec("BLK-15")
     @pytest.mark.parametrize("kind", [T_IN, T_OUT])
     def test_large_data_goes_in_steps(

@@ -15,6 +15,10 @@ is dropped with the memory that they brought it in.
 What remains of a forgotten call is the change that it may yet make to the *disk*. Until it has come
 back (``late``), no other change is begun, so that nothing new is overwritten by something old; and
 a disk that is being changed is not saved.
+
+While any call changes the disk (``changing``), nobody writes in place either: file systems let one
+change a file at a time (Linux ext4_buffered_write_iter() takes the inode's lock), and a write in
+place behind a discard would wait for it under the work lock.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ Then = Callable[[Exception | None], None]
 
 
 class Call:
-    """A call to be made: ``begin`` returns it when a thread is free, ``then`` gets what it raised.
+    """A call to be made: ``begin`` returns it when a thread is free, ``then`` gets what was raised.
 
     Both run on the loop. ``then`` is None once the call is forgotten. ``changes`` tells whether it
     changes the disk, ``queue`` for which queue it is made, or None for several.
@@ -58,13 +62,15 @@ class Call:
 class WaitingCalls:
     """Makes calls on up to ``THREADS`` threads, which are started when they are needed.
 
-    All methods are called under the device's work lock. ``late`` tells whether a forgotten call may
-    yet change the disk; ``late_is_over`` is called on the loop when that ends.
+    All methods are called under the device's work lock. ``changing`` tells whether a call changes
+    the disk, ``late`` whether a forgotten one may yet do so; ``switched`` is called when either
+    begins or ends.
     """
 
-    def __init__(self, late_is_over: Callable[[], object]) -> None:
+    def __init__(self, switched: Callable[[], object]) -> None:
         self.late = False
-        self._late_is_over = late_is_over
+        self.changing = False
+        self._switched = switched
         self._waiting: deque[Call] = deque()
         # What follows is shared with the threads.
         self._lock = threading.Lock()
@@ -93,10 +99,16 @@ class WaitingCalls:
     def _forget(self, calls: list[Call]) -> None:
         for call in calls:
             call.then = None
-        self.late = self._is_late()
+        self._look()
 
-    def _is_late(self) -> bool:
-        return any(call.changes and call.then is None for call in self._running)
+    def _look(self) -> None:
+        """Note whether calls change the disk; the lock is held."""
+        before = self.changing, self.late
+        changes = [call for call in self._running if call.changes]
+        self.changing = bool(changes)
+        self.late = any(call.then is None for call in changes)
+        if (self.changing, self.late) != before:
+            self._switched()
 
     def make(
         self, begin: Callable[[], Work], then: Then, *, queue: int | None, changes: bool = False
@@ -124,9 +136,15 @@ class WaitingCalls:
                 kept.append(call)
                 continue
             begin, call.begin = call.begin, None
-            call.work = begin() if begin is not None else None
+            try:
+                call.work = begin() if begin is not None else None
+            except Exception as error:
+                call.error = error
+                self._end(call)
+                continue
             with self._lock:
                 self._running.add(call)
+                self._look()
                 self._handed.append(call)
                 wanted = len(self._handed) > self._idle
                 self._idle += wanted
@@ -188,11 +206,12 @@ class WaitingCalls:
     def _tell(self) -> None:
         with self._lock:
             done, self._done = self._done, []
-            late, self.late = self.late, self._is_late()
+            self._look()
         for call in done:
-            then, call.then = call.then, None
-            if then is not None:
-                then(call.error)
-        if late and not self.late:
-            self._late_is_over()
+            self._end(call)
         self._hand_over()
+
+    def _end(self, call: Call) -> None:
+        then, call.then = call.then, None
+        if then is not None:
+            then(call.error)

@@ -44,6 +44,7 @@ from virtio.virtqueue.request import Request
 if TYPE_CHECKING:
     from virtio.device.lifecycle import Activation, EventLoop
     from virtio.native.data_path import DataPath
+    from virtio.virtqueue.chain import ChainOwner, DescriptorChain
 
 logger = Logger(__name__)
 
@@ -184,7 +185,7 @@ class Block(Device):
         fd, native = self.backend.fd, engine.data_paths()
         if fd is None or native is None:
             return None
-        writable = not (self.backend.read_only or self.write_through or self._calls.late)
+        writable = not (self.backend.read_only or self.write_through or self._calls.changing)
         sectors = min(self.capacity, self.backend.size_bytes // SECTOR_BYTES)
         path: DataPath = native.block_path(
             fd, sectors=sectors, writable=writable, may_wait=self.backend.may_wait
@@ -213,7 +214,8 @@ class Block(Device):
             transfers.put_off(request, sector, writes=True)
             return None
         if length and (
-            self._calls.late or not self.backend.try_writev(request.data_out, sector * SECTOR_BYTES)
+            self._calls.changing
+            or not self.backend.try_writev(request.data_out, sector * SECTOR_BYTES)
         ):
             transfers.wait(request, sector, writes=True)
             return None
@@ -251,16 +253,16 @@ class Block(Device):
 
         Raises ``error`` again after that, if the host is not the one to blame.
         """
-        owners = set()
+        answers: dict[ChainOwner, list[tuple[DescriptorChain, int]]] = {}
         for request in requests:
-            chain = request.chain
             if error is None:
                 length = request.finish(VIRTIO_BLK_S_OK, written)
             else:
                 length = self._failed(request, error)
-            chain.owner.add_used(chain, length)
-            owners.add(chain.owner)
-        for owner in owners:
+            answers.setdefault(request.chain.owner, []).append((request.chain, length))
+        for owner, pairs in answers.items():
+            # All at once: one by one, the driver would answer with a notification for each.
+            owner.add_used_many(pairs)
             owner.notify()
         if not isinstance(error, Refused | OSError | None):
             raise error

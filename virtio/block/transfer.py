@@ -110,7 +110,7 @@ class Transfers:
         part = transfer.next_part(STEP_BYTES)
         offset, backend = transfer.sector * SECTOR_BYTES, self._backend
         if transfer.writes:
-            done = not self._calls.late and backend.try_writev(part, offset)
+            done = not self._calls.changing and backend.try_writev(part, offset)
         else:
             done = backend.try_readv(part, offset)
         if done:
@@ -157,7 +157,11 @@ class Transfers:
         )
 
     def _bounced(self, transfer: Transfer, bounce: bytearray, length: int) -> Work:
-        """Return the call to be made; nothing in it refers to the guest's memory."""
+        """Return the call to be made; nothing in it refers to the guest's memory.
+
+        The capacity may be another since the request waits for a thread (``BLK-38``).
+        """
+        self._check(transfer.sector, transfer.left)
         offset = transfer.sector * SECTOR_BYTES
         if transfer.writes:
             for view in transfer.next_part(length):

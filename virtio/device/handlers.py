@@ -199,7 +199,8 @@ class AnsweringHandler(QueueHandler):
         while batch.size:
             answers = self._answers(batch)
             left -= len(answers)
-            wait_ns = patience if left > 0 else 0
+            # An answer that comes later comes by the loop, which must not wait here.
+            wait_ns = patience if left > 0 and None not in answers else 0
             batch = queue.exchange(batch, answers, left, wait_ns=wait_ns, header_bytes=header_bytes)
         return left <= 0 or queue.enable_notification()
 

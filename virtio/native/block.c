@@ -3,6 +3,7 @@
  *
  * A read that would have to wait for the disk is left to Python, which has a thread wait for it:
  * here the device's lock is held, and a reset, a snapshot and the end of the machine want that.
+ * So is a write to a part of a page that would have to be read first.
  */
 
 #include "native.h"
@@ -10,7 +11,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { SECTOR = 512, IN = 0, OUT = 1 };
+enum { SECTOR = 512, PAGE = 4096, IN = 0, OUT = 1 };
 
 /* The data of a request: what is still to be moved between guest memory and file. */
 struct transfer {
@@ -61,6 +62,21 @@ static int move(struct transfer *transfer)
     return 1;
 }
 
+/* Whether the file's byte at a place can be read without waiting. */
+static int is_cached(int fd, uint64_t offset)
+{
+    uint8_t byte;
+    struct iovec one = {&byte, 1};
+    return preadv2(fd, &one, 1, offset, RWF_NOWAIT) == 1;
+}
+
+/* Whether the host can write a range without reading the rest of its first or last page. */
+static int has_edges(int fd, uint64_t offset, uint64_t end)
+{
+    return (offset % PAGE == 0 || is_cached(fd, offset)) &&
+           (end % PAGE == 0 || is_cached(fd, end - 1));
+}
+
 /* VIRTIO 1.4 "Block Device Operation": struct virtio_blk_req. */
 int64_t serve_block(const struct device *device, struct chain *chain)
 {
@@ -85,6 +101,8 @@ int64_t serve_block(const struct device *device, struct chain *chain)
         .offset = header.sector * SECTOR,
     };
     if (writes) {
+        if (device->may_wait && !has_edges(transfer.fd, transfer.offset, transfer.offset + length))
+            return TO_PYTHON;
         transfer.offset -= 16; /* where the header would be */
         skip(&transfer, 16);
     } else if (--last->iov_len == 0)

@@ -24,7 +24,7 @@ reaches the buffer, as releasing it would fail in the midst of a system call tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import chain as concatenated
 from struct import Struct
@@ -60,6 +60,9 @@ class ChainOwner(Protocol):
 
     def add_used(self, chain: DescriptorChain, length: int) -> None:
         """Give the chain back with that many bytes written."""
+
+    def add_used_many(self, completions: Iterable[tuple[DescriptorChain, int]]) -> None:
+        """Give several chains back, so that the driver sees all of them at once."""
 
     def notify(self) -> None:
         """Tell the driver, if it wants to hear."""

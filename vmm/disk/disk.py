@@ -25,6 +25,7 @@ logger = Logger(__name__)
 
 FLOCK: Final = struct.Struct("@hhqqi4x")
 assert FLOCK.size == 32
+PAGE_BYTES: Final = 4096
 ZEROES: Final = bytes(65536)
 ALLOWED_OPTIONS: Final = "ro, volatile, serial=TEXT, block-size=BYTES, queues=NUMBER, limit=SIZE"
 
@@ -197,11 +198,26 @@ class RawDisk(BaseDisk):
         """Write the views, to the host's page cache.
 
         Most file systems cannot tell whether that has to wait (``RWF_NOWAIT``, ext4 up to Linux
-        6.18 at least), and it does not but for a part of a page that must be read first, or on a
-        host that is far behind with its writing.
+        6.18 at least). It does where a part of a page must be read first, which is found out here,
+        and on a host that is far behind with its writing.
         """
+        length = self._checked_length(views, offset)
+        if self.may_wait and not self._has_edges(offset, offset + length):
+            return False
         self._move(os.pwritev, self.fd, views, offset)
         return True
+
+    def _has_edges(self, offset: int, end: int) -> bool:
+        """Tell whether a range can be written without reading the rest of its outer pages."""
+        return (offset % PAGE_BYTES == 0 or self._is_cached(offset)) and (
+            end % PAGE_BYTES == 0 or self._is_cached(end - 1)
+        )
+
+    def _is_cached(self, offset: int) -> bool:
+        try:
+            return os.preadv(self.fd, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+        except OSError:
+            return False
 
     def _move(self, mover: Mover, fd: int, views: Sequence[memoryview], offset: int) -> None:
         length = self._checked_length(views, offset)

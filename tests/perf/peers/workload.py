@@ -73,6 +73,8 @@ WORKLOADS = (
     *_block("blk-read", event_idx=True),
     *_block("blk-write", event_idx=False),
     *_block("blk-write", event_idx=True),
+    Workload("blk-stable", 4096, 1, 200, random=True),
+    Workload("blk-stable", 4096, 32, 2000, random=True),
     Workload("entropy", 4096, 1, 2000),
     Workload("entropy", 4096, 1, 2000, event_idx=True),
 )

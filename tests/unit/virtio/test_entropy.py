@@ -185,6 +185,15 @@ class TestRate:
         [used] = bench.drivers[0].collect()
         assert (given, dry, used.length) == ([70, 30], [], 50)
 
+    def test_a_rate_that_is_set_later_bounds_what_native_code_gave(self) -> None:
+        device = Entropy()
+        bench = Bench(device)
+        before = bench.request([], [200]).length
+
+        device.rate = TokenBucket(100, 100, lambda: bench.loop.now)
+
+        assert (before, bench.request([], [200]).length) == (200, 100)
+
     def test_what_the_source_did_not_have_is_not_counted(self) -> None:
         source = Source(10)
         bench = Bench(Entropy(source=source, bytes_per_second=1000))

@@ -480,6 +480,30 @@ def test_a_read_that_would_wait_is_left_to_python_and_what_is_before_it_is_done(
     assert (first.data[:8], second.data[:8]) == (bytes(8), struct.pack("<Q", cold_sector))
 
 
+def test_a_write_to_part_of_a_page_that_must_be_read_first_is_left_to_python(
+    cold: RawDisk,
+) -> None:
+    bench = Bench(Block(cold), VERSION_1 | FLUSH)
+    driver, [queue] = bench.drivers[0], bench.queues
+    assert queue is not None
+    path = native.block_path(cold.fd, sectors=COLD_SECTORS, writable=True, may_wait=True)
+    data = memoryview(bytes(4096))
+    for page, start, length in ((1, 1, 512), (2, 0, 512), (3, 1, 3584)):
+        sector = 8 * APART * page + start  # what is dirty stays in memory
+        assert made_cold(cold)
+        assert not cold.try_writev([data[:length]], sector * 512)
+        driver.add([header(OUT, sector), b"w" * length], [1])
+        assert queue.serve_natively(path, 8) == (0, LEFT)
+        [used] = come_back(bench, 1)
+        assert used.data == b"\0"
+
+    sector = 32 * APART
+    assert cold.try_writev([data], sector * 512)  # the whole page
+    assert cold.try_writev([data[:512]], (sector + 1) * 512)  # which is in memory now
+    driver.add([header(OUT, sector + 1), b"w" * 512], [1])
+    assert queue.serve_natively(path, 8) == (1, IDLE)
+
+
 def test_what_is_in_memory_is_read_without_asking_whether_it_has_to_wait() -> None:
     with disk_bench(0) as (bench, disk):
         driver, [queue] = bench.drivers[0], bench.queues
