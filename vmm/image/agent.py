@@ -34,11 +34,13 @@ def with_agent(initrd: bytes) -> bytes:
     """Return any initrd, compressed or not, with the agent added as ``/vmm-agent``.
 
     Linux unpacks one archive after the other; each begins at a multiple of 4 bytes (Linux
-    driver-api/early-userspace/buffer-format.rst "initramfs buffer format").
+    driver-api/early-userspace/buffer-format.rst "initramfs buffer format"). Ours goes first: some
+    of Linux's decompressors (lz4) take whatever follows a compressed archive for a part of it.
     """
     name = AGENT_PATH.lstrip("/")
     member = cpio.Member(name, stat.S_IFREG | 0o755, agent_program().read_bytes())
-    return initrd + cpio.padding(initrd) + cpio.archive([member])
+    ours = cpio.archive([member])
+    return ours + cpio.padding(ours) + initrd
 
 
 def agent_words(init: str | None = None) -> str:
@@ -66,8 +68,9 @@ def agent_initramfs(*, busybox: bool = False) -> Path:
     identity = [_RECIPE]
     if busybox:
         from vmm.image.busybox import find_busybox
+        from vmm.image.content import file_digest
 
-        identity.append(cache.stamp(find_busybox()))
+        identity.append(file_digest(find_busybox()))
     name = f"agent-initramfs-{cache.digest(program, *identity)}"
 
     def write(folder: Path) -> None:

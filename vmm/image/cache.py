@@ -62,12 +62,6 @@ def digest(*inputs: str | bytes) -> str:
     return state.hexdigest()[:16]
 
 
-def stamp(path: Path) -> str:
-    """Return a text that tells one version of a file from another without a read of it."""
-    status = path.stat()
-    return f"{path} {status.st_size} {status.st_mtime_ns}"
-
-
 def lookup(name: str) -> Path | None:
     """Return the folder of the entry ``name`` when it is there; takes no lock.
 
@@ -76,8 +70,8 @@ def lookup(name: str) -> Path | None:
     path = root() / name
     if not path.is_dir():
         return None
-    _check_owner(root())
-    _check_owner(path)
+    check_owner(root())
+    check_owner(path)
     return path
 
 
@@ -148,7 +142,7 @@ def _publish(name: str, make: Callable[[Path], None], resumable: bool) -> Path:
     return root() / name
 
 
-def _check_owner(path: Path) -> None:
+def check_owner(path: Path) -> None:
     """Raise ``ConfigurationError`` when others can change what is in a folder of the cache."""
     status = path.stat()
     if status.st_uid not in _trusted_owners():
@@ -215,7 +209,7 @@ def _open_lock(name: str) -> int:
         folder.mkdir(_MODE, exist_ok=True)
         if not os.access(root(), os.W_OK | os.X_OK):
             raise PermissionError(0, "Permission denied")
-        _check_owner(root())
+        check_owner(root())
         return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise ConfigurationError(f"cache {root()}: {error.strerror}; {_HOW_TO_MOVE}") from error

@@ -15,6 +15,7 @@ from typing import Self
 from virtio.errors import ConfigurationError
 from vmm.image import cache, cpio
 from vmm.image.busybox import find_busybox
+from vmm.image.content import file_digest
 from vmm.image.init import default_init
 
 Content = Path | str | bytes
@@ -65,7 +66,7 @@ def default_initramfs() -> Path:
     """
     busybox = find_busybox()
     init = default_init().read_bytes()
-    identity = f"{_RECIPE} {cache.stamp(busybox)}"
+    identity = f"{_RECIPE} {file_digest(busybox)}"
     return cache.obtain(f"initramfs-{cache.digest(identity, init)}", _write) / FILE_NAME
 
 

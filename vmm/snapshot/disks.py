@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 from virtio.errors import ConfigurationError, InternalError
-from virtio.saved import U64, Length, Within, shown
+from virtio.saved import U64, Length, shown
 from vmm.config import MachineConfig
 from vmm.disk.disk import DiskConfig, RawDisk
 from vmm.disk.overlay import OverlayDisk
@@ -22,21 +22,23 @@ from vmm.snapshot.folder import SnapshotFolder
 
 _PATH_CHARACTERS: Final = 4096
 _NAME_CHARACTERS: Final = 255
+_DIGEST_CHARACTERS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """A file that is not copied: its absolute path, size in bytes and time of change in ns."""
+    """A file that is not copied: its absolute path, its size in bytes, and what is in it."""
 
     path: Annotated[str, Length(_PATH_CHARACTERS, 1)]
     size_bytes: U64
-    changed_ns: Annotated[int, Within(-1 << 63, (1 << 63) - 1)]
+    content: Annotated[str, Length(_DIGEST_CHARACTERS)]
 
     @classmethod
     def of(cls, path: str, fd: int) -> FileIdentity:
         """Return what tells an open file, of this path, from what it is after a change."""
-        status = os.fstat(fd)
-        return cls(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+        from vmm.image.content import open_file_digest
+
+        return cls(os.path.abspath(path), os.fstat(fd).st_size, open_file_digest(fd))
 
     def open(self, where: str) -> RawDisk:
         """Open the file; :class:`ConfigurationError` when it is not the one it was."""

@@ -12,9 +12,11 @@ from typing import Final
 import transport
 import virtio
 import vmm
+from virtio.errors import ConfigurationError
 from vmm.boot_source import boot_source
 from vmm.config import MachineConfig
 from vmm.image import cache
+from vmm.image.content import file_digest, tree_digest
 from vmm.machine import Machine
 from vmm.snapshot import Snapshot
 from vmm.snapshot.plain import to_plain
@@ -41,7 +43,7 @@ class SnapshotStore:
         machine = config.machine()
         name = entry_name(machine)
         if name not in self._loaded:
-            entry = cache.obtain(name, lambda folder: _make(machine, folder / _FOLDER))
+            entry = cache.obtain(name, lambda folder: _make(machine, name, folder / _FOLDER))
             os.utime(entry)  # those that were not used for the longest time go first
             self._loaded[name] = Snapshot.load(entry / _FOLDER)
         return self._loaded[name]
@@ -56,27 +58,31 @@ class SnapshotStore:
 def entry_name(machine: MachineConfig) -> str:
     """Return the name under which the snapshot of a machine is kept."""
     source = boot_source(machine)
-    initrd = source.initrd
-    content = initrd if isinstance(initrd, bytes) else Path(initrd).read_bytes() if initrd else b""
+    initrd = source.initrd or b""
+    content = initrd if isinstance(initrd, bytes) else file_digest(initrd)
     return PREFIX + cache.digest(
         str(VERSION),
         repr(to_plain(HostIdentity.of_this_host())),
         _BOOT_ID.read_text(),  # some hosts refuse the snapshots from before their start
-        cache.stamp(Path(source.kernel)),
+        file_digest(source.kernel),
         content,
         source.cmdline,
         repr((machine.memory_bytes, machine.cpus, machine.spare_slots, machine.boot)),
-        *_source_stamps(),
+        *_source_digests(),
     )
 
 
-def _make(config: MachineConfig, folder: Path) -> None:
+def _make(config: MachineConfig, name: str, folder: Path) -> None:
     _remove_oldest()
     with Machine(config) as machine:
         machine.boot()
         machine.agent.wait_ready(BOOT_SECONDS)
         with machine.snapshot() as snapshot:
             snapshot.save(folder)
+    if entry_name(config) != name:
+        raise ConfigurationError(
+            "the kernel, the initrd or this program was changed while the guest booted: try again"
+        )
 
 
 def _remove_oldest() -> None:
@@ -86,7 +92,7 @@ def _remove_oldest() -> None:
         cache.remove(entry.name)
 
 
-def _source_stamps() -> list[str]:
+def _source_digests() -> list[str]:
     packages = (virtio, transport, vmm)
-    roots = sorted(Path(str(package.__file__)).parent for package in packages)
-    return [cache.stamp(path) for root in roots for path in sorted(root.rglob("*.py"))]
+    folders = sorted(Path(str(package.__file__)).parent for package in packages)
+    return [tree_digest(folder, (".py", ".so")) for folder in folders]

@@ -23,19 +23,19 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 4, 1000])
-def test_agent_is_added_behind_any_initrd_at_a_multiple_of_four(
+def test_agent_is_added_before_any_initrd_which_begins_at_a_multiple_of_four(
     length: int, program: bytes
 ) -> None:
     initrd = gzip.compress(b"archive" * 100)[:length]
     image = agent.with_agent(initrd)
-    start = image.index(b"070701")
 
-    assert image[:start].rstrip(b"\0") == initrd.rstrip(b"\0")
-    assert start % 4 == 0
-    assert start - len(initrd) < 4
-    assert image[start + 14 : start + 22] == b"000081ED"
-    assert image[start + 110 : start + 120] == b"vmm-agent\0"
-    assert image[start + 120 : start + 124] == program
+    assert image[:6] == b"070701"
+    assert image[14:22] == b"000081ED"
+    assert image[110:120] == b"vmm-agent\0"
+    assert image[120:124] == program
+    assert image.endswith(initrd)
+    assert (len(image) - len(initrd)) % 4 == 0
+    assert image[: len(image) - len(initrd)].rstrip(b"\0").endswith(b"TRAILER!!!")
 
 
 def test_own_initramfs_is_the_agent_alone_and_made_once(program: bytes) -> None:

@@ -43,7 +43,7 @@ def change(folder: Path, what: Change) -> None:
     content = json.loads((folder / "state").read_bytes().partition(b"\n")[2])
     what(content["contents"])
     body = json.dumps(content).encode()
-    head = f"pyvmm-snapshot 2 sha256={sha256(body).hexdigest()}\n"
+    head = f"pyvmm-snapshot 3 sha256={sha256(body).hexdigest()}\n"
     (folder / "state").write_bytes(head.encode() + body)
 
 
@@ -134,7 +134,7 @@ def test_an_image_outside_of_the_folder_needs_to_be_named(saved: Path, image: Pa
 def test_a_folder_cannot_turn_its_disk_into_a_file_of_the_host(saved: Path, image: Path) -> None:
     def volatile(contents: dict[str, Any]) -> None:
         contents["config"]["disks"][0] |= {"volatile": True, "path": "/etc/shadow"}
-        origin = {"path": "/etc/shadow", "size_bytes": 512, "changed_ns": 0}
+        origin = {"path": "/etc/shadow", "size_bytes": 512, "content": ""}
         contents["disks"][0] = {"origin": origin, "data": "", "own": []}
 
     change(saved, volatile)
@@ -186,6 +186,25 @@ def test_an_image_that_was_changed_since_is_refused(saved: Path, image: Path) ->
     image.write_bytes(bytes(DISK_BYTES))
 
     assert f"{image} was changed since: take it again" in refusal(saved, image)
+
+
+def test_another_image_of_the_same_size_and_time_is_refused(saved: Path, image: Path) -> None:
+    status = image.stat()
+    other = image.with_name("other")
+    other.write_bytes(bytes(DISK_BYTES))
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.rename(image)
+
+    assert f"{image} was changed since: take it again" in refusal(saved, image)
+
+
+def test_a_copy_of_the_image_is_as_good_as_the_image(saved: Path, image: Path) -> None:
+    copy = image.with_name("copy")
+    copy.write_bytes(image.read_bytes())
+    os.utime(copy, (1, 1))
+    copy.rename(image)
+
+    Snapshot.load(saved, trust_disks=[image]).close()
 
 
 def test_an_image_that_was_replaced_meanwhile_cannot_be_saved(tmp_path: Path, image: Path) -> None:
