@@ -88,7 +88,7 @@ class Machine:
             resources.enter_context(short_switch_interval())
             self._main = resources.enter_context(IoThread("event-loop", self._loop_failed))
             self.loop = self._main.loop
-            self._verdict = Verdict(self.loop.call_later, self._shows_life)
+            self._verdict = Verdict(self.loop.call_later, self._shows_life, self._ending_reached)
             self._vcpus = Vcpus(self._verdict.vcpu_ended)
             watch = HaltWatch(self.loop, self.threads, self._guest_halted, best_wait_idle())
             self._halt_watch = resources.enter_context(watch)
@@ -105,7 +105,7 @@ class Machine:
         if port is not None:
             from vmm.agent.upkeep import AgentUpkeep
 
-            self._upkeep = AgentUpkeep(port, self._wait_ended)
+            self._upkeep = AgentUpkeep(port, self.console.told)
         return self
 
     def __exit__(
@@ -278,6 +278,18 @@ class Machine:
     def _loop_failed(self, error: Exception) -> None:
         self._verdict.end(End.HOST_FAILED, f"event loop: {error!r}")
 
+    def _ending_reached(self) -> None:
+        # On the loop, as no lock may be taken where a signal handler brings the ending.
+        self.loop.call_soon_threadsafe(self._end_waits)
+
+    def _end_waits(self) -> None:
+        """Let everybody who waits for the guest know how it ended."""
+        ending = self._verdict.ending
+        message = ending.message if ending is not None else End.STOPPED.value
+        self.console.close(message)
+        if self._upkeep is not None:
+            self._upkeep.end(message)
+
     def _finish(self) -> Ending:
         self._stop_threads()
         ending = self._verdict.ending
@@ -293,14 +305,9 @@ class Machine:
         self._vcpus.stop()
         self._main.stop()
         self.hardware.stop_io()
+        self._end_waits()
         if self._upkeep is not None:
             self._upkeep.join()
-        self.console.close()
-
-    def _wait_ended(self) -> str:
-        self._verdict.wait(None)
-        ending = self._verdict.ending
-        return ending.message if ending is not None else End.STOPPED.value
 
     def describe(self) -> list[str]:
         """Return the last console lines, each vCPU's position and each device's queues, as text."""

@@ -109,6 +109,16 @@ def test_reboot_can_restart_the_machine(kernel: MakeKernel) -> None:
     assert process.returncode == 130
 
 
+def test_timeout_bounds_all_rounds_of_a_restarted_machine_together(kernel: MakeKernel) -> None:
+    code = bare.say("up\n") + bare.out8(0x64, 0xFE)
+
+    done = vmm("run", "--timeout", "1", "--on-reboot", "restart", "--kernel", kernel(code))
+
+    assert done.returncode == 124
+    assert done.stdout.count(b"up\n") > 1
+    assert b"vmm: the guest made no end within its time of 1 s\n" in done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_the_run_in_good_order(kernel: MakeKernel, number: signal.Signals) -> None:
     with started("--kernel", kernel(bare.say("up\n"))) as process:

@@ -1,6 +1,7 @@
 """Every way for a guest to end is told from the others, with bare-metal guests."""
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from tests.guest import bare_metal as bare
 from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig
+from vmm.console.log import ConsoleClosedError
 from vmm.ending.ending import End, Ending
 from vmm.machine import Machine
 from vmm.x86 import is_emulated_host
@@ -71,6 +73,45 @@ def test_ending_has_its_own_status(
     ending = run(bare_metal(code + bare.SPIN))
 
     assert (ending.end, ending.status) == (end, status)
+
+
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        (bare.out8(0xF4, 7), "the guest reported status 7"),
+        (bare.out8(0x64, 0xFE), "the guest asked for a reboot"),
+        (bare.out8(0x505, 1), "the guest's kernel panicked: it gave no reason"),
+        (bare.UNDEFINED, "vCPU 0: triple fault"),
+        (bare.HALT_FOR_EVER, "every vCPU halted for ever"),
+    ],
+)
+def test_who_waits_for_text_is_told_how_the_guest_ended(
+    bare_metal: Configure, code: bytes, how: str
+) -> None:
+    with Machine(bare_metal(bare.say("up\n") + code + bare.SPIN)) as machine:
+        machine.boot()
+        with pytest.raises(ConsoleClosedError) as caught:
+            machine.console.wait_for("never", timeout=DEADLINE)
+
+    message, *lines = str(caught.value).splitlines()
+    assert message.startswith(f"console: 'never' not seen: {how}")
+    assert message.endswith("s of 120 s); the last lines were:")
+    assert lines == ["    up"]
+
+
+def test_signal_handler_may_end_the_wait_of_the_thread_it_interrupts(
+    bare_metal: Configure,
+) -> None:
+    with Machine(bare_metal(bare.say("up\n") + bare.SPIN)) as machine:
+        machine.boot()
+        machine.console.wait_for("up", timeout=DEADLINE)
+        before = signal.signal(signal.SIGUSR1, lambda *_: machine.end(End.INTERRUPTED, "enough"))
+        machine.loop.call_later(0.1, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        try:
+            with pytest.raises(ConsoleClosedError, match="'never' not seen: enough"):
+                machine.console.wait_for("never", timeout=DEADLINE)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
 
 
 def test_guest_that_makes_no_end_is_stopped_with_its_position(bare_metal: Configure) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -184,3 +185,59 @@ def test_memory_that_is_cut_off_while_a_machine_runs_is_told(saved: Path) -> Non
         os.truncate(saved / "memory", (32 << 20) - 1)  # where the guest has nothing
 
         assert "the memory file of the snapshot was cut off" in machine.describe()[-1]
+
+
+def nothing_saved(tmp_path: Path, code: bytes, *options: str) -> subprocess.CompletedProcess[bytes]:
+    """Have a guest saved when it prints what it never does."""
+    kernel = str(bare.write_kernel(tmp_path / "kernel", bare.say("up\n") + code + bare.SPIN))
+    folder = tmp_path / "saved"
+    done = vmm("snapshot", str(folder), "--kernel", kernel, "--when", "never", *MACHINE, *options)
+    assert not folder.exists()
+    assert done.stderr.startswith(
+        b"vmm: nothing is saved: the guest ended before 'never' was printed\n"
+    )
+    assert b"vmm:   last console lines:\nvmm:     up\n" in done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "message"),
+    [
+        (bare.out8(0xF4, 7), 7, b"the guest reported status 7"),
+        (bare.out8(0xF4, 0), 125, b"the guest reported status 0"),
+        (bare.HALT_FOR_EVER, 126, b"every vCPU halted for ever with interrupts off"),
+        (bare.out8(0x505, 1), 121, b"the guest's kernel panicked: it gave no reason"),
+    ],
+)
+def test_a_guest_that_ends_before_it_is_saved_ends_the_wait(
+    tmp_path: Path, code: bytes, status: int, message: bytes
+) -> None:
+    done = nothing_saved(tmp_path, code)
+
+    assert done.returncode == status
+    assert b"vmm: " + message + b"\n" in done.stderr
+
+
+def test_a_guest_that_is_not_where_it_is_saved_in_time_is_ended(tmp_path: Path) -> None:
+    done = nothing_saved(tmp_path, b"", "--timeout", "0.3")
+
+    assert done.returncode == 124
+    assert b"vmm: the guest made no end within its time of 0.3 s\n" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_wait_for_a_guest_to_save(tmp_path: Path, number: signal.Signals) -> None:
+    kernel = str(bare.write_kernel(tmp_path / "kernel", bare.say("up\n") + bare.SPIN))
+    folder = str(tmp_path / "saved")
+    command = [sys.executable, "-m", "vmm", "snapshot", folder, "--kernel", kernel, *MACHINE]
+    with subprocess.Popen(
+        [*command, "--when", "never"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 130
+    assert errors.endswith(f"vmm: interrupted by {number.name}\n".encode())
+    assert not os.path.exists(folder)

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from virtio.errors import ConfigurationError, Error
@@ -32,8 +32,9 @@ class Agent:
     given when the machine has ended.
     """
 
-    def __init__(self, port: AgentPort) -> None:
-        self._link = Link(port)
+    def __init__(self, port: AgentPort, told: Callable[[], str] = lambda: "") -> None:
+        """``told`` returns what the guest printed last; it ends the error of a wait for it."""
+        self._link = Link(port, told)
 
     def wait_ready(self, timeout: float = READY_SECONDS) -> Ready:
         """Wait until the agent serves, in a restored guest one that is up to date.

@@ -58,8 +58,10 @@ class Link:
     places, warnings by the second.
     """
 
-    def __init__(self, port: AgentPort) -> None:
+    def __init__(self, port: AgentPort, told: Callable[[], str] = lambda: "") -> None:
+        """``told`` returns what the guest printed last, for errors; called with a lock held."""
         self._port = port
+        self._told = told
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._resetting = threading.Lock()
@@ -198,7 +200,7 @@ class Link:
         if (error := self._failure or self._breach) is not None:
             raise error.with_traceback(None)
         if not done:
-            raise AgentTimeoutError(f"agent: {what} (waited {timeout:.3g} s)")
+            raise AgentTimeoutError(f"agent: {what} (waited {timeout:.3g} s){self._told()}")
 
     def _lose(self, error: Exception) -> None:
         """Fail what is running; nothing is sent until an agent serves again."""

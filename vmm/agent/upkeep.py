@@ -23,43 +23,36 @@ _log = Logger(__name__)
 
 
 class AgentUpkeep:
-    """Looks after ``agent``; ``wait_ended`` returns what ended the machine, once it has ended.
+    """Looks after ``agent``; ``told`` returns what the guest printed last, for errors.
 
     What is asked of the agent of a restored guest waits, each with its own deadline, until the
     guest is up to date.
     """
 
-    def __init__(self, port: AgentPort, wait_ended: Callable[[], str]) -> None:
-        self.agent = Agent(port)
-        self._wait_ended = wait_ended
-        self._ended = threading.Event()
-        self._threads: list[threading.Thread] = []
+    def __init__(self, port: AgentPort, told: Callable[[], str] = lambda: "") -> None:
+        self.agent = Agent(port, told)
+        self._ended = False
+        self._thread = threading.Thread(target=self._renew, name="guest-refresh", daemon=True)
 
     def start(self, *, restored: bool) -> None:
         """Begin; the machine runs."""
-        self._run(self._see_end, "machine-end")
         if restored:
             self.agent.hold()
-            self._run(self._renew, "guest-refresh")
+            self._thread.start()
+
+    def end(self, message: str) -> None:
+        """Let all calls fail, as the machine has ended; harmless the second time."""
+        self._ended = True
+        self.agent.fail(AgentLostError(f"agent: the machine has ended: {message}"))
 
     def join(self) -> None:
         """Wait until all is done; the machine has ended."""
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, work: Callable[[], None], name: str) -> None:
-        thread = threading.Thread(target=work, name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _see_end(self) -> None:
-        message = self._wait_ended()
-        self._ended.set()
-        self.agent.fail(AgentLostError(f"agent: the machine has ended: {message}"))
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _renew(self) -> None:
         try:
             self.agent.renew(os.urandom(SEED_BYTES), time.time_ns())
         except Error as error:
-            if not self._ended.is_set():
+            if not self._ended:
                 _log.warning("the guest has its old clock and random numbers: %s", error)

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from vmm.machine import Machine
 
 
-def report(ending: Ending, counted: Machine | None) -> None:
-    """Print on stderr how the guest ended, and the statistics of ``counted``."""
-    lines = [f"vmm: {ending.message}", *(f"vmm:   {line}" for line in ending.report)]
+def report(ending: Ending, counted: Machine | None, heading: str = "") -> None:
+    """Print on stderr how the guest ended, below ``heading``, and the statistics of ``counted``."""
+    lines = [f"vmm: {heading}"] if heading else []
+    lines += [f"vmm: {ending.message}", *(f"vmm:   {line}" for line in ending.report)]
     if counted is not None:
         lines += [f"vmm: {line}" for line in counted.statistics.lines()]
     with suppress(OSError):  # the terminal went away with the guest's output: the status tells

@@ -31,7 +31,7 @@ class ConsoleTimeoutError(Error, TimeoutError):
 
 
 class ConsoleClosedError(Error, EOFError):
-    """The machine ended before the text appeared; the message ends with the last lines."""
+    """The guest ended before the text appeared; the message ends with how, and the last lines."""
 
 
 class ConsoleLog:
@@ -113,16 +113,23 @@ class ConsoleLog:
         lines = self.history().splitlines()[-count:] if count else []
         return [printable(_text(line)) for line in lines]
 
+    def told(self) -> str:
+        """Return the end of an error: the last lines, escaped, or that there are none."""
+        lines = self.last_lines()
+        if not lines:
+            return "; the guest printed nothing"
+        return "\n    ".join(["; the last lines were:", *lines])
+
     def wait_for(self, pattern: Pattern, timeout: float) -> str:
         """Wait until the output holds ``pattern`` and return the text that matched.
 
         A ``str`` or ``bytes`` stands for itself, a compiled pattern is searched. Each search starts
         where the last successful one ended, so that a caller can follow a conversation step by
         step; the first one starts with the history. Raises ConsoleTimeoutError after ``timeout``
-        seconds, and ConsoleClosedError when the output ends without a match.
+        seconds, and ConsoleClosedError when the guest ends without a match.
         """
         expression = _compile(pattern)
-        deadline = time.monotonic() + timeout
+        started = time.monotonic()
         while True:
             output, position, closed = self._unsearched()
             # Searched without the lock, which a vCPU may be waiting for.
@@ -131,10 +138,14 @@ class ConsoleLog:
                     self._searched = max(self._searched, position + match.end())
                 return _text(match.group())
             if closed is not None:
-                raise ConsoleClosedError(self._explain(f"{_show(pattern)} not seen: {closed}"))
-            if not self._wait_for_more(position + len(output), deadline):
+                waited = time.monotonic() - started
+                raise ConsoleClosedError(
+                    f"console: {_show(pattern)} not seen: {closed}"
+                    f" (waited {waited:.1f} s of {timeout:g} s){self.told()}"
+                )
+            if not self._wait_for_more(position + len(output), started + timeout):
                 raise ConsoleTimeoutError(
-                    self._explain(f"{_show(pattern)} not seen within {timeout:g} s")
+                    f"console: {_show(pattern)} not seen within {timeout:g} s{self.told()}"
                 )
 
     def _unsearched(self) -> tuple[bytes, int, str | None]:
@@ -153,12 +164,6 @@ class ConsoleLog:
                 self._changed.wait(remaining)
             self._changed.wait_for(lambda: self._closed is not None, _SEARCH_INTERVAL_SECONDS)
         return True
-
-    def _explain(self, message: str) -> str:
-        lines = self.last_lines()
-        if not lines:
-            return f"console: {message}; the guest printed nothing"
-        return "\n    ".join([f"console: {message}; the last lines were:", *lines])
 
     def _trim(self) -> None:
         excess = len(self._history) - self._limit

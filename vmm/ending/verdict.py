@@ -22,12 +22,19 @@ _LONGEST_REASON: Final = 200
 class Verdict:
     """Decides how the guest ended; ``call_later`` is the event loop's.
 
-    ``shows_life`` says whether a vCPU runs a program or idles at this moment.
+    ``shows_life`` says whether a vCPU runs a program or idles at this moment. ``on_reached`` is
+    called when there is an ending, by whoever brings it: also by a signal handler.
     """
 
-    def __init__(self, call_later: CallLater, shows_life: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        call_later: CallLater,
+        shows_life: Callable[[], bool],
+        on_reached: Callable[[], object] = lambda: None,
+    ) -> None:
         self._signs = GuestSigns()
         self._crash_kernel = False
+        self._on_reached = on_reached
         self._panic_watch = PanicWatch(
             call_later, shows_life, self._signs.withdraw_panic, self._stands_still
         )
@@ -55,6 +62,7 @@ class Verdict:
         # One is enough: a guest may ask for its reset as often as it likes.
         if self._ending is None and self._reached.empty():
             self._reached.put(ending)
+            self._on_reached()
 
     def end(self, end: End, message: str = "", report: list[str] | None = None) -> None:
         """Note an ending by its parts; the message defaults to the value of ``end``."""

@@ -38,7 +38,8 @@ class EventLoop(Resource):
 
     def __init__(self, on_error: Callable[[Exception], None] | None = None) -> None:
         self._on_error = on_error
-        self._lock = threading.Lock()
+        # A signal handler may wake the loop while its own thread is about to do just that.
+        self._lock = threading.RLock()
         self._running = threading.Lock()
         self._thread_id = 0
         self._stopping = False
@@ -115,7 +116,10 @@ class EventLoop(Resource):
         return timer
 
     def call_soon_threadsafe(self, callback: Callback) -> None:
-        """Call ``callback`` once, on the loop's thread, after those asked for before it."""
+        """Call ``callback`` once, on the loop's thread, after those asked for before it.
+
+        May be called from a signal handler.
+        """
         self._soon.append(callback)
         self._wake()
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from vmm.agent import AgentLostError
+from vmm.agent import AgentLostError, AgentTimeoutError
 from vmm.agent.upkeep import AgentUpkeep
 
 
@@ -41,27 +41,16 @@ class BrokenGuest(SilentGuest):
         super().open()
 
 
-class Ending:
-    """What a machine says when it ends."""
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-
-    def wait(self) -> str:
-        self.event.wait()
-        return "it was stopped"
-
-
 def test_a_machine_that_ends_before_its_guest_is_up_to_date_is_no_news(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    guest, ending = SilentGuest(), Ending()
-    upkeep = AgentUpkeep(guest, ending.wait)
+    guest = SilentGuest()
+    upkeep = AgentUpkeep(guest)
     upkeep.start(restored=True)
     for _ in range(2):  # the second opening is that of the refresh, which then waits for the agent
         guest.opened.acquire()
 
-    ending.event.set()
+    upkeep.end("it was stopped")
     upkeep.join()
 
     assert caplog.messages == []
@@ -72,11 +61,20 @@ def test_a_machine_that_ends_before_its_guest_is_up_to_date_is_no_news(
 def test_a_guest_that_is_not_brought_up_to_date_is_told_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    ending = Ending()
-    upkeep = AgentUpkeep(BrokenGuest(), ending.wait)
+    upkeep = AgentUpkeep(BrokenGuest())
     upkeep.start(restored=True)
-    upkeep._threads[-1].join(30)
+    upkeep.join()
 
     assert caplog.messages == ["the guest has its old clock and random numbers: agent: broken"]
-    ending.event.set()
-    upkeep.join()
+
+
+def test_an_agent_that_does_not_come_is_told_of_with_what_the_guest_printed() -> None:
+    upkeep = AgentUpkeep(SilentGuest(), lambda: "; the last lines were:\n    init: no such port")
+
+    with pytest.raises(AgentTimeoutError) as caught:
+        upkeep.agent.wait_ready(0)
+
+    assert str(caught.value).splitlines() == [
+        "agent: the agent is not ready (waited 0 s); the last lines were:",
+        "    init: no such port",
+    ]

@@ -36,6 +36,16 @@ def test_no_ending_before_there_is_one() -> None:
     assert not verdict.wait(0)
 
 
+def test_the_first_ending_alone_is_announced_once_it_can_be_read() -> None:
+    read: list[End | None] = []
+    verdict = Verdict(Timers(), alive, lambda: read.append(ending_of(verdict)))
+
+    verdict.end(End.REBOOT)
+    verdict.end(End.STOPPED)
+
+    assert read == [End.REBOOT]
+
+
 def test_first_ending_wins() -> None:
     verdict = Verdict(Timers(), alive)
     verdict.guest_reported(5)
