@@ -7,8 +7,10 @@ High, so that it stays clear of the kernel and of what that allocates at first (
 import os
 
 from virtio.errors import ConfigurationError
+from virtio.memory import GuestMemory
 from virtio.named_tuple import NamedTuple
 from vmm.x86 import layout
+from vmm.x86.boot.archives import Readable, plain_end
 from vmm.x86.boot.image_file import BootMemory, low_ram_end, open_image
 from vmm.x86.boot.kernel import LoadedKernel
 
@@ -25,16 +27,48 @@ class LoadedInitrd(NamedTuple):
 def load_initrd(initrd: Initrd, memory: BootMemory, kernel: LoadedKernel) -> LoadedInitrd:
     """Load a file, or bytes, as initrd; ``kernel`` bounds its place.
 
-    Raises :class:`ConfigurationError` when it cannot be read, is empty, or does not fit.
+    What is compressed in it is unpacked, where the guest has room for that. Raises
+    :class:`ConfigurationError` when it cannot be read, is empty or damaged, or does not fit.
     """
     if isinstance(initrd, bytes):
-        address = place_initrd(len(initrd), memory, kernel)
-        memory.view(address, len(initrd))[:] = initrd
-        return LoadedInitrd(address, len(initrd))
+        return _load(_Bytes(initrd), memory, kernel)
     with open_image(initrd, "initrd") as image:
-        address = place_initrd(image.size, memory, kernel, image.name)
+        return _load(image, memory, kernel)
+
+
+class _Bytes:
+    """An initrd that is bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.name = "initrd"
+        self.size = len(data)
+        self._data = data
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
+
+    def load(self, memory: GuestMemory, address: int, offset: int, length: int) -> None:
+        memory.view(address, length)[:] = memoryview(self._data)[offset : offset + length]
+
+
+def _load(image: Readable, memory: BootMemory, kernel: LoadedKernel) -> LoadedInitrd:
+    address = place_initrd(image.size, memory, kernel, image.name)
+    if plain_end(image, 0) == image.size:
         image.load(memory, address, 0, image.size)
         return LoadedInitrd(address, image.size)
+    from vmm.x86.boot.initramfs import unpacked
+
+    # Linux copies each file out of an initrd before it lets go of that.
+    room = (_top(memory, kernel) - kernel.end) // 2
+    with unpacked(image, room) as plain:
+        if plain is not image:
+            address = place_initrd(plain.size, memory, kernel, plain.name)
+        plain.load(memory, address, 0, plain.size)
+        return LoadedInitrd(address, plain.size)
+
+
+def _top(memory: BootMemory, kernel: LoadedKernel) -> int:
+    return min(low_ram_end(memory), kernel.initrd_addr_max + 1)
 
 
 def place_initrd(size: int, memory: BootMemory, kernel: LoadedKernel, name: str = "initrd") -> int:
@@ -44,11 +78,15 @@ def place_initrd(size: int, memory: BootMemory, kernel: LoadedKernel, name: str 
     """
     if size == 0:
         raise ConfigurationError(f"{name}: is empty")
-    top = min(low_ram_end(memory), kernel.initrd_addr_max + 1)
+    top = _top(memory, kernel)
     address = (top - size) & ~(layout.PAGE_SIZE - 1)
     if address < kernel.end:
+        most = min(layout.LOW_RAM_END, kernel.initrd_addr_max + 1) - kernel.end
+        advice = "give the machine more RAM"
+        if size > most:
+            advice = f"this kernel takes {most} at most, whatever the RAM"
         raise ConfigurationError(
             f"{name}: has {size} bytes; between the end of the kernel at {kernel.end:#x} and "
-            f"{top:#x} there is room for {max(top - kernel.end, 0)}: give the machine more RAM"
+            f"{top:#x} there is room for {max(top - kernel.end, 0)}: {advice}"
         )
     return address
