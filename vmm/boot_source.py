@@ -4,9 +4,11 @@ The command line's defaults suit any Linux; the platform adds those that a host 
 virtualization needs.
 """
 
+import stat
 from pathlib import Path
 from typing import Final
 
+from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig
 from vmm.x86 import BootSource, default_cmdline
 
@@ -16,6 +18,7 @@ _DEFAULT_GUEST_CMDLINE: Final = "quiet retain_initrd rootfstype=ramfs percpu_all
 
 _TERMINALS: Final = {"serial": "ttyS0", "virtio": "hvc0"}
 _INIT: Final = "/init"
+_MAX_INIT_ARGUMENTS: Final = 32  # CONFIG_INIT_ENV_ARG_LIMIT, past which Linux panics
 
 
 def boot_source(config: MachineConfig) -> BootSource:
@@ -35,7 +38,7 @@ def boot_source(config: MachineConfig) -> BootSource:
         words.append(agent_words)
     words.append(config.cmdline)
     if init_arguments:
-        words += ["--", *init_arguments]
+        words += ["--", *_init_words(init_arguments)]
     return BootSource(kernel, initrd, " ".join(filter(None, words)), config.boot)
 
 
@@ -45,8 +48,44 @@ def _with_agent(config: MachineConfig, initrd: Path | bytes | None) -> tuple[Pat
 
     if initrd is None:
         return agent_initramfs(busybox=True), agent_words()
-    content = initrd.read_bytes() if isinstance(initrd, Path) else initrd
+    content = _content(initrd, config) if isinstance(initrd, Path) else initrd
     return with_agent(content), agent_words(_INIT if config.agent == "beside" else None)
+
+
+def _init_words(arguments: tuple[str, ...]) -> list[str]:
+    """Return arguments as words of a kernel command line, from which init gets them unchanged.
+
+    Linux knows double quotes there, but no way to write one inside them (``next_arg()``).
+    """
+    if len(arguments) > _MAX_INIT_ARGUMENTS:
+        raise ConfigurationError(
+            f"{len(arguments)} arguments for init: Linux hands on {_MAX_INIT_ARGUMENTS} at most"
+        )
+    for one in arguments:
+        if '"' in one or one == "--" or not all(" " <= character <= "~" for character in one):
+            raise ConfigurationError(
+                f"argument {one!r} for init: the kernel's command line, on which it would go,"
+                " cannot hold it: no double quote, control character, or character beyond ASCII,"
+                " and no second --"
+            )
+    return [f'"{one}"' if " " in one or not one else one for one in arguments]
+
+
+def _content(initrd: Path, config: MachineConfig) -> bytes:
+    """Read an initrd; one that no guest of this size could hold is refused without a read."""
+    try:
+        status = initrd.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
+            raise ConfigurationError(f"initrd {initrd}: is {kind}, must be a file")
+        if status.st_size > config.memory_bytes:
+            raise ConfigurationError(
+                f"initrd {initrd}: has {status.st_size} bytes, more than the"
+                f" {config.memory_bytes} bytes of RAM of its machine"
+            )
+        return initrd.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"initrd {initrd}: cannot be opened: {error.strerror}") from None
 
 
 def _default_initrd(command: tuple[str, ...]) -> Path | bytes:

@@ -83,12 +83,10 @@ def _remove(options: argparse.Namespace) -> None:
 
 
 def _initramfs(options: argparse.Namespace) -> None:
+    from vmm.host.new_file import replace_file
     from vmm.image import initramfs_from_options
 
     data = initramfs_from_options(
         options.file, options.dir, options.init, busybox=not options.no_busybox
     )
-    try:
-        options.output.write_bytes(data)
-    except OSError as error:
-        raise ConfigurationError(f"{options.output}: {error.strerror}") from None
+    replace_file(options.output, data)

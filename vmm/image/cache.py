@@ -68,7 +68,7 @@ def lookup(name: str) -> Path | None:
     Raises ``ConfigurationError`` when somebody else could have put it there.
     """
     path = root() / name
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return None
     check_owner(root())
     check_owner(path)
@@ -114,7 +114,7 @@ def remove(name: str) -> bool:
     """
     if name.startswith(".") or "/" in name:
         raise ConfigurationError(f"cache entry {name!r}: not a name that 'entries' lists")
-    if not root().is_dir():
+    if not os.path.isdir(root()):
         return False
     with _locked(name, None):
         found = lookup(name)

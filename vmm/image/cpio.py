@@ -13,7 +13,7 @@ from virtio.named_tuple import NamedTuple
 
 _TRAILER = "TRAILER!!!"
 _LONGEST_NAME = 4095  # PATH_MAX less the zero byte: longer ones the kernel skips in silence
-_LARGEST_FILE = 0xFFFFFFFF
+LARGEST_FILE = 0xFFFFFFFF
 _ALIGNMENT = 4
 
 
@@ -59,9 +59,9 @@ def _check(member: Member, name_bytes: int) -> None:
     if name_bytes > _LONGEST_NAME:
         where = f"initramfs: name {member.name[:40]!r}..."
         raise ConfigurationError(f"{where}: {name_bytes} bytes long, at most {_LONGEST_NAME}")
-    if len(member.data) > _LARGEST_FILE:
+    if len(member.data) > LARGEST_FILE:
         size = len(member.data)
-        raise ConfigurationError(f"initramfs: {member.name}: {size} bytes, at most {_LARGEST_FILE}")
+        raise ConfigurationError(f"initramfs: {member.name}: {size} bytes, at most {LARGEST_FILE}")
 
 
 def padding(data: bytes) -> bytes:

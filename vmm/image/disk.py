@@ -61,7 +61,7 @@ def make_disk(
     Raises ``ConfigurationError`` when ``folder`` is none, holds a socket or what cannot be read, or
     does not fit; when ``target`` cannot be written; and when mke2fs is missing.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ConfigurationError(f"{folder}: not a folder, so no disk image can be made from it")
     if len(os.fsencode(label)) > _LABEL_BYTES or "\0" in label:
         raise ConfigurationError(f"label {label!r}: must have at most {_LABEL_BYTES} bytes")

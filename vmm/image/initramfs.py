@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Self
 
 from virtio.errors import ConfigurationError
+from virtio.log import Logger
 from vmm.image import cache, cpio
 from vmm.image.busybox import find_busybox
 from vmm.image.content import file_digest
 from vmm.image.init import default_init
+
+logger = Logger(__name__)
 
 Content = Path | str | bytes
 """A ``Path`` is a file of the host to copy; ``str`` and ``bytes`` are the content itself."""
@@ -28,6 +31,7 @@ _RECIPE = "1"  # raise it when the members change
 FILE_NAME = "initramfs.cpio"
 _FOLDERS = ("dev", "mnt", "proc", "sys", "tmp")
 _CONSOLE = (5, 1)
+_CAPABILITIES = "security.capability"  # capabilities(7) "File capabilities"
 
 
 def build_initramfs(
@@ -125,12 +129,12 @@ class Initramfs:
 
     def add_tree(self, path: str, source: Path) -> None:
         """Add what the host's folder ``source`` holds, at any depth, below the guest's ``path``."""
-        if not source.is_dir():
+        if not os.path.isdir(source):
             raise ConfigurationError(f"{source}: not a folder, so it cannot become {path!r}")
         top = _inside(path, root_too=True)
         if top:
             self.add_folder(top, stat.S_IMODE(source.stat().st_mode))
-        for folder, names, file_names in os.walk(source):
+        for folder, names, file_names in os.walk(source, onerror=_refuse):
             for name in sorted(names + file_names):
                 found = Path(folder, name)
                 self._add_found(os.path.join(top, found.relative_to(source)), found)
@@ -173,14 +177,36 @@ class Initramfs:
             raise ConfigurationError(f"initramfs: /{member.name}: is a folder with something in it")
 
 
+def _refuse(error: OSError) -> None:
+    raise ConfigurationError(f"{error.filename}: {error.strerror}") from error
+
+
 def _read(source: Path) -> tuple[bytes, int]:
     try:
-        if not source.is_file():
-            source.stat()
+        status = source.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise ConfigurationError(f"{source}: not a file, so it cannot be put into an initramfs")
-        return source.read_bytes(), stat.S_IMODE(source.stat().st_mode)
+        if status.st_size > cpio.LARGEST_FILE:
+            raise ConfigurationError(
+                f"{source}: {status.st_size} bytes; a file in an initramfs has at most"
+                f" {cpio.LARGEST_FILE}"
+            )
+        _warn_of_capabilities(source)
+        return source.read_bytes(), stat.S_IMODE(status.st_mode)
     except OSError as error:
         raise ConfigurationError(f"{source}: {error.strerror}") from error
+
+
+def _warn_of_capabilities(source: Path) -> None:
+    try:
+        os.getxattr(source, _CAPABILITIES)
+    except OSError:  # it has none, or lies where no file has
+        return
+    logger.warning(
+        "%s: has file capabilities, which a cpio archive cannot hold: the guest's copy has none"
+        " (setcap in the guest, or a disk image, gives them)",
+        source,
+    )
 
 
 def _inside(path: str, *, root_too: bool = False) -> str:

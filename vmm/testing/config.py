@@ -1,5 +1,7 @@
 """The guest that a test wants: how it boots, and its files, disks and devices."""
 
+import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +56,16 @@ class GuestConfig:
             )
 
     def machine(self) -> MachineConfig:
-        """Return the machine that is booted and saved."""
+        """Return the machine that is booted and saved.
+
+        Raises :class:`ConfigurationError` that names a file of the host which is none.
+        """
+        for name in ("kernel", "initrd"):
+            if (path := getattr(self, name)) is not None:
+                _check_file(name, path)
+        for target, content in self.files.items():
+            if isinstance(content, Path):
+                _check_file(f"files[{target!r}]", content)
         return MachineConfig(
             kernel=self.kernel,
             initrd=self.initrd,
@@ -69,3 +80,12 @@ class GuestConfig:
     def opened_disks(self) -> list[DiskConfig]:
         """Return the disks as configurations."""
         return [DiskConfig.parse(one) if isinstance(one, str) else one for one in self.disks]
+
+
+def _check_file(what: str, path: Path) -> None:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ConfigurationError(f"{what}: {path}: must be a file")
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise ConfigurationError(f"{what}: {path}: {error.strerror}") from None

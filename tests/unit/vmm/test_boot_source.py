@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from virtio.errors import ConfigurationError
 from vmm import boot_source as guest
 from vmm.config import MachineConfig
 
@@ -55,3 +56,47 @@ def test_without_defaults_the_command_line_is_the_users() -> None:
     source = guest.boot_source(MachineConfig(default_cmdline=False, cmdline="console=hvc0"))
 
     assert source.cmdline == "console=hvc0"
+
+
+@pytest.mark.parametrize(
+    ("argument", "word"),
+    [("plain", "plain"), ("two words", '"two words"'), ("", '""'), ("a=b c", '"a=b c"')],
+)
+def test_arguments_for_init_keep_their_borders(argument: str, word: str) -> None:
+    config = MachineConfig(kernel=Path("/boot/mine"), init_arguments=("first", argument))
+
+    assert guest.boot_source(config).cmdline.endswith(f" -- first {word}")
+
+
+@pytest.mark.parametrize("argument", ['a"b', "line\nbreak", "--", "grün", "tab\t"])
+def test_arguments_that_the_command_line_cannot_hold_are_refused(argument: str) -> None:
+    config = MachineConfig(kernel=Path("/boot/mine"), init_arguments=(argument,))
+
+    with pytest.raises(ConfigurationError, match=r"argument .* for init: .* cannot hold it"):
+        guest.boot_source(config)
+
+
+def test_more_arguments_than_linux_hands_on_are_refused() -> None:
+    fits = MachineConfig(kernel=Path("/boot/mine"), init_arguments=("x",) * 32)
+    too_many = MachineConfig(kernel=Path("/boot/mine"), init_arguments=("x",) * 33)
+
+    assert guest.boot_source(fits).cmdline.count(" x") == 32
+    with pytest.raises(ConfigurationError, match="33 arguments for init: Linux hands on 32"):
+        guest.boot_source(too_many)
+
+
+def test_an_initrd_of_5_gib_for_the_agent_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "initrd").open("wb") as file:
+        file.truncate(5 << 30)
+    config = MachineConfig(kernel=Path("k"), initrd=tmp_path / "initrd", agent="beside")
+
+    with pytest.raises(ConfigurationError, match="has 5368709120 bytes, more than the 134217728"):
+        guest.boot_source(config)
+
+
+@pytest.mark.parametrize(("name", "what"), [("", "is a directory"), ("none", "cannot be opened")])
+def test_an_initrd_that_is_none_is_named(tmp_path: Path, name: str, what: str) -> None:
+    config = MachineConfig(kernel=Path("k"), initrd=tmp_path / name, agent="beside")
+
+    with pytest.raises(ConfigurationError, match=f"initrd {tmp_path / name}: {what}"):
+        guest.boot_source(config)

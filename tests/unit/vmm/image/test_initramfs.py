@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.others import powerless_script
 from virtio.errors import ConfigurationError
 from vmm.image import build_initramfs, cpio, default_initramfs, initramfs_from_options
 from vmm.image.busybox import is_static
@@ -312,3 +313,42 @@ def test_options_make_the_image(tree: Path) -> None:
 def test_option_without_source_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"--file ':/x': needs SRC"):
         split_option(":/x", "--file")
+
+
+# What cannot be put in, or not whole
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give file capabilities")
+def test_file_capabilities_are_warned_of(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # VFS_CAP_REVISION_2 with CAP_NET_RAW permitted and effective: linux/capability.h
+    capability = bytes.fromhex("0100000200200000000000000000000000000000")
+    os.setxattr(tree / "tool", "security.capability", capability)
+
+    build_initramfs({"/ping": tree / "tool"}, init="#!/bin/sh", busybox=False)
+    assert f"{tree}/tool: has file capabilities, which a cpio archive cannot hold" in caplog.text
+    caplog.clear()
+    build_initramfs(directories={"/": tree}, init="#!/bin/sh", busybox=False)
+    assert caplog.text.count("has file capabilities") == 1
+
+
+def test_file_of_5_gib_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(5 << 30)
+
+    with pytest.raises(ConfigurationError, match="huge: 5368709120 bytes; a file in an initramfs"):
+        build_initramfs({"/huge": tmp_path / "huge"}, busybox=False)
+
+
+@pytest.mark.parametrize("name", ["sub", "tool"])
+def test_what_cannot_be_read_in_a_folder_is_named(tree: Path, name: str) -> None:
+    (tree / name).chmod(0)
+
+    message = powerless_script(
+        f"""
+        from pathlib import Path
+        from vmm.image import build_initramfs
+        build_initramfs(directories={{"/": Path({str(tree)!r})}}, init="", busybox=False)
+        """
+    )
+
+    assert message == f"ConfigurationError: {tree / name}: Permission denied"

@@ -1,0 +1,44 @@
+"""What a test wants of a guest is checked before anything boots."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.others import powerless_script
+from virtio.errors import ConfigurationError
+from vmm.testing.config import GuestConfig
+
+
+def test_files_that_are_there_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    config = GuestConfig(kernel=tmp_path / "file", files={"/a": tmp_path / "file", "/b": "text"})
+
+    assert config.machine().kernel == tmp_path / "file"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("none", "No such file or directory"), ("", "must be a file")]
+)
+@pytest.mark.parametrize("what", ["kernel", "initrd", "files"])
+def test_file_that_is_none_is_named(tmp_path: Path, what: str, name: str, reason: str) -> None:
+    path = tmp_path / name
+    shown = "files['/a']" if what == "files" else what
+    config = GuestConfig(**{what: {"/a": path} if what == "files" else path})  # type: ignore[arg-type]
+
+    with pytest.raises(ConfigurationError) as raised:
+        config.machine()
+    assert str(raised.value) == f"{shown}: {path}: {reason}"
+
+
+def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch(0)
+
+    line = powerless_script(
+        f"""
+        from pathlib import Path
+        from vmm.testing.config import GuestConfig
+        GuestConfig(files={{"/a": Path({str(tmp_path / "file")!r})}}).machine()
+        """
+    )
+
+    assert line == f"ConfigurationError: files['/a']: {tmp_path / 'file'}: Permission denied"
