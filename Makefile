@@ -93,6 +93,18 @@ bench-peers: $(READY) ## Compare the virtio data path with QEMU's on this host; 
 	  --disable-pip-version-check --config-settings editable_mode=compat --editable '.[bench]'
 	@$(BIN)/python -m tests.perf.peers $(ARGS)
 
+DIST ?= dist
+
+# The wheel is made from the source archive, so that nothing which a checkout has gathered slips in.
+# auditwheel finds the oldest C library that has all that the native parts call, and names it.
+.PHONY: wheel
+wheel: $(READY) ## Build dist/*.tar.gz and dist/*.whl: installing that needs no compiler
+	@rm -rf build/wheel "$(DIST)" && mkdir -p build
+	@{ PYVMM_BUILD=complete $(BIN)/python -m build --outdir build/wheel . \
+	  && PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir "$(DIST)" build/wheel/*.whl; \
+	  } >build/wheel.log 2>&1 || { tail -20 build/wheel.log >&2; exit 1; }
+	@mv build/wheel/*.tar.gz "$(DIST)" && ls "$(DIST)"
+
 .PHONY: clean
 clean: ## Remove the virtual environment and what tools left; the image cache stays
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from virtio.engine import current
 from virtio.errors import Error
 from vmm.ending.ending import STATUS_HOST
+from vmm.image.agent import agent_finding
 from vmm.kvm.system import KVM_API_VERSION, KVM_CAP_MAX_VCPUS
 from vmm.x86 import host_kind, open_kvm
 
@@ -29,6 +30,7 @@ def execute(options: argparse.Namespace) -> int:
     """Print the findings, and return 0 when guests can run here, else 125."""
     usable = _print_kvm()
     print(f"rings:  served by the {current()} engine")
+    print(f"agent:  {agent_finding()}")
     for line in _image_lines():
         print(line)
     print("this host can run guests" if usable else "this host cannot run guests as it is")

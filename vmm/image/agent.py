@@ -9,25 +9,35 @@ from virtio.errors import ConfigurationError
 from vmm.image import cache, cpio
 from vmm.image.initramfs import FILE_NAME, Initramfs
 from vmm.image.kernel import recipe_folder
-from vmm.image.program import compiled_freestanding
+from vmm.image.program import compiled_freestanding, find_compiler, is_packaged
 
 AGENT_PATH = "/vmm-agent"
 
 _RECIPE = "1"  # raise it when the members change
+_NOT_BUILT = (
+    "was not built with this package, and there is no C compiler:"
+    " install a wheel that has it, or apt-get install gcc"
+)
 _FOLDERS = ("dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "var")
 
 
 def agent_program() -> Path:
-    """Return the agent's program for the guest, compiled once and cached.
+    """Return the agent's program for the guest: built with the package, else compiled and cached.
 
-    Raises ``ConfigurationError`` when there is no C compiler, or when it fails.
+    Raises ``ConfigurationError`` when it was not built with the package and cannot be built here.
     """
-    program = compiled_freestanding(recipe_folder() / "agent.c")
+    program = compiled_freestanding(_source())
     if program is None:
-        raise ConfigurationError(
-            "the guest's agent needs a C compiler: apt-get install gcc libc6-dev"
-        )
+        raise ConfigurationError(f"the guest's agent {_NOT_BUILT}")
     return program
+
+
+def agent_finding() -> str:
+    """Return one line about how the agent comes into guests on this host, for ``vmm doctor``."""
+    if is_packaged(_source()):
+        return "built with the package"
+    compiler = find_compiler()
+    return f"compiled at its first use by {compiler}" if compiler else _NOT_BUILT
 
 
 def with_agent(initrd: bytes) -> bytes:
@@ -86,3 +96,7 @@ def _image(program: bytes, *, busybox: bool) -> bytes:
     image.add_file(AGENT_PATH, program, 0o755)
     image.add_link("/init", AGENT_PATH)
     return image.to_bytes()
+
+
+def _source() -> Path:
+    return recipe_folder() / "agent.c"

@@ -1,4 +1,4 @@
-"""The default guest's first process: compiled from C where there is a compiler, else a script."""
+"""The default guest's first process: a program built with the package or here, else a script."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vmm.image.program import compiled_freestanding
 
 
 def default_init() -> Path:
-    """Return the file that becomes ``/init``: the cached program, or the script without a compiler.
+    """Return the file that becomes ``/init``: the program, or the script where none can be built.
 
     Both do the same; with the program an emulated host boots some seconds sooner. Raises
     ``ConfigurationError`` when the compiler is there and fails.

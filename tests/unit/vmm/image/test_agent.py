@@ -8,9 +8,9 @@ import pytest
 from virtio.errors import ConfigurationError
 from vmm.image import agent
 from vmm.image.busybox import is_static
-from vmm.image.debian import find_tool
+from vmm.image.program import find_compiler
 
-needs_gcc = pytest.mark.skipif(find_tool("gcc") is None, reason="gcc is not installed")
+needs_gcc = pytest.mark.skipif(find_compiler() is None, reason="no C compiler is installed")
 
 
 @pytest.fixture
@@ -85,9 +85,14 @@ def test_program_is_small_and_static(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert agent.agent_program() == compiled
 
 
-def test_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_program_and_compiler_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYVMM_CACHE", str(tmp_path))
+    monkeypatch.setattr("vmm.image.program.BUILT", tmp_path / "programs")
     monkeypatch.setattr("vmm.image.debian.find_tool", lambda name: None)
+    advice = "was not built with this package, and there is no C compiler: install a wheel that"
 
-    with pytest.raises(ConfigurationError, match="needs a C compiler: apt-get install gcc"):
+    with pytest.raises(ConfigurationError, match=f"^the guest's agent {advice}"):
         agent.agent_program()
+    assert agent.agent_finding().startswith(advice)

@@ -207,6 +207,7 @@ def test_init_is_the_script_without_a_compiler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYVMM_CACHE", str(tmp_path))
+    monkeypatch.setattr("vmm.image.program.BUILT", tmp_path / "programs")
     monkeypatch.setattr("vmm.image.debian.find_tool", lambda name: None)
 
     members = unpack(build_initramfs(busybox=False))
@@ -233,6 +234,7 @@ def test_failing_compiler_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     compiler.write_text("#!/bin/sh\necho 'init.c:1: error: no such thing' >&2; exit 1\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("PYVMM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("vmm.image.program.BUILT", tmp_path / "programs")
     monkeypatch.setattr("vmm.image.debian.find_tool", lambda name: str(compiler))
 
     with pytest.raises(ConfigurationError, match=r"gcc failed .*: error: no such thing"):
