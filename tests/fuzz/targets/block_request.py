@@ -38,20 +38,20 @@ Chain = list[tuple[int, int, bool]]
 
 
 class Bay:
-    """A disk that is made once, and put back for every input."""
+    """A medium, and a disk made anew of it for every input: one never forgets a failed sync."""
 
     def __init__(self, medium: Medium) -> None:
         self.medium = medium
         self.device: Block = disk(medium)
-        self.pristine = self.device.state()
         self.loop = ManualLoop()
 
-    def plug_in(self, features: int) -> None:
-        """Take the device from power-on to DRIVER_OK."""
+    def plug_in(self, refused: int) -> None:
+        """Take a new device to DRIVER_OK, with all features but those that are refused."""
         self.device.reset()
-        self.device.restore(self.pristine)
         self.loop.forget()
         self.medium.put_back()
+        self.device = disk(self.medium)
+        features = self.device.device_features & ~refused & ~(1 << 34) | 1 << 32
         self.device.negotiated(features)
         queue = Queue(RAM.memory, LAYOUT, features)
         queue.interrupt = lambda: None
@@ -127,7 +127,7 @@ def one_input(data: bytes) -> None:
     RAM.load(data[SCRIPT_END:])
     usual, transfer.STEP_BYTES = transfer.STEP_BYTES, (step + 1) * 512  # type: ignore[misc]
     try:
-        bay.plug_in(bay.device.device_features & ~refused & ~(1 << 34) | 1 << 32)
+        bay.plug_in(refused)
         bay.medium.faults = frozenset(n for bit, n in enumerate(OPERATIONS) if faults >> bit & 1)
         for number, (first, chain) in enumerate(chains_of(data[SET_UP.size : SCRIPT_END])):
             bay.send(number, first, chain)
