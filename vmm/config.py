@@ -9,6 +9,7 @@ from virtio.dataclass import dataclass, field
 from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import ConfigurationError
 from vmm.disk.disk import DiskConfig
+from vmm.ending.ending import OnPanic
 from vmm.host.size import parse_size as parse_size
 from vmm.x86 import BootProtocol, check_cpus, check_memory
 
@@ -54,6 +55,9 @@ class MachineConfig:
     * ``poll_us``: how many microseconds such a thread waits on the processor for the next request
       before it sleeps, when that paid lately; 0 to 1000. 0 means never, and is best where no other
       processor is free.
+    * ``on_panic``: when a guest ends that tells of its panic by pvpanic: "auto" lets one with a
+      crash kernel finish its dump and ends any other at once, "end" ends both at once, "wait"
+      neither: the guest then ends by its own reset or halt, and the ending still is the panic.
     * ``ring_features``: which of the transport-independent feature bits the devices offer, as a
       mask; None for their default.
     """
@@ -75,6 +79,7 @@ class MachineConfig:
     spare_slots: int = 0
     io_threads: IoThreads = "devices"
     poll_us: int = field(default_factory=lambda: DEFAULT_POLL_US if spare_processor() else 0)
+    on_panic: OnPanic = "auto"
     ring_features: int | None = None
 
     def __post_init__(self) -> None:
@@ -85,6 +90,7 @@ class MachineConfig:
             ("console", self.console, ConsoleKind),
             ("agent", self.agent, AgentRole),
             ("I/O threads", self.io_threads, IoThreads),
+            ("on panic", self.on_panic, OnPanic),
         ):
             if value not in get_args(kind):
                 allowed = ", ".join(get_args(kind))

@@ -88,7 +88,12 @@ class Machine:
             resources.enter_context(short_switch_interval())
             self._main = resources.enter_context(IoThread("event-loop", self._loop_failed))
             self.loop = self._main.loop
-            self._verdict = Verdict(self.loop.call_later, self._shows_life, self._ending_reached)
+            self._verdict = Verdict(
+                self.loop.call_later,
+                self._shows_life,
+                self._ending_reached,
+                on_panic=self.config.on_panic,
+            )
             self._vcpus = Vcpus(self._verdict.vcpu_ended)
             watch = HaltWatch(self.loop, self.threads, self._guest_halted, best_wait_idle())
             self._halt_watch = resources.enter_context(watch)
@@ -264,13 +269,16 @@ class Machine:
     def _guest_events(self) -> GuestEvents:
         return GuestEvents(
             output=self.console.write,
-            reset=self._verdict.guest_reset,
+            reset=self._guest_reset,
             status=self._verdict.guest_reported,
             panic=self._verdict.guest_signalled,
         )
 
     def _shows_life(self) -> bool:
         return any(self._vcpus.call(shows_life))
+
+    def _guest_reset(self) -> None:
+        self._verdict.guest_reset(devices_reset=self.hardware.given_back)
 
     def _guest_halted(self) -> None:
         self._verdict.guest_halted(devices_reset=self.hardware.given_back)

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.guest import bare_metal as bare
 from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig
 from vmm.console.log import ConsoleClosedError
-from vmm.ending.ending import End, Ending
+from vmm.ending.ending import End, Ending, OnPanic
 from vmm.machine import Machine
 from vmm.x86 import is_emulated_host
 
@@ -63,6 +64,11 @@ PANIC = "Kernel panic - not syncing: Attempted to kill init!\n"
         ),
         pytest.param(bare.say(PANIC) + bare.HALT_FOR_EVER, End.PANIC, 121, id="panic then halt"),
         pytest.param(bare.out8(0x505, 1), End.PANIC, 121, id="panic by pvpanic"),
+        pytest.param(
+            bare.out8(0x505, 2) + bare.say("dumping\n") + bare.out8(0xF4, 0),
+            *(End.PANIC, 121),
+            id="panic by pvpanic, then a crash kernel",
+        ),
         pytest.param(bare.UNDEFINED, End.TRIPLE_FAULT, 122, id="triple fault"),
         pytest.param(bare.HALT_FOR_EVER, End.HALTED, 126, id="halts for ever"),
     ],
@@ -136,8 +142,24 @@ def test_instruction_that_cannot_be_completed_is_disassembled(bare_metal: Config
 def test_panic_message_is_in_the_ending(bare_metal: Configure) -> None:
     ending = run(bare_metal(bare.say(PANIC) + bare.out8(0x64, 0xFE) + bare.SPIN))
 
-    assert ending.message == "the guest's kernel panicked: Attempted to kill init!"
+    assert ending.message == (
+        "the guest's kernel panicked: Attempted to kill init! (the kernel's log, and a reset)"
+    )
     assert "  " + PANIC.strip() in ending.report
+
+
+@pytest.mark.parametrize(("on_panic", "dumped"), [("auto", True), ("wait", True), ("end", False)])
+def test_guest_with_a_crash_kernel_dumps_itself_unless_that_is_not_wanted(
+    bare_metal: Configure, on_panic: OnPanic, dumped: bool
+) -> None:
+    dump = bare.say("dumping\n") + bare.out8(0x64, 0xFE)
+    config = replace(bare_metal(bare.out8(0x505, 2) + dump + bare.SPIN), on_panic=on_panic)
+    with Machine(config) as machine:
+        machine.boot()
+        ending = machine.wait(DEADLINE)
+
+    assert ending.end is End.PANIC
+    assert ("a reset" in ending.rests_on) == dumped
 
 
 def test_stop_ends_a_running_guest(bare_metal: Configure) -> None:

@@ -93,9 +93,7 @@ def test_kernel_that_stays_after_its_panic_has_ended() -> None:
     ending, _ = run(config)
 
     assert (ending.end, ending.status) == (End.PANIC, 121)
-    assert ending.report[0] == (
-        "the verdict rests on a kernel that stands still and words on the console"
-    )
+    assert ending.rests_on == ("the kernel's log", "a kernel that stands still")
 
 
 def test_program_that_prints_the_words_of_a_panic_ends_nothing() -> None:

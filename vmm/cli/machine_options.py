@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, get_args
 from virtio.errors import ConfigurationError
 from vmm.config import AgentRole, ConsoleKind, IoThreads, MachineConfig, parse_size
 from vmm.disk.disk import DiskConfig
+from vmm.ending.ending import OnPanic
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
 from vmm.x86 import BootProtocol
 
@@ -66,6 +67,13 @@ def add_machine_arguments(parser: ArgumentParser | QuickOptions) -> None:
         help="how long such a thread waits on the processor before it sleeps (default: 50, or 0"
         " on one processor)",
     )
+    add(
+        "--on-panic",
+        choices=get_args(OnPanic),
+        default="auto",
+        help="whether a guest ends at once when pvpanic tells of its panic, or goes on to its own"
+        " reset or halt (default: only one with a crash kernel goes on)",
+    )
     add("--timeout", type=float, metavar="SECONDS", help="end a guest that has not ended by then")
 
 
@@ -95,6 +103,7 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             console=options.console,
             agent=options.agent,
             io_threads=options.io_threads,
+            on_panic=options.on_panic,
             **({} if options.poll is None else {"poll_us": options.poll}),
         )
 

@@ -5,13 +5,16 @@ becomes the process's status unchanged.
 """
 
 import enum
-from typing import Final
+from typing import Final, Literal
 
 from virtio.dataclass import dataclass, field
 
 STATUS_CONFIGURATION: Final = 2
 STATUS_HOST: Final = 125
 STATUS_INTERRUPTED: Final = 130
+
+
+OnPanic = Literal["auto", "wait", "end"]
 
 
 class End(enum.Enum):
@@ -50,9 +53,10 @@ class Ending:
 
     ``message`` is one line. ``report`` shows the last state (console lines, where each vCPU was,
     the queues) after an end that nobody asked for. ``reported`` is the status that the guest wrote
-    to the debug-exit port, when ``end`` is ``End.REPORTED``.
+    to the debug-exit port, when ``end`` is ``End.REPORTED`` or that came after a panic.
+    ``rests_on`` names the signs by which the end was told, where more than one way leads to it.
 
-    >>> panic = Ending(End.PANIC, "the guest's kernel panicked: Attempted to kill init!")
+    >>> panic = Ending(End.PANIC, "the guest's kernel panicked: no root (pvpanic)")
     >>> panic.status, panic.expected
     (121, False)
     >>> Ending(End.REPORTED, "the guest reported status 3", reported=3).status
@@ -63,6 +67,7 @@ class Ending:
     message: str
     report: list[str] = field(default_factory=list)
     reported: int = 0
+    rests_on: tuple[str, ...] = ()
 
     @property
     def status(self) -> int:

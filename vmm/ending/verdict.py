@@ -2,7 +2,7 @@
 
 Signs come from vCPU threads, the event loop, the user's thread and signal handlers. What a guest
 prints is a note, and ends nothing: it gives the reason of a reset, a halt, a triple fault or a
-kernel that stands still. The report of a panic begins with what the verdict rests on.
+kernel that stands still. An ending names the signs that it rests on.
 """
 
 from collections.abc import Callable
@@ -11,19 +11,21 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from vmm.console.text import printable
-from vmm.ending.ending import End, Ending
+from vmm.ending.ending import End, Ending, OnPanic
 from vmm.ending.panic_watch import CallLater, PanicWatch
 from vmm.ending.signs import GuestSigns
 from vmm.legacy.pvpanic import PVPANIC_PANICKED, PVPANIC_SHUTDOWN
 
 _LONGEST_REASON: Final = 200
+_LOG: Final = "the kernel's log"
 
 
 class Verdict:
     """Decides how the guest ended; ``call_later`` is the event loop's.
 
     ``shows_life`` says whether a vCPU runs a program or idles at this moment. ``on_reached`` is
-    called when there is an ending, by whoever brings it: also by a signal handler.
+    called when there is an ending, by whoever brings it: also by a signal handler. ``on_panic`` is
+    that of :class:`vmm.MachineConfig`.
     """
 
     def __init__(
@@ -31,10 +33,13 @@ class Verdict:
         call_later: CallLater,
         shows_life: Callable[[], bool],
         on_reached: Callable[[], object] = lambda: None,
+        *,
+        on_panic: OnPanic = "auto",
     ) -> None:
         self._signs = GuestSigns()
-        self._crash_kernel = False
         self._on_reached = on_reached
+        self._on_panic = on_panic
+        self._panic_seen: list[str] = []  # signs of a panic after which the guest went on
         self._panic_watch = PanicWatch(
             call_later, shows_life, self._signs.withdraw_panic, self._stands_still
         )
@@ -64,9 +69,15 @@ class Verdict:
             self._reached.put(ending)
             self._on_reached()
 
-    def end(self, end: End, message: str = "", report: list[str] | None = None) -> None:
+    def end(
+        self,
+        end: End,
+        message: str = "",
+        report: list[str] | None = None,
+        rests_on: tuple[str, ...] = (),
+    ) -> None:
         """Note an ending by its parts; the message defaults to the value of ``end``."""
-        self.reach(Ending(end, message or end.value, report or []))
+        self.reach(Ending(end, message or end.value, report or [], rests_on=rests_on))
 
     def see_line(self, line: str) -> None:
         """Look at a line of the console."""
@@ -74,65 +85,90 @@ class Verdict:
         if self._signs.panic is not None:
             self._panic_watch.start()
 
-    def guest_reset(self) -> None:
-        """Note that the guest asked for a reset of the machine."""
+    def guest_reset(self, *, devices_reset: bool = False) -> None:
+        """Note that the guest asked for a reset of the machine; see :meth:`guest_halted`."""
+        if devices_reset:
+            self._signs.withdraw_panic()
         self._unless_panicked("a reset", End.REBOOT)
 
     def guest_reported(self, status: int) -> None:
-        """Note that the guest wrote ``status`` to the debug-exit port."""
+        """Note that the guest wrote ``status`` to the debug-exit port.
+
+        After a panic that is certain it is the crash kernel's, and no verdict on the run.
+        """
         reported = status & 0xFF
+        sign = "the debug-exit port"
+        if self._panic_seen:
+            self._panicked(sign, reported=reported)
+            return
         message = f"the guest reported status {reported}"
-        self.reach(Ending(End.REPORTED, message, reported=reported))
+        self.reach(Ending(End.REPORTED, message, reported=reported, rests_on=(sign,)))
 
     def guest_signalled(self, events: int) -> None:
         """Note that the guest wrote ``events`` to the pvpanic port.
 
-        One that has a crash kernel is let finish: its reset or halt then is the end of the panic.
+        A guest with a crash kernel is let finish, unless ``on_panic`` is "end"; with "wait" any is.
+        What ends it later is then the end of its panic.
         """
         if events & PVPANIC_SHUTDOWN:
-            self.end(End.POWER_OFF)
-        elif events & PVPANIC_PANICKED:
-            self._panicked("pvpanic")
-        else:
-            self._crash_kernel = True
+            self._signs.withdraw_panic()
+            self._unless_panicked("pvpanic's power-off", End.POWER_OFF)
+            return
+        panicked = bool(events & PVPANIC_PANICKED)
+        self._signs.confirm_panic()
+        sign = "pvpanic" if panicked else "pvpanic of a guest with a crash kernel"
+        if sign not in self._panic_seen:  # a guest may write it without end
+            self._panic_seen.append(sign)
+        if self._on_panic == "end" or (panicked and self._on_panic == "auto"):
+            self._panicked()
 
     def guest_halted(self, *, devices_reset: bool = False) -> None:
         """Note that no vCPU will run again: all are halted with interrupts off.
 
         ``devices_reset`` says that the guest had reset all of its devices. Linux does this on its
-        way to the end, and a virtio console then misses the line that announces a power-off.
+        way to an orderly end, and a virtio console then misses the line that announces it; on its
+        way from a panic Linux never does.
         """
-        powered_off = self._signs.powered_off or devices_reset
-        self._unless_panicked("a halt for ever", End.POWER_OFF if powered_off else End.HALTED)
+        if devices_reset:
+            self._signs.withdraw_panic()
+            self._unless_panicked("a halt for ever with all devices reset", End.POWER_OFF)
+        elif self._signs.powered_off:
+            self._unless_panicked("a halt for ever", End.POWER_OFF, log=True)
+        else:
+            self._unless_panicked("a halt for ever", End.HALTED)
 
     def vcpu_ended(self, end: End, message: str, report: list[str]) -> None:
         """Note that a vCPU cannot go on; a triple fault is also how Linux resets a PC at last."""
         if end is not End.TRIPLE_FAULT:
             self.end(end, message, report)
         elif self._signs.restarting:
-            self._unless_panicked("a triple fault", End.REBOOT)
+            self._unless_panicked("a triple fault", End.REBOOT, log=True)
         else:
             self._unless_panicked("a triple fault", end, message, report)
 
     def _unless_panicked(
-        self, seen: str, end: End, message: str = "", report: list[str] | None = None
+        self,
+        seen: str,
+        end: End,
+        message: str = "",
+        report: list[str] | None = None,
+        *,
+        log: bool = False,
     ) -> None:
-        if self._signs.panic is not None or self._crash_kernel:
+        if self._signs.panic is not None or self._panic_seen:
             self._panicked(seen)
         else:
-            self.end(end, message, report)
+            self.end(end, message, report, (_LOG, seen) if log else (seen,))
 
     def _stands_still(self) -> None:
         # Before its last words a kernel may be slow: to print, or to start a crash kernel.
-        if self._signs.panic is not None and self._signs.panic_ended:
+        said_all = self._signs.panic is not None and self._signs.panic_ended
+        if said_all and self._on_panic != "wait":
             self._panicked("a kernel that stands still")
 
-    def _panicked(self, seen: str) -> None:
-        signs = [seen]
-        if self._crash_kernel:
-            signs.append("pvpanic of a guest with a crash kernel")
-        if self._signs.panic is not None:
-            signs.append("words on the console")
+    def _panicked(self, *seen: str, reported: int = 0) -> None:
+        log = [] if self._signs.panic is None else [_LOG]
+        signs = (*self._panic_seen, *log, *seen)
         reason = printable(self._signs.panic or "it gave no reason", _LONGEST_REASON)
-        rests_on = f"the verdict rests on {' and '.join(signs)}"
-        self.end(End.PANIC, f"{End.PANIC.value}: {reason}", [rests_on])
+        message = f"{End.PANIC.value}: {reason} ({', and '.join(signs)})"
+        self.reach(Ending(End.PANIC, message, reported=reported, rests_on=signs))

@@ -28,6 +28,7 @@ def test_options_become_the_configuration() -> None:
     config = config_of(
         *("--memory", "1G", "--cpus", "2", "--console", "virtio", "--agent", "beside"),
         *("--io-threads", "shared", "--poll", "7", "--no-rng", "--boot", "pvh"),
+        *("--on-panic", "wait"),
         *("--cmdline", "debug", "--no-default-cmdline", "--disk", "a.img,ro", "--disk", "b.img"),
     )
 
@@ -38,6 +39,7 @@ def test_options_become_the_configuration() -> None:
         console="virtio",
         agent="beside",
         io_threads="shared",
+        on_panic="wait",
         poll_us=7,
         rng=False,
         boot="pvh",
@@ -54,7 +56,8 @@ def test_timeout_that_is_none_is_refused(seconds: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--boot", "uefi"), ("--console", "vga"), ("--io-threads", "none")]
+    "arguments",
+    [("--boot", "uefi"), ("--console", "vga"), ("--io-threads", "none"), ("--on-panic", "no")],
 )
 def test_other_words_than_the_configurations_are_refused(arguments: tuple[str, str]) -> None:
     with pytest.raises(argparse.ArgumentError, match="invalid choice"):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from vmm.ending.ending import End
+from vmm.ending.ending import End, OnPanic
 from vmm.ending.verdict import Verdict
 
 
@@ -113,10 +113,11 @@ def test_kernel_that_stands_still_after_its_words_has_panicked() -> None:
     timers.fire()
     assert len(looks) == 20
     assert verdict.ending is not None
-    assert verdict.ending.message == "the guest's kernel panicked: VFS: no root"
-    assert verdict.ending.report == [
-        "the verdict rests on a kernel that stands still and words on the console"
-    ]
+    assert verdict.ending.message == (
+        "the guest's kernel panicked: VFS: no root"
+        " (the kernel's log, and a kernel that stands still)"
+    )
+    assert verdict.ending.rests_on == ("the kernel's log", "a kernel that stands still")
 
 
 def test_other_processors_that_run_on_for_a_while_are_no_life() -> None:
@@ -152,18 +153,185 @@ def test_orderly_end_after_the_words_of_a_panic_is_one(words: str) -> None:
     assert ending_of(verdict) is End.REBOOT
 
 
-def test_guest_with_a_crash_kernel_may_finish() -> None:
+PANICKED, CRASH_LOADED, SHUTDOWN = 1, 2, 4
+
+
+@pytest.mark.parametrize(
+    ("finish", "sign"),
+    [
+        (Verdict.guest_reset, "a reset"),
+        (Verdict.guest_halted, "a halt for ever"),
+        (lambda v: v.guest_halted(devices_reset=True), "a halt for ever with all devices reset"),
+        (lambda v: v.guest_signalled(SHUTDOWN), "pvpanic's power-off"),
+        (lambda v: v.guest_reported(0), "the debug-exit port"),
+        (lambda v: v.vcpu_ended(End.TRIPLE_FAULT, "fault", []), "a triple fault"),
+    ],
+)
+def test_guest_with_a_crash_kernel_may_finish_and_has_panicked(
+    finish: Callable[[Verdict], None], sign: str
+) -> None:
     verdict = Verdict(Timers(), alive)
-    verdict.guest_signalled(2)
+    verdict.see_line("[    9.0] Kernel panic - not syncing: oops")
+    verdict.guest_signalled(CRASH_LOADED)
 
     assert verdict.ending is None
-    verdict.see_line("reboot: Restarting system")
-    verdict.guest_reset()
+    verdict.see_line("[    4.0] reboot: Restarting system")
+    finish(verdict)
     assert verdict.ending is not None
-    assert verdict.ending.end is End.PANIC
-    assert verdict.ending.report == [
-        "the verdict rests on a reset and pvpanic of a guest with a crash kernel"
-    ]
+    assert verdict.ending.status == 121
+    assert verdict.ending.message == (
+        "the guest's kernel panicked: oops"
+        f" (pvpanic of a guest with a crash kernel, and the kernel's log, and {sign})"
+    )
+
+
+@pytest.mark.parametrize(
+    ("on_panic", "events", "ends"),
+    [
+        ("auto", PANICKED, True),
+        ("auto", CRASH_LOADED, False),
+        ("auto", PANICKED | CRASH_LOADED, True),
+        ("end", PANICKED, True),
+        ("end", CRASH_LOADED, True),
+        ("wait", PANICKED, False),
+        ("wait", CRASH_LOADED, False),
+    ],
+)
+def test_user_says_whether_a_panic_ends_the_guest_at_once(
+    on_panic: OnPanic, events: int, ends: bool
+) -> None:
+    verdict = Verdict(Timers(), alive, on_panic=on_panic)
+    verdict.guest_signalled(events)
+
+    assert (verdict.ending is not None) == ends
+    verdict.guest_reset()
+    assert ending_of(verdict) is End.PANIC
+
+
+def test_panic_that_is_told_without_end_is_kept_once() -> None:
+    verdict = Verdict(Timers(), alive, on_panic="wait")
+    for _ in range(1000):
+        verdict.guest_signalled(PANICKED)
+    verdict.guest_reset()
+
+    assert verdict.ending is not None
+    assert verdict.ending.rests_on == ("pvpanic", "a reset")
+
+
+def test_kernel_that_stands_still_is_left_alone_by_one_who_waits() -> None:
+    timers = Timers()
+    verdict = Verdict(timers, lambda: False, on_panic="wait")
+    for line in PANIC_LINES:
+        verdict.see_line(line)
+    timers.fire()
+
+    assert verdict.ending is None
+    verdict.guest_reset()
+    assert ending_of(verdict) is End.PANIC
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[    1.234567] Kernel panic - not syncing: oops",
+        "<0>[    1.234567] Kernel panic - not syncing: oops",
+        "[    1.234567][    T1] Kernel panic - not syncing: oops",
+        "/ # echo hal[    1.234567] Kernel panic - not syncing: oops",
+        "\x1b[32mok\x1b[0m [ 1234.567890][  C12] Kernel panic - not syncing: oops",
+        "Kernel panic - not syncing: oops",
+        "<0>Kernel panic - not syncing: oops",
+        "50 %\rKernel panic - not syncing: oops",
+        "\x1b[0m\x1b[KKernel panic - not syncing: oops",
+    ],
+)
+def test_kernels_message_is_found_wherever_it_begins(line: str) -> None:
+    verdict = Verdict(Timers(), alive)
+    verdict.see_line(line)
+    verdict.guest_reset()
+
+    assert verdict.ending is not None
+    assert verdict.ending.message == (
+        "the guest's kernel panicked: oops (the kernel's log, and a reset)"
+    )
+
+
+def test_words_behind_other_text_are_the_reason_when_the_panic_is_printed_to_its_end() -> None:
+    verdict = Verdict(Timers(), alive)
+    verdict.see_line("login: Kernel panic - not syncing: oops")
+    verdict.see_line("---[ end Kernel panic - not syncing: oops ]---")
+    verdict.guest_reset()
+
+    assert verdict.ending is not None
+    assert verdict.ending.rests_on == ("the kernel's log", "a reset")
+
+
+def test_words_behind_other_text_are_the_reason_when_pvpanic_tells_of_the_panic() -> None:
+    verdict = Verdict(Timers(), alive)
+    verdict.see_line("login: Kernel panic - not syncing: oops")
+    verdict.guest_signalled(PANICKED)
+
+    assert verdict.ending is not None
+    assert verdict.ending.message == (
+        "the guest's kernel panicked: oops (pvpanic, and the kernel's log)"
+    )
+
+
+def test_guest_that_gives_no_reason_has_panicked_by_pvpanic_alone() -> None:
+    verdict = Verdict(Timers(), alive)
+    verdict.guest_signalled(PANICKED)
+
+    assert verdict.ending is not None
+    assert verdict.ending.message == "the guest's kernel panicked: it gave no reason (pvpanic)"
+
+
+@pytest.mark.parametrize(
+    ("finish", "end"),
+    [
+        (lambda v: v.guest_reset(devices_reset=True), End.REBOOT),
+        (lambda v: v.guest_halted(devices_reset=True), End.POWER_OFF),
+        (lambda v: v.guest_signalled(SHUTDOWN), End.POWER_OFF),
+        (lambda v: v.guest_reported(0), End.REPORTED),
+    ],
+)
+def test_guest_that_printed_the_words_and_ends_in_order_has_not_panicked(
+    finish: Callable[[Verdict], None], end: End
+) -> None:
+    verdict = Verdict(Timers(), alive)
+    for line in PANIC_LINES:
+        verdict.see_line(line)
+    finish(verdict)
+
+    assert ending_of(verdict) is end
+
+
+@pytest.mark.parametrize(
+    ("line", "finish", "rests_on"),
+    [
+        ("", Verdict.guest_reset, ("a reset",)),
+        ("", lambda v: v.guest_reported(3), ("the debug-exit port",)),
+        ("", lambda v: v.guest_signalled(SHUTDOWN), ("pvpanic's power-off",)),
+        ("reboot: Power down", Verdict.guest_halted, ("the kernel's log", "a halt for ever")),
+        (
+            "",
+            lambda v: v.guest_halted(devices_reset=True),
+            ("a halt for ever with all devices reset",),
+        ),
+        (
+            "reboot: Restarting system",
+            lambda v: v.vcpu_ended(End.TRIPLE_FAULT, "fault", []),
+            ("the kernel's log", "a triple fault"),
+        ),
+    ],
+)
+def test_ending_says_on_what_it_rests(
+    line: str, finish: Callable[[Verdict], None], rests_on: tuple[str, ...]
+) -> None:
+    verdict = Verdict(Timers(), alive)
+    verdict.see_line(line)
+    finish(verdict)
+
+    assert verdict.ending is not None
+    assert verdict.ending.rests_on == rests_on
 
 
 def test_reason_of_a_panic_commands_no_terminal_and_is_short() -> None:
@@ -229,10 +397,10 @@ def test_halt_after_all_devices_were_given_back_is_a_power_off() -> None:
     assert ending_of(verdict) is End.POWER_OFF
 
 
-def test_halt_after_a_panic_is_none_whatever_the_devices_say() -> None:
+def test_halt_after_a_panic_is_the_panic() -> None:
     verdict = Verdict(Timers(), alive)
     verdict.see_line("[    9.0] Kernel panic - not syncing: no more")
-    verdict.guest_halted(devices_reset=True)
+    verdict.guest_halted()
 
     assert ending_of(verdict) is End.PANIC
 
