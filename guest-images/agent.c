@@ -5,7 +5,8 @@
  *     rdinit=/vmm-agent   on the kernel command line: it is the first process
  *
  * As the first process it is the init of a small guest; with VMM_AGENT_INIT=/path on the kernel
- * command line it leaves that to the program there, and serves beside it. One process without
+ * command line it leaves that to the program there, and serves beside it. With VMM_AGENT_QUIET=1 it
+ * says nothing on the console. One process without
  * threads and without libc, which sleeps in poll() while there is nothing to do: on hosts without
  * hardware virtualization each system call costs some thousand emulated instructions.
  *
@@ -19,19 +20,21 @@
 #include "agent_frames.h"
 #include "agent_jobs.h"
 
-#include "agent_command.h"
 #include "agent_port.h"
+#include "agent_terminal.h"
+
+#include "agent_command.h"
 
 #include <linux/random.h>
 #include <linux/utsname.h>
 
-enum { VERSION = 1, HANGUP_STEP_MS = 1000, SEED_BYTES = 512 };
+enum { VERSION = 2, HANGUP_STEP_MS = 1000, SEED_BYTES = 512 };
 enum { POWER_OFF, RESTART, REPORT };
 
 #define BIT(signal) (1ul << ((signal) - 1))
 
 static const char magic[8] = "vmmagent";
-static int signals, is_first;
+static int signals, is_first, is_quiet;
 
 /* Whether another process may have ended: asked when the host has been told of the last one. */
 static int more_have_ended;
@@ -50,8 +53,12 @@ static long end(unsigned char how, unsigned char status)
 {
     if (port_path)
         return -EPERM;
-    CALL(sync, 0, 0, 0, 0, 0);
     drain_console();
+    if (is_first) {
+        CALL(kill, -1, SIGKILL, 0, 0, 0);
+        unmount_all();
+    }
+    CALL(sync, 0, 0, 0, 0, 0);
     if (how == REPORT)
         return report_status(status);
     return end_machine(how == POWER_OFF ? LINUX_REBOOT_CMD_POWER_OFF : LINUX_REBOOT_CMD_RESTART);
@@ -156,9 +163,13 @@ static void serve_open_job(struct job *job, struct frame *frame)
     if (frame->kind == DATA)
         take_data(job, frame);
     else if (frame->kind == CREDIT)
-        job->credit += get_u32(frame->data);
+        job->credit[frame->data[4] ? ERR : OUT] += get_u32(frame->data);
     else if (frame->kind == KILL)
         kill_job(job, get_u32(frame->data));
+    else if (frame->kind == CLOSE)
+        close_stream(&job->streams[frame->data[0] ? ERR : OUT]);
+    else if (frame->kind == RESIZE)
+        resize_terminal(job->streams[OUT].fd, frame->data);
     else if (frame->kind == END) {
         job->input_ended = 1;
         end_input(job);
@@ -169,10 +180,10 @@ static void answer(struct frame *frame)
 {
     static const unsigned char shortest[] = {
         [HELLO] = 0, [RUN] = sizeof(struct command_head) + 2, [READ] = 5, [WRITE] = 5, [DATA] = 0,
-        [END] = 0, [CREDIT] = 4, [KILL] = 4, [REFRESH] = 8, [POWER] = 2,
+        [END] = 0, [CREDIT] = 5, [KILL] = 4, [REFRESH] = 8, [POWER] = 2, [RESIZE] = 4, [CLOSE] = 1,
     };
     unsigned kind = frame->kind;
-    if (kind < HELLO || kind > POWER) {
+    if (kind < HELLO || kind > CLOSE) {
         refuse(frame->id, ENOSYS, "unknown kind of frame");
     } else if (frame->size < shortest[kind]) {
         refuse(frame->id, EPROTO, "the frame is too short");
@@ -219,7 +230,7 @@ static long wait_for_work(int at_once)
     for (struct job *job = jobs; job < jobs + JOBS && !has_unsent(); job++)
         if (job->id) {
             watch_job(job);
-            at_once |= is_finished(job) || (job->is_command && !job->process && job->credit);
+            at_once |= is_finished(job) || may_have_rest(job);
         }
     at_once |= more_have_ended;
     CALL(poll, polls, poll_count, at_once && !has_unsent() ? 0 : timeout, 0, 0);
@@ -279,7 +290,8 @@ static void take_environment(char **environment)
     static char *own[64];
     char **end = own;
     for (; *environment && end < own + 62; environment++)
-        if (!same_name(*environment, "VMM_AGENT_INIT="))
+        if (!same_name(*environment, "VMM_AGENT_INIT=") &&
+            !same_name(*environment, "VMM_AGENT_QUIET="))
             *end++ = *environment;
     own_environment = own;
 }
@@ -341,12 +353,13 @@ static void start_beside(char *init, char **arguments)
 
 static void be_first(void)
 {
-    is_first = 1;
+    is_first = mount_terminals = 1;
     CALL(mkdir, "/dev", 0755, 0, 0, 0);
     CALL(mkdir, "/proc", 0555, 0, 0, 0);
     CALL(mkdir, "/sys", 0555, 0, 0, 0);
     mount_basics();
-    say("init: ready\n");
+    if (!is_quiet)
+        say("init: ready\n");
     be_agent();
     end(POWER_OFF, 0);
 }
@@ -354,6 +367,7 @@ static void be_first(void)
 int main(int count, char **arguments, char **environment)
 {
     char *init = value_of(environment, "VMM_AGENT_INIT=");
+    is_quiet = value_of(environment, "VMM_AGENT_QUIET=") != 0;
     take_environment(environment);
     if (CALL(getpid, 0, 0, 0, 0, 0) == 1) {
         if (init)

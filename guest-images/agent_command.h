@@ -8,7 +8,7 @@
 
 #include <linux/fcntl.h>
 
-enum { MERGE_ERRORS = 1, WITH_INPUT = 2, REPLACE_ENVIRONMENT = 4 };
+enum { MERGE_ERRORS = 1, WITH_INPUT = 2, REPLACE_ENVIRONMENT = 4, TERMINAL = 8 };
 enum { X_OK = 1 };
 enum { WORDS = 8192, CHILD_STACK_BYTES = 16 << 10, PATH_BYTES = 4096 };
 
@@ -17,6 +17,7 @@ struct command_head {
     unsigned timeout_ms, credit;
     unsigned short argument_count, environment_count;
     unsigned char flags;
+    unsigned char size[4]; /* columns and rows of the terminal */
 } __attribute__((packed));
 
 static char **own_environment;
@@ -31,7 +32,7 @@ static unsigned first_umask;
 static struct {
     char *folder, **arguments, **environment;
     int in, out, err;
-    unsigned char how;
+    unsigned char how, has_terminal;
     unsigned value;
 } plan;
 
@@ -98,6 +99,8 @@ static long execute(char **arguments, char **environment)
 static __attribute__((used)) void child(void)
 {
     CALL(setsid, 0, 0, 0, 0, 0);
+    if (plan.has_terminal)
+        CALL(ioctl, plan.in, TIOCSCTTY, 0, 0, 0);
     CALL(umask, first_umask, 0, 0, 0, 0);
     change_mask(SIG_SETMASK, 0);
     CALL(dup2, plan.in, 0, 0, 0, 0);
@@ -160,13 +163,46 @@ static void add_own_environment(unsigned own_count)
     *end = 0;
 }
 
+/* Makes a terminal for the child: its slave into the plan, its master into the job, twice. */
+static long make_terminal(struct job *job, struct command_head *head)
+{
+    int unlocked = 0;
+    long master = open_terminal();
+    if (master < 0)
+        return master;
+    job->has_terminal = plan.has_terminal = 1;
+    job->streams[OUT].fd = master;
+    CALL(ioctl, master, TIOCSPTLCK, &unlocked, 0, 0);
+    resize_terminal(master, head->size);
+    /* Not by its name, which need not exist for us: since Linux 4.13 (54ebbfb16034). */
+    long slave = CALL(ioctl, master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC, 0, 0);
+    if (slave < 0)
+        return slave;
+    plan.in = plan.out = plan.err = slave;
+    long input = CALL(fcntl, master, F_DUPFD_CLOEXEC, 3, 0, 0);
+    job->streams[IN].fd = input;
+    return input < 0 ? input : 0;
+}
+
+/* Makes a pipe for the errors, unless they go where the output goes. */
+static long make_errors_pipe(struct job *job, unsigned char flags)
+{
+    int ends[2];
+    long error;
+    if (flags & MERGE_ERRORS)
+        return 0;
+    if ((error = CALL(pipe2, ends, O_CLOEXEC, 0, 0, 0)) < 0)
+        return error;
+    job->streams[ERR].fd = ends[0];
+    plan.err = ends[1];
+    return 0;
+}
+
 /* Makes the pipes: the child's ends into the plan, the agent's into the job. */
 static long make_pipes(struct job *job, unsigned char flags)
 {
     int ends[2];
     long error;
-    plan.in = no_input;
-    plan.out = plan.err = -1;
     if (flags & WITH_INPUT) {
         if ((error = CALL(pipe2, ends, O_CLOEXEC, 0, 0, 0)) < 0)
             return error;
@@ -178,23 +214,27 @@ static long make_pipes(struct job *job, unsigned char flags)
         return error;
     job->streams[OUT].fd = ends[0];
     plan.out = plan.err = ends[1];
-    if (flags & MERGE_ERRORS)
-        return 0;
-    if ((error = CALL(pipe2, ends, O_CLOEXEC, 0, 0, 0)) < 0)
-        return error;
-    job->streams[ERR].fd = ends[0];
-    plan.err = ends[1];
     return 0;
+}
+
+static long make_streams(struct job *job, struct command_head *head)
+{
+    plan.in = no_input;
+    plan.out = plan.err = -1;
+    plan.has_terminal = 0;
+    int with_terminal = head->flags & TERMINAL;
+    long error = with_terminal ? make_terminal(job, head) : make_pipes(job, head->flags);
+    return error ? error : make_errors_pipe(job, head->flags);
 }
 
 static void close_childs_ends(void)
 {
-    if (plan.in != no_input)
-        CALL(close, plan.in, 0, 0, 0, 0);
-    if (plan.out >= 0)
-        CALL(close, plan.out, 0, 0, 0, 0);
     if (plan.err != plan.out)
         CALL(close, plan.err, 0, 0, 0, 0);
+    if (plan.out >= 0 && plan.out != plan.in)
+        CALL(close, plan.out, 0, 0, 0, 0);
+    if (plan.in != no_input)
+        CALL(close, plan.in, 0, 0, 0, 0);
 }
 
 /* Starts what a request asks for, and answers at once when that cannot be started. */
@@ -219,7 +259,7 @@ static void run(struct frame *frame)
     job->is_command = 1;
     plan.how = FAILED;
     plan.value = 0;
-    long process = make_pipes(job, head.flags);
+    long process = make_streams(job, &head);
     if (process == 0)
         process = start_child();
     close_childs_ends();

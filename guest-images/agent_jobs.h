@@ -27,13 +27,13 @@ struct stream {
 
 struct job {
     unsigned id;                      /* 0: not in use */
-    unsigned credit;                  /* bytes that the host takes yet */
+    unsigned credit[STREAMS];         /* bytes that the host takes yet, of OUT and of ERR */
     unsigned granted, consumed;       /* bytes the host may send yet; taken but not yet told it */
     unsigned waiting_begin, waiting_end;
     int process;                      /* 0 when it has ended, or never was */
     unsigned value;
     long deadline;                    /* milliseconds of the monotonic clock, 0 without one */
-    unsigned char how, is_command, timed_out, input_ended, polled_since_end;
+    unsigned char how, is_command, has_terminal, timed_out, input_ended, polled_since_end;
     struct stream streams[STREAMS];
 };
 
@@ -87,7 +87,7 @@ static struct job *new_job(unsigned id, unsigned credit)
     else if (job == 0)
         refuse(id, EBUSY, "too many at a time");
     else {
-        *job = (struct job){.id = id, .credit = credit, .granted = WINDOW};
+        *job = (struct job){.id = id, .credit = {0, credit, credit}, .granted = WINDOW};
         for (int at = 0; at < STREAMS; at++)
             job->streams[at].fd = -1;
         return job;
@@ -202,26 +202,29 @@ static void write_waiting(struct job *job)
 
 /* Data for the host */
 
-/* Without a writer a pipe that gave less than was asked for has no more. */
+/*
+ * Without a writer a pipe that gave less than was asked for has no more. A terminal may, in parts of
+ * which each read gives one; its last read fails.
+ */
 static void send_some(struct job *job, int which, short events)
 {
     struct stream *stream = &job->streams[which];
     unsigned size = room() - ROOM_FOR_ANSWERS - HEADER_BYTES;
-    if (size > job->credit)
-        size = job->credit;
+    if (size > job->credit[which])
+        size = job->credit[which];
     long count = events == POLLHUP ? 0 : CALL(read, stream->fd, next_data(), size, 0, 0);
     if (count == -EAGAIN || count == -EINTR)
         return;
     if (count > 0) {
         add_frame(job->id, which == OUT ? OUTPUT : ERRORS, count);
-        job->credit -= count;
+        job->credit[which] -= count;
         stream->late += job->process ? 0 : count;
     }
     if (count < 0 && !job->is_command) {
         job->how = FAILED;
         job->value = -count;
     }
-    int empty = events & POLLHUP && count < (long)size;
+    int empty = events & POLLHUP && count < (long)size && !job->has_terminal;
     if (count <= 0 || (job->is_command && (empty || stream->late >= PIPE_BYTES)))
         close_stream(stream);
 }
@@ -239,10 +242,18 @@ static void watch_job(struct job *job)
     int has_waiting = job->waiting_begin != job->waiting_end;
     for (int at = 0; at < STREAMS; at++) {
         struct stream *stream = &job->streams[at];
-        int wanted = stream->fd >= 0 && (at == IN ? has_waiting : job->credit > 0);
+        int wanted = stream->fd >= 0 && (at == IN ? has_waiting : job->credit[at] > 0);
         stream->slot = wanted ? watch(stream->fd, at == IN ? POLLOUT : POLLIN) : 0;
     }
     job->polled_since_end = job->process == 0;
+}
+
+/* Whether there may be output of a command that has ended: asked at once, not when poll() wakes. */
+static int may_have_rest(struct job *job)
+{
+    return job->is_command && !job->process &&
+           ((job->streams[OUT].fd >= 0 && job->credit[OUT]) ||
+            (job->streams[ERR].fd >= 0 && job->credit[ERR]));
 }
 
 static int is_finished(struct job *job)
@@ -264,7 +275,7 @@ static void serve_job(struct job *job)
         short events = stream->slot ? polls[stream->slot].revents : 0;
         if (events && at == IN)
             write_waiting(job);
-        else if (events && job->credit)
+        else if (events && job->credit[at])
             send_some(job, at, events);
         else if (stream->slot && job->is_command && job->polled_since_end && !events)
             close_stream(stream);

@@ -53,6 +53,41 @@ static inline void mount_basics(void)
     CALL(mount, "sys", "/sys", "sysfs", 0, 0);
 }
 
+/* Reads at most size - 1 bytes of a file, ends them with a zero and returns their number. */
+static inline long read_text(const char *path, char *buffer, long size)
+{
+    long fd = CALL(open, path, O_RDONLY, 0, 0, 0);
+    long count = fd < 0 ? 0 : CALL(read, fd, buffer, size - 1, 0, 0);
+    if (fd >= 0)
+        CALL(close, fd, 0, 0, 0, 0);
+    if (count < 0)
+        count = 0;
+    buffer[count] = 0;
+    return count;
+}
+
+static char line[4096 + 1] __attribute__((unused));
+
+/* Unmounts what is mounted, the last first; what is in use stays, and is written out at least. */
+static inline void unmount_all(void)
+{
+    long at = read_text("/proc/mounts", line, sizeof line);
+    while (at > 0) {
+        char *field;
+        for (line[--at] = 0; at > 0 && line[at - 1] != '\n'; at--)
+            ;
+        for (field = line + at; *field && *field != ' '; field++)
+            ;
+        char *path = *field ? field + 1 : field;
+        for (field = path; *field && *field != ' '; field++)
+            ;
+        *field = 0;
+        if (length(path) > 1)
+            CALL(umount2, path, 0, 0, 0, 0);
+    }
+    CALL(sync, 0, 0, 0, 0, 0);
+}
+
 /* Lets the console have all output before the machine ends. */
 static inline void drain_console(void)
 {

@@ -9,24 +9,10 @@
 
 #include "freestanding.h"
 
-static char line[4096 + 1];
 static char console[80] = "/dev/";
 
 /* Ours, then what the kernel gives: HOME, TERM, and each NAME=value of its command line. */
 static char *environment[64] = {"PATH=/sbin:/usr/sbin:/bin:/usr/bin", "PS1=guest:\\w\\$ "};
-
-/* Reads at most size - 1 bytes of a file, ends them with a zero and returns their number. */
-static long read_text(const char *path, char *buffer, long size)
-{
-    long fd = CALL(open, path, O_RDONLY, 0, 0, 0);
-    long count = fd < 0 ? 0 : CALL(read, fd, buffer, size - 1, 0, 0);
-    if (fd >= 0)
-        CALL(close, fd, 0, 0, 0, 0);
-    if (count < 0)
-        count = 0;
-    buffer[count] = 0;
-    return count;
-}
 
 /* Returns what follows " -- " on the kernel command line, 0 when nothing does. */
 static char *command_text(void)
@@ -91,26 +77,6 @@ static long wait_for_end(long child, unsigned long signals, int *status)
             if (ended == child)
                 return 0;
     }
-}
-
-/* Unmounts what is mounted, the last first; what is in use stays, and is written out at least. */
-static void unmount_all(void)
-{
-    long at = read_text("/proc/mounts", line, sizeof line);
-    while (at > 0) {
-        char *field;
-        for (line[--at] = 0; at > 0 && line[at - 1] != '\n'; at--)
-            ;
-        for (field = line + at; *field && *field != ' '; field++)
-            ;
-        char *path = *field ? field + 1 : field;
-        for (field = path; *field && *field != ' '; field++)
-            ;
-        *field = 0;
-        if (length(path) > 1)
-            CALL(umount2, path, 0, 0, 0, 0);
-    }
-    CALL(sync, 0, 0, 0, 0, 0);
 }
 
 /* Without the right to use the port nothing is written: the machine then powers off. */

@@ -204,6 +204,16 @@ class Machine:
             bind_window(self.agent, self.hardware.windows.index(window))
         return device
 
+    def resize_console(self, columns: int, rows: int) -> None:
+        """Tell the guest the size of its console, in characters; a serial line has no way to."""
+        if HVC not in self.hardware.console_ports:
+            return
+        from virtio.console import Console
+
+        for transport in self.hardware.transports:
+            if isinstance(transport.device, Console):
+                transport.device.resize(columns, rows)
+
     def wait(self, timeout: float | None = None) -> Ending:
         """Wait until the guest has ended, and say how; after ``timeout`` seconds it is stopped."""
         if not self._verdict.wait(timeout):

@@ -321,7 +321,7 @@ def agent_seeds() -> Iterator[tuple[str, bytes]]:
     }
     text = b"output\0\0" + bytes(5).ljust(8, b"\0") + struct.pack("<BI", 1, 9).ljust(8, b"\0")
     text += struct.pack("<I", 5).ljust(8, b"\0") + b"x" * 32
-    text += struct.pack("<IIB8sII", 21, 0, 0x81, b"vmmagent", 1, 42) + b"x" * 256
+    text += struct.pack("<IIB8sII", 21, 0, 0x81, b"vmmagent", 2, 42) + b"x" * 256
     for name, script in scripts.items():
         yield (
             name,

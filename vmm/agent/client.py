@@ -96,14 +96,18 @@ class Agent:
         timeout: float | None = None,
         merge_stderr: bool = False,
         replace_env: bool = False,
+        terminal: tuple[int, int] | None = None,
     ) -> Process:
         """Start a program of the guest and return at once; as ``run``, which says more.
 
         Without ``stdin`` its standard input is empty. Without ``timeout`` it may run for ever.
+        With ``terminal``, a size in columns and rows, input and output are a terminal of its own,
+        and with ``merge_stderr`` its errors as well.
         """
         words = _words(argv)
         flags = Flag.MERGE_ERRORS if merge_stderr else Flag(0)
         flags |= Flag.WITH_INPUT if stdin else Flag(0)
+        flags |= Flag.TERMINAL if terminal else Flag(0)
         flags |= Flag.REPLACE_ENVIRONMENT if replace_env else Flag(0)
         request = protocol.command(
             words,
@@ -112,10 +116,11 @@ class Agent:
             flags=flags,
             timeout_ms=_milliseconds(timeout),
             credit=CREDIT_BYTES,
+            size=terminal or (0, 0),
         )
         job = self._link.begin(Request.RUN, request, _in(READY_SECONDS))
         shown = [os.fsdecode(word) for word in words]
-        return Process(job, shown, folder=cwd, timeout=timeout, has_input=stdin)
+        return Process(job, shown, folder=cwd, timeout=timeout, has_input=stdin or bool(terminal))
 
     def read_file(
         self, path: Word, timeout: float | None = None, *, limit_bytes: int = LIMIT_BYTES

@@ -14,7 +14,7 @@ from virtio.named_tuple import NamedTuple
 from vmm.agent import answers, protocol
 from vmm.agent.answers import Ready, Status
 from vmm.agent.errors import AgentProtocolError, AgentTimeoutError
-from vmm.agent.output import Output, OutputBuffer
+from vmm.agent.output import STREAMS, Output, OutputBuffer
 from vmm.agent.protocol import JOB_REQUESTS, Answer, Frame, How, Request
 
 CREDIT_BYTES: Final = 256 << 10
@@ -53,11 +53,13 @@ class Job:
         self._changed = threading.Condition(lock)
         self._error: Exception | None = None
         self._output = OutputBuffer()
-        self._credit = CREDIT_BYTES
-        self._taken = 0
+        self._credit = dict.fromkeys(STREAMS, CREDIT_BYTES)
+        self._taken = dict.fromkeys(STREAMS, 0)
         self._space = protocol.WINDOW_BYTES
         self._input_ended = False
         self._abandoned = False
+        self.on_space: Callable[[], object] | None = None
+        """Called, with the lock held, when :meth:`offer` may take more, or never will."""
 
     def take(self, frame: Frame) -> bool:
         """Take a frame from the guest; return whether it was the last. Called with the lock held.
@@ -80,12 +82,16 @@ class Job:
         elif frame.kind == Answer.READY:
             self.ready = answers.ready(frame)
         self._changed.notify_all()
+        if self.on_space is not None and (frame.kind == Answer.CONSUMED or self._is_over()):
+            self.on_space()
         return self._is_over()
 
     def fail(self, error: Exception) -> None:
         """Let everybody who waits for the job raise ``error``. Called with the lock held."""
         self._error = error
         self._changed.notify_all()
+        if self.on_space is not None:
+            self.on_space()
 
     def receive(self, deadline: float) -> Output | None:
         """Return the next output; None when all is there and the job is over."""
@@ -111,12 +117,57 @@ class Job:
             self._wait(lambda: bool(self._output or (rest and self._space > 0)), deadline)
             output = self._output.take()
             piece = self._next_piece(rest)
-            credit = self._returned_credit(output)
             over = self._is_over()
         self._send_piece(piece)
-        if credit:
-            self._send_frame(protocol.encode_number(self.id, Request.CREDIT, credit))
+        if output is not None:
+            self.give_credit(output.stream, len(output.data))
         return Step(rest[:0] if over else rest[len(piece) :], output, over and output is None)
+
+    def offer(self, data: bytes) -> int:
+        """Send what the guest has space for and return its length; all of it is dropped at last.
+
+        ``on_space`` is called when there is space again.
+        """
+        sent = 0
+        while sent < len(data):
+            with self._changed:
+                if self._is_over():
+                    return len(data)
+                piece = self._next_piece(memoryview(data)[sent:])
+            if not piece:
+                break
+            self._send_piece(piece)
+            sent += len(piece)
+        return sent
+
+    def next_output(self, deadline: float) -> Output | None:
+        """Return output as :meth:`receive`; the caller gives credit once it is passed on.
+
+        What came before an error comes before it here.
+        """
+        with self._changed:
+            if not self._output:
+                self._wait(lambda: bool(self._output), deadline)
+            return self._output.take()
+
+    def give_credit(self, stream: str, count: int) -> None:
+        """Let the guest send ``count`` bytes more of a stream; gathers them to half a window."""
+        with self._changed:
+            self._taken[stream] += count
+            if self._taken[stream] < CREDIT_BYTES // 2:
+                return
+            credit, self._taken[stream] = self._taken[stream], 0
+            self._credit[stream] += credit
+        self._send_credit(stream, credit)
+
+    def close_output(self, stream: str) -> None:
+        """Say that nobody reads a stream any more: who writes to it learns that, by SIGPIPE."""
+        errors = bytes([stream == "stderr"])
+        self._send_frame(protocol.encode(self.id, Request.CLOSE, errors))
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Tell a command's terminal its size, in columns and rows."""
+        self._send_frame(protocol.encode_size(self.id, size))
 
     def end_input(self) -> None:
         """Say that no more input comes."""
@@ -155,19 +206,21 @@ class Job:
                 return
             self._abandoned = True
             self._output.clear()
-            self._credit += _UNLIMITED
+            for stream in STREAMS:
+                self._credit[stream] += _UNLIMITED
         if self.kind in JOB_REQUESTS:
             self.kill()
-            self._send_frame(protocol.encode_number(self.id, Request.CREDIT, _UNLIMITED))
+            for stream in STREAMS:
+                self._send_credit(stream, _UNLIMITED)
 
     def _take_output(self, frame: Frame) -> None:
         if not frame.data:
             raise AgentProtocolError("agent: a frame of output without any")
-        self._credit -= len(frame.data)
-        if self._credit < 0:
+        stream = "stdout" if frame.kind == Answer.OUTPUT else "stderr"
+        self._credit[stream] -= len(frame.data)
+        if self._credit[stream] < 0:
             raise AgentProtocolError("agent: the guest sent more output than it had credit for")
         if not self._abandoned:
-            stream = "stdout" if frame.kind == Answer.OUTPUT else "stderr"
             self._output.add(stream, frame.data)
 
     def _take_space(self, count: int) -> None:
@@ -204,11 +257,6 @@ class Job:
         if piece:
             self._send_frame(protocol.encode(self.id, Request.DATA, bytes(piece)))
 
-    def _returned_credit(self, output: Output | None) -> int:
-        """Return how much credit to give for what was taken, 0 when that can wait."""
-        self._taken += len(output.data) if output else 0
-        if self._taken < CREDIT_BYTES // 2:
-            return 0
-        credit, self._taken = self._taken, 0
-        self._credit += credit
-        return credit
+    def _send_credit(self, stream: str, count: int) -> None:
+        errors = stream == "stderr"
+        self._send_frame(protocol.encode_credit(self.id, count, errors=errors))

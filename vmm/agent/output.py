@@ -1,8 +1,11 @@
 """The output of a command, on its way from the guest to whoever takes it."""
 
 from collections import deque
+from typing import Final
 
 from virtio.named_tuple import NamedTuple
+
+STREAMS: Final = ("stdout", "stderr")
 
 
 class Output(NamedTuple):

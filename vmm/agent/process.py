@@ -3,7 +3,7 @@
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from signal import SIGKILL, SIGTERM
@@ -92,6 +92,34 @@ class Process:
     def _receive(self) -> Output | None:
         with self._waiting(_FOREVER) as deadline:
             return self._job.receive(deadline)
+
+    def take(self) -> Output | None:
+        """Return the next output, None when the command has ended and all is taken.
+
+        As the iteration, but the guest sends more only for what :meth:`taken` is told of.
+        """
+        with self._waiting(_FOREVER) as deadline:
+            return self._job.next_output(deadline)
+
+    def taken(self, stream: str, count: int) -> None:
+        """Say that ``count`` bytes of what :meth:`take` returned have found their place."""
+        self._job.give_credit(stream, count)
+
+    def close_output(self, stream: str) -> None:
+        """Let whoever writes to ``"stdout"`` or ``"stderr"`` know that nobody reads: SIGPIPE."""
+        self._job.close_output(stream)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Tell the command's terminal its size."""
+        self._job.resize((columns, rows))
+
+    def offer(self, data: bytes) -> int:
+        """Give the command some input; returns how much of it was taken, without waiting."""
+        return self._job.offer(data)
+
+    def on_space(self, call: Callable[[], object]) -> None:
+        """Have ``call``, which must not block, called when :meth:`offer` may take more."""
+        self._job.on_space = call
 
     def write(self, data: bytes | str, timeout: float = 60.0) -> None:
         """Write to the standard input, if it was asked for.

@@ -8,16 +8,20 @@ The host sends:
 
 ======= ======= ========================================================================
 HELLO   1       nothing; answered by READY with the same id
-RUN     2       ``u32 timeout_ms, credit; u16 arguments, variables; u8 flags``, then strings,
-                each with its zero: the folder or nothing, the arguments, the ``NAME=value``
+RUN     2       ``u32 timeout_ms, credit; u16 arguments, variables; u8 flags; u16 columns,
+                rows``, then strings, each with its zero: the folder or nothing, the arguments,
+                the ``NAME=value``
 READ    3       ``u32 credit; char path[]`` with its zero
 WRITE   4       ``u32 mode; char path[]`` with its zero; the content follows as DATA, END
 DATA    5       bytes for the command's standard input, or for the file that is written
 END     6       no more DATA
-CREDIT  7       ``u32 bytes`` that the guest may send in addition
+CREDIT  7       ``u32 bytes; u8 errors`` that the guest may send in addition of OUTPUT, or of
+                ERRORS if ``errors`` is not 0
 KILL    8       ``u32 signal`` for a command and its process group; ends READ and WRITE
 REFRESH 9       ``u64 nanoseconds`` since 1970 or 0; then up to 512 bytes of randomness
 POWER   10      ``u8 how, status``: 0 power off, 1 reboot, 2 report the status
+RESIZE  11      ``u16 columns, rows`` of a command's terminal
+CLOSE   12      ``u8 errors``: nobody reads the command's output, or errors, any more
 ======= ======= ========================================================================
 
 The guest sends:
@@ -36,11 +40,12 @@ STATUS answers REFRESH and POWER. The guest ignores what the host sends to an id
 job may have ended meanwhile. The guest sends nothing for an id after its last frame.
 
 **Flow control.** Neither side keeps data without bound, and no job holds up another. The guest
-sends at most as many bytes of OUTPUT and ERRORS as it has credit for, and no frame of them is
-empty; without credit it leaves the pipe unread and the command waits. For each job the host sends
-at most WINDOW_BYTES of DATA that are not reported as CONSUMED; the agent can keep that many while a
-command does not read. Everything else is small, and the agent reads no further requests while the
-port does not take its answers. The host always takes what comes.
+sends at most as many bytes of OUTPUT, and of ERRORS, as it has credit for, and no frame of them is
+empty; RUN and READ give the same credit for each. Without credit it leaves the pipe unread and the
+command waits; after CLOSE it closes the pipe, and a command that writes on gets SIGPIPE. For each
+job the host sends at most WINDOW_BYTES of DATA that are not reported as CONSUMED; the agent can
+keep that many while a command does not read. Everything else is small, and the agent reads no
+further requests while the port does not take its answers. The host always takes what comes.
 
 **Start and resynchronisation.** The agent sends READY with id 0 when it has opened its end of the
 port and the host's end is open. When the host closes its end, the agent kills what is running,
@@ -56,7 +61,7 @@ from typing import Final
 from virtio.errors import ConfigurationError
 from virtio.named_tuple import NamedTuple
 
-VERSION: Final = 1
+VERSION: Final = 2
 JOBS: Final = 16
 WINDOW_BYTES: Final = 32 << 10
 LONGEST_REQUEST: Final = 128 << 10
@@ -66,8 +71,10 @@ LONGEST_SEED: Final = 512
 HEADER: Final = struct.Struct("<IIB")
 REST_BYTES: Final = HEADER.size - 4
 
-_COMMAND: Final = struct.Struct("<IIHHB")
+_COMMAND: Final = struct.Struct("<IIHHBHH")
 _U32: Final = struct.Struct("<I")
+_CREDIT: Final = struct.Struct("<IB")
+_SIZE: Final = struct.Struct("<HH")
 _MOST_WORDS: Final = 8189
 
 
@@ -84,6 +91,8 @@ class Request(enum.IntEnum):
     KILL = 8
     REFRESH = 9
     POWER = 10
+    RESIZE = 11
+    CLOSE = 12
 
 
 JOB_REQUESTS: Final = frozenset({Request.RUN, Request.READ, Request.WRITE})
@@ -107,6 +116,7 @@ class Flag(enum.IntFlag):
     MERGE_ERRORS = 1
     WITH_INPUT = 2
     REPLACE_ENVIRONMENT = 4
+    TERMINAL = 8
 
 
 class How(enum.IntEnum):
@@ -147,8 +157,18 @@ def encode(job: int, kind: Request, data: bytes = b"") -> bytes:
 
 
 def encode_number(job: int, kind: Request, number: int) -> bytes:
-    """Return a CREDIT or KILL frame."""
+    """Return a KILL frame."""
     return encode(job, kind, _U32.pack(number))
+
+
+def encode_credit(job: int, count: int, *, errors: bool) -> bytes:
+    """Return a CREDIT frame: for ``count`` more bytes of errors or of output."""
+    return encode(job, Request.CREDIT, _CREDIT.pack(count, errors))
+
+
+def encode_size(job: int, size: tuple[int, int]) -> bytes:
+    """Return a RESIZE frame; ``size`` is in columns and rows."""
+    return encode(job, Request.RESIZE, _SIZE.pack(*size))
 
 
 def command(
@@ -159,15 +179,16 @@ def command(
     flags: Flag,
     timeout_ms: int,
     credit: int,
+    size: tuple[int, int] = (0, 0),
 ) -> bytes:
-    """Return the data of RUN; the words must hold no zero bytes."""
+    """Return the data of RUN; the words must hold no zero bytes; ``size`` is a terminal's."""
     variables = tuple(variables)
     if len(arguments) + len(variables) > _MOST_WORDS:
         raise ConfigurationError(
             f"agent: {len(arguments) + len(variables)} arguments and variables: "
             f"must be at most {_MOST_WORDS}"
         )
-    head = _COMMAND.pack(timeout_ms, credit, len(arguments), len(variables), flags)
+    head = _COMMAND.pack(timeout_ms, credit, len(arguments), len(variables), flags, *size)
     return head + b"".join(word + b"\0" for word in (folder, *arguments, *variables))
 
 

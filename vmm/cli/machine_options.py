@@ -51,8 +51,8 @@ def add_machine_arguments(parser: ArgumentParser | QuickOptions) -> None:
     add(
         "--agent",
         choices=get_args(AgentRole),
-        default="none",
-        help="have our agent in the guest, as its first process or beside that",
+        help="have our agent in the guest, as its first process or beside that (default: none, or"
+        " init for a command in the default guest)",
     )
     add(
         "--io-threads",
@@ -101,7 +101,7 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             disks=disks,
             rng=options.rng,
             console=options.console,
-            agent=options.agent,
+            agent=options.agent or "none",
             io_threads=options.io_threads,
             on_panic=options.on_panic,
             **({} if options.poll is None else {"poll_us": options.poll}),

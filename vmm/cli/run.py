@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from virtio.engine import ENGINES, use
 from virtio.errors import ConfigurationError
+from vmm.cli.console_output import ConsoleOutput, default_place
 from vmm.cli.interruption import Interruption
 from vmm.cli.machine_options import add_machine_arguments, prepared_machine_config
 from vmm.cli.quick_options import QuickOptions
@@ -16,8 +17,12 @@ from vmm.cli.session import run_once
 from vmm.config import MachineConfig
 from vmm.ending.ending import End
 
+QUIET_AGENT = "VMM_AGENT_QUIET=1"
+"""On the kernel command line: an agent that is the first process says nothing on the console."""
+
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Sequence
 
     from vmm.snapshot import Snapshot
 
@@ -55,9 +60,25 @@ def add_arguments(parser: ArgumentParser | QuickOptions) -> None:
         help="show text and colours of the guest's console only; by default the terminal gets, and"
         " obeys, all that the guest prints",
     )
+    parser.add_argument(
+        "--console-to",
+        metavar="PLACE",
+        help="where the console's output goes: stdout, stderr, none or a file (default: stdout;"
+        " with a command stderr, or none beside an init of the guest's own)",
+    )
+    parser.add_argument(
+        "--no-tty",
+        action="store_false",
+        dest="tty",
+        help="give the command no terminal, also when stdin and stdout are one",
+    )
     parser.add_argument("--stats", action="store_true", help="print counts at the end")
     parser.add_argument(
-        "init_arguments", nargs="*", metavar="ARGUMENT", help="arguments for the guest's init"
+        "init_arguments",
+        nargs="*",
+        metavar="ARGUMENT",
+        help="a command, whose streams and status become those of vmm; with --kernel or --initrd,"
+        " and without --agent, arguments for the guest's init",
     )
 
 
@@ -67,28 +88,60 @@ def execute(options: Namespace) -> int:
         use(options.engine)
     interruption = Interruption()
     with ExitStack() as stack:
-        start = _start_of(options, stack)
+        start, command = _start_of(options, stack)
+        console = _console(start, command, options, stack)
         stack.enter_context(interruption.by_signals())
         end_at = None if options.timeout is None else time.monotonic() + options.timeout
         while True:
-            ending = run_once(start, options, interruption, end_at)
+            ending = run_once(start, command, console, options, interruption, end_at)
             if ending.end is not End.REBOOT or options.on_reboot == "exit":
                 return ending.status
 
 
-def _start_of(options: Namespace, stack: ExitStack) -> MachineConfig | Snapshot:
-    """Return what the machine begins with: a configuration, or a snapshot, which is checked."""
+def _start_of(
+    options: Namespace, stack: ExitStack
+) -> tuple[MachineConfig | Snapshot, Sequence[str]]:
+    """Return what the machine begins with, a configuration or a snapshot, and the agent's command.
+
+    The snapshot is checked.
+    """
     if options.restore is None:
         if options.trust_disk:
             raise ConfigurationError("--trust-disk: it is for a guest that is restored")
-        return prepared_machine_config(options)
+        command = _take_command(options)
+        return prepared_machine_config(options), command
     from vmm.snapshot import Snapshot
 
     _check_restore(options)
     snapshot = stack.enter_context(Snapshot.load(options.restore, trust_disks=options.trust_disk))
     if options.init_arguments and snapshot.config.agent == "none":
         raise ConfigurationError(f"snapshot {options.restore}: no agent in it runs commands")
-    return snapshot
+    return snapshot, options.init_arguments
+
+
+def _take_command(options: Namespace) -> Sequence[str]:
+    """Return the arguments if our agent runs them, as it does in the default guest, as its init.
+
+    What is left in the options is for the guest's init.
+    """
+    words: list[str] = options.init_arguments
+    if words and options.agent is None and options.kernel is None and options.initrd is None:
+        options.agent = "init"
+    if not words or options.agent in (None, "none"):
+        return ()
+    options.init_arguments = []
+    options.cmdline = f"{options.cmdline} {QUIET_AGENT}".lstrip()
+    return words
+
+
+def _console(
+    start: MachineConfig | Snapshot, command: Sequence[str], options: Namespace, stack: ExitStack
+) -> ConsoleOutput:
+    config = start if isinstance(start, MachineConfig) else start.config
+    place = options.console_to or default_place(
+        with_command=bool(command), agent_is_init=config.agent == "init"
+    )
+    return ConsoleOutput(place, stack, filtered=options.console_filter)
 
 
 def _check_restore(options: Namespace) -> None:

@@ -1,10 +1,9 @@
-"""One run of a guest with this terminal as its console, from its start to its end."""
+"""One run of a guest with this terminal as its console, or with a command as its purpose."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -12,37 +11,38 @@ from typing import TYPE_CHECKING, Final
 from vmm.cli.interruption import Interruption
 from vmm.cli.report import report
 from vmm.config import MachineConfig
-from vmm.console.output import OutputSink
 from vmm.ending.deadline import deadline
 from vmm.ending.ending import End, Ending
 from vmm.machine import Machine
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Sequence
 
-    from vmm.console.escape import EscapeAction
+    from vmm.cli.command import GuestCommand
+    from vmm.cli.console_output import ConsoleOutput
+    from vmm.cli.user_terminal import UserTerminal
     from vmm.snapshot import Snapshot
 
 # A machine whose agent has gone ends soon if its end is why; slow ones write their disks before.
 _LAST_SECONDS: Final = 60.0
-_NOT_EXECUTABLE: Final = 126
-_NOT_FOUND: Final = 127
 
 
 def run_once(
     start: MachineConfig | Snapshot,
+    command: Sequence[str],
+    console: ConsoleOutput,
     options: Namespace,
     interruption: Interruption,
     end_at: float | None,
 ) -> Ending:
     """Boot or restore a guest, serve it until it ends, and print how it did.
 
-    At ``end_at`` on the monotonic clock it ends in any case, whatever waits for it then.
+    ``command`` is for the guest's agent. At ``end_at`` on the monotonic clock the guest ends in any
+    case, whatever waits for it then. A command that came to its own end needs no words of ours.
     """
     with ExitStack() as stack:
         restored = not isinstance(start, MachineConfig)
-        command = options.init_arguments if restored else ()
-        interactive = sys.stdin.isatty() and not command
         made = Machine(start) if isinstance(start, MachineConfig) else Machine.restore(start)
         machine = stack.enter_context(made)
         interruption.watch(machine)
@@ -50,85 +50,79 @@ def run_once(
             message = f"{End.TIMEOUT.value} of {options.timeout:g} s"
             out_of_time = partial(machine.end, End.TIMEOUT, message)
             stack.enter_context(deadline(end_at - time.monotonic(), out_of_time))
-        sink = stack.enter_context(OutputSink(1, on_gone=partial(_output_gone, interruption)))
-        machine.console.add_sink(_filtered(sink, stack) if options.console_filter else sink.write)
-        if interactive:
-            from vmm.console.raw_terminal import RawTerminal
-
-            stack.enter_context(RawTerminal(0))
-            print("vmm: Ctrl-A x ends the machine, Ctrl-A h shows more keys", file=sys.stderr)
+        # All that a run needs is opened and imported before the guest runs.
+        ours = _command(machine, command, options) if command else None
+        terminal = _terminal(machine, ours, options, interruption, stack)
+        console.connect(machine, interruption, stack)
         if restored:
             machine.resume()
         else:
             machine.boot()
-        if command:
-            _run_command(machine, command, sink)
+        if ours is not None:
+            ending = _end_of_command(machine, ours, terminal)
         else:
-            _connect_input(machine, interruption, sink if interactive else None)
-        ending = machine.wait()
-    report(ending, machine if options.stats else None)
+            _connect_input(machine, terminal)
+            ending = machine.wait()
+    told_by_status = ours is not None and ending.end is End.REPORTED and ours.status is not None
+    if not told_by_status or options.stats:
+        report(ending, machine if options.stats else None)
     return ending
 
 
-def _filtered(sink: OutputSink, stack: ExitStack) -> Callable[[bytes], object]:
-    """Return what takes output for ``sink`` and lets text and colours through, until the end."""
-    from vmm.console.filter import ConsoleFilter
+def _command(machine: Machine, words: Sequence[str], options: Namespace) -> GuestCommand:
+    from vmm.cli.command import GuestCommand
 
-    console_filter = ConsoleFilter()
-    stack.callback(lambda: sink.write(console_filter.end()))
-    return lambda data: sink.write(console_filter.feed(data))
+    on_terminal = options.tty and sys.stdin.isatty() and sys.stdout.isatty()
+    return GuestCommand(machine, words, terminal=on_terminal)
 
 
-def _run_command(machine: Machine, command: Sequence[str], sink: OutputSink) -> None:
-    """Run a command by the agent, and end the guest with its status."""
-    from vmm.agent import AgentLostError
+def _terminal(
+    machine: Machine,
+    command: GuestCommand | None,
+    options: Namespace,
+    interruption: Interruption,
+    stack: ExitStack,
+) -> UserTerminal | None:
+    """Take over the user's terminal for the guest, if there is one that it gets."""
+    if not (sys.stdin.isatty() if command is None else command.has_terminal):
+        return None
+    from vmm.cli.user_terminal import UserTerminal
 
+    on_size = machine.resize_console if command is None else command.resize
+    terminal = stack.enter_context(UserTerminal(machine.loop, interruption, on_size))
+    if command is None:
+        print("vmm: Ctrl-A x ends the machine, Ctrl-A h shows more keys", file=sys.stderr)
+    return terminal
+
+
+def _end_of_command(
+    machine: Machine, command: GuestCommand, terminal: UserTerminal | None
+) -> Ending:
+    """Run a command by the agent, end the guest with its status, and return how that ended."""
+    from vmm.agent import AgentLostError, GuestOSError
+
+    status = None
     try:
-        machine.agent.report(_status_of(machine, command, sink))
+        status = command.run(terminal)
+        machine.agent.report(status)
     except AgentLostError:
-        machine.wait(_LAST_SECONDS)
+        if status is None:
+            machine.wait(_LAST_SECONDS)
+    except GuestOSError:  # a kernel that lets nobody use the port
+        machine.end(End.STOPPED)
+    ending = machine.wait()
+    if command.failure:
+        return Ending(End.HOST_FAILED, command.failure)
+    if status is not None and ending.end is End.STOPPED:
+        return Ending(End.REPORTED, f"the command ended with status {status}", reported=status)
+    return ending
 
 
-def _status_of(machine: Machine, command: Sequence[str], sink: OutputSink) -> int:
-    """Run a command to its end, with its output on ours; return its status as a shell does."""
-    from vmm.agent import GuestFileNotFoundError, GuestOSError
-
-    try:
-        with machine.agent.start(command) as process:
-            for output in process:
-                if output.stream == "stdout":
-                    sink.write(output.data)
-                else:
-                    sys.stderr.buffer.write(output.data)
-                    sys.stderr.buffer.flush()
-            status = process.wait()
-    except GuestOSError as error:
-        print(f"vmm: {error}", file=sys.stderr)
-        return _NOT_FOUND if isinstance(error, GuestFileNotFoundError) else _NOT_EXECUTABLE
-    return status if status >= 0 else 128 - status
-
-
-def _connect_input(
-    machine: Machine, interruption: Interruption, terminal: OutputSink | None
-) -> None:
-    from vmm.console.escape import HELP_TEXT, EscapeAction
+def _connect_input(machine: Machine, terminal: UserTerminal | None) -> None:
     from vmm.console.input import ConsoleInput
 
-    def act(action: EscapeAction) -> None:
-        if action is EscapeAction.QUIT:
-            interruption("ended by Ctrl-A x")
-        elif terminal is not None:
-            terminal.write(HELP_TEXT.encode())
-
-    def gone() -> None:
-        interruption("the terminal went away")
-
     console = machine.console
-    on_action, on_end = (act, gone) if terminal is not None else (None, None)
-    source = ConsoleInput(machine.loop, 0, console.receive, on_action, on_end)
+    keys = {} if terminal is None else terminal.callbacks()
+    source = ConsoleInput(machine.loop, 0, console.receive, **keys)
     console.on_space = source.on_space
     source.start()
-
-
-def _output_gone(interruption: Interruption, error: OSError) -> None:
-    interruption(f"nobody reads the console output any more: {error.strerror}")

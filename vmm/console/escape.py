@@ -6,6 +6,7 @@ ESCAPE = 0x01
 HELP_TEXT = (
     "Ctrl-A x  end the machine\r\n"
     "Ctrl-A a  send Ctrl-A to the guest\r\n"
+    "Ctrl-A z  stop vmm, until the shell continues it\r\n"
     "Ctrl-A h  show this help\r\n"
 )
 
@@ -15,6 +16,7 @@ class EscapeAction(enum.Enum):
 
     QUIT = "quit"
     HELP = "help"
+    SUSPEND = "suspend"
 
 
 class EscapeFilter:
@@ -49,6 +51,8 @@ class EscapeFilter:
                 return bytes(kept), EscapeAction.QUIT
             if key in b"hH?":
                 action = EscapeAction.HELP
+            elif key in b"zZ\x1a":
+                action = EscapeAction.SUSPEND
             elif key in b"aA\x01":
                 kept.append(ESCAPE)
         return bytes(kept), action

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any, Self
 
 from virtio.errors import HostError
+from vmm.console.foreground import is_in_background, may_stop
 
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -22,9 +23,10 @@ class RawTerminal:
     """Puts a terminal into raw mode, and back on every way out that a process can see.
 
     Leaving the context restores it. So do SIGTERM, SIGHUP and SIGQUIT, which then call the handler
-    from before, and SIGTSTP, until the process continues in the foreground. Does nothing when
-    ``fd`` is not a terminal. Use it on the main thread, where Python delivers signals. Raises
-    HostError when the terminal cannot be changed.
+    from before, and SIGTSTP, until the process continues in the foreground. A terminal whose
+    foreground belongs to others is never touched: see :meth:`make_raw`. Does nothing when ``fd`` is
+    not a terminal. Use it on the main thread, where Python delivers signals. Raises HostError when
+    the terminal cannot be changed.
 
     Keys such as Ctrl-C reach the guest. Output processing stays on: a guest ends its lines with
     CR LF and does not need it, but messages of the host on the same terminal do.
@@ -33,14 +35,17 @@ class RawTerminal:
     def __init__(self, fd: int = 0) -> None:
         self._fd = fd
         self._saved: list[Any] | None = None
+        self._is_raw = False
+        self._may_stop = False
         self._handlers: dict[int, _Handler] = {}
 
     def __enter__(self) -> Self:
         if os.isatty(self._fd):
             try:
                 self._saved = termios.tcgetattr(self._fd)
+                self._may_stop = may_stop()
                 self._catch_signals()
-                self._make_raw()
+                self._set_raw()
             except termios.error as error:
                 self.__exit__()
                 raise HostError("tcsetattr", error.args[0], f"descriptor {self._fd}") from error
@@ -60,8 +65,21 @@ class RawTerminal:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._handlers[number] = signal.signal(number, handler)
 
-    def _make_raw(self) -> None:
-        if self._saved is None or _is_in_background(self._fd):
+    def make_raw(self) -> None:
+        """Make the terminal raw if it is ours now and was not at first; from any thread."""
+        with suppress(termios.error):
+            self._set_raw()
+
+    def suspend(self) -> None:
+        """Stop this process group as Ctrl-Z does on another terminal; from any thread.
+
+        Where nobody would continue it nothing happens.
+        """
+        if self._may_stop:
+            os.kill(0, signal.SIGTSTP)
+
+    def _set_raw(self) -> None:
+        if self._saved is None or is_in_background(self._fd):
             return
         raw = [*self._saved[:_CC], list(self._saved[_CC])]
         raw[_IFLAG] &= ~(
@@ -81,14 +99,25 @@ class RawTerminal:
         )
         raw[_CC][termios.VMIN] = 1
         raw[_CC][termios.VTIME] = 0
-        termios.tcsetattr(self._fd, termios.TCSANOW, raw)
+        self._change(raw)
+        self._is_raw = True
 
     def _restore(self) -> None:
-        # Without waiting for output to drain, which on a stopped terminal it never does; and a
-        # terminal that is gone needs no restoring.
-        if self._saved is not None:
+        # Not in the background: whoever has the foreground has set the modes that it wants. Without
+        # waiting for output to drain, which on a stopped terminal it never does. A terminal that
+        # is gone needs no restoring.
+        if self._saved is not None and self._is_raw and not is_in_background(self._fd):
             with suppress(termios.error):
-                termios.tcsetattr(self._fd, termios.TCSANOW, self._saved)
+                self._change(self._saved)
+        self._is_raw = False
+
+    def _change(self, modes: list[Any]) -> None:
+        """Change the modes; a foreground that is lost meanwhile must not stop this process."""
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+        try:
+            termios.tcsetattr(self._fd, termios.TCSANOW, modes)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         self._restore()
@@ -105,14 +134,4 @@ class RawTerminal:
         os.kill(os.getpid(), signal.SIGSTOP)
 
     def _resume(self, number: int, frame: FrameType | None) -> None:
-        with suppress(termios.error):
-            self._make_raw()
-
-
-def _is_in_background(fd: int) -> bool:
-    """Whether changing the terminal would stop the process with SIGTTOU."""
-    try:
-        return os.tcgetpgrp(fd) != os.getpgrp()
-    except OSError:
-        # Not the controlling terminal, so there is no job control on it.
-        return False
+        self.make_raw()

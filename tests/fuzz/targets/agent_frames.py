@@ -21,7 +21,7 @@ SCRIPT_END: Final = STEPS_MAX * STEP.size
 FRAME, RAW, BEGIN, CLOSE, START, ABANDON, TAKE, WAIT, ASK, RESET, FLOOD = range(11)
 CREDIT_BYTES: Final = 256 << 10
 
-READY: Final = struct.pack("<8sII", b"vmmagent", 1, 42) + b"6.1"
+READY: Final = struct.pack("<8sII", b"vmmagent", 2, 42) + b"6.1"
 EXPECTED: Final = (
     *(AgentLostError, AgentProtocolError, AgentTimeoutError),
     *(CommandTimeoutError, GuestOSError, OutputLimitError),
@@ -145,7 +145,7 @@ class Conversation:
         jobs = list(self.agent._link._jobs.values())
         assert len(jobs) <= 16 + 64, "too many jobs"
         for job in jobs:
-            assert len(job._output) <= CREDIT_BYTES, "more output is kept than there is credit"
+            assert len(job._output) <= 2 * CREDIT_BYTES, "more output is kept than there is credit"
         assert len(self.agent._link._decoder._buffer) <= 4 + (64 << 10), "too much of a frame"
 
 

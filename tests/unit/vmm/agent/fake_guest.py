@@ -10,7 +10,7 @@ CONSUMED = 0x84
 STATUS = 0x85
 REFUSED = 0x86
 EXITED_0 = bytes(5)
-READY_BODY = b"vmmagent" + struct.pack("<II", 1, 42) + b"6.1"
+READY_BODY = b"vmmagent" + struct.pack("<II", 2, 42) + b"6.1"
 
 
 def frame(job: int, kind: int, data: bytes = b"") -> bytes:

@@ -7,7 +7,7 @@ from vmm.agent.answers import Decoder
 from vmm.agent.protocol import Frame
 
 READY = (
-    bytes.fromhex("17000000 00000000 81") + b"vmmagent" + bytes.fromhex("01000000 2a000000 36 2e")
+    bytes.fromhex("17000000 00000000 81") + b"vmmagent" + bytes.fromhex("02000000 2a000000 36 2e")
 )
 
 
@@ -18,13 +18,13 @@ def cut(data: bytes) -> list[Frame]:
 def test_ready_says_version_process_and_release() -> None:
     [frame] = cut(READY)
 
-    assert answers.ready(frame) == (1, 42, "6.")
+    assert answers.ready(frame) == (2, 42, "6.")
 
 
 def test_ready_of_another_version_is_refused() -> None:
-    [frame] = cut(READY.replace(b"agent\x01", b"agent\x02"))
+    [frame] = cut(READY.replace(b"agent\x02", b"agent\x01"))
 
-    with pytest.raises(AgentProtocolError, match="version 2 in the guest, the host's is 1"):
+    with pytest.raises(AgentProtocolError, match="version 1 in the guest, the host's is 2"):
         answers.ready(frame)
 
 

@@ -83,10 +83,10 @@ def test_input_waits_for_what_the_guest_consumes(agent: Agent, guest: FakeGuest)
 
 
 def test_credit_is_given_for_what_is_taken(agent: Agent, guest: FakeGuest) -> None:
-    credits: list[int] = []
+    credits: list[tuple[int, int]] = []
 
     def reply(job: int, kind: int, body: bytes) -> None:
-        credits.extend(struct.unpack("<I", body) if kind == 7 else ())
+        credits.extend(struct.iter_unpack("<IB", body) if kind == 7 else ())
 
     guest.reply = reply
     process = agent.start(["yes"])
@@ -95,7 +95,7 @@ def test_credit_is_given_for_what_is_taken(agent: Agent, guest: FakeGuest) -> No
     assert credits == []
 
     assert len(next(iter(process)).data) == 262144
-    assert credits == [262144]
+    assert credits == [(262144, 0)]
 
 
 def test_seventeenth_command_waits_for_a_place(agent: Agent, guest: FakeGuest) -> None:
@@ -276,7 +276,7 @@ def test_endless_output_ends_at_the_limit(agent: Agent, guest: FakeGuest) -> Non
     with pytest.raises(OutputLimitError, match="yes: more than 1000 bytes"):
         agent.run(["yes"], limit_bytes=1000)
 
-    assert requests == [2, 8, 7]
+    assert requests == [2, 8, 7, 7]
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ LIES = {
     "a status cut short": ("run", STATUS, bytes(4)),
     "a status with a tail": ("run", STATUS, bytes(6)),
     "ready cut short": ("ping", READY, READY_BODY[:15]),
-    "another version": ("ping", READY, READY_BODY.replace(b"agent\x01", b"agent\x02")),
+    "another version": ("ping", READY, READY_BODY.replace(b"agent\x02", b"agent\x01")),
     "refused without an errno": ("run", REFUSED, b"no"),
     "a kind that there is not": ("run", 0x87, b""),
     "a request": ("run", RUN, b""),
@@ -166,9 +166,9 @@ def test_agent_that_broke_the_protocol_is_not_waited_for(
 
 def test_agent_of_another_version_is_not_waited_for(guest: FakeGuest) -> None:
     agent = Agent(guest)
-    guest.frame(0, READY, READY_BODY.replace(b"agent\x01", b"agent\x02"))
+    guest.frame(0, READY, READY_BODY.replace(b"agent\x02", b"agent\x01"))
 
-    with pytest.raises(AgentProtocolError, match="version 2 in the guest, the host's is 1"):
+    with pytest.raises(AgentProtocolError, match="version 1 in the guest, the host's is 2"):
         agent.wait_ready(600)
 
 
@@ -232,7 +232,7 @@ class Flood:
         if kind in (RUN, READ):
             self.give(job, CREDIT_BYTES)
         elif kind == CREDIT and self.left > 0:
-            self.give(job, min(CREDIT_BYTES, *struct.unpack("<I", body)))
+            self.give(job, min(CREDIT_BYTES, *struct.unpack("<Ix", body)))
         elif kind == CREDIT:
             self.guest.frame(job, STATUS, EXITED_0)
 
@@ -373,7 +373,7 @@ def test_whatever_leaves_a_wait_abandons_the_job(
         with pytest.raises(Interruption):
             wait(agent)
 
-    assert requests[-2:] == [(1, KILL), (1, CREDIT)]
+    assert requests[-3:] == [(1, KILL), (1, CREDIT), (1, CREDIT)]
     guest.frame(1, STATUS, status(4, 125))
     guest.reply = lambda job, kind, body: guest.frame(job, STATUS, EXITED_0)
     assert agent.run(["true"]).returncode == 0

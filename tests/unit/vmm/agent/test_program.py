@@ -59,7 +59,7 @@ def wait_for_end_of(process: int) -> None:
 def test_agent_says_who_it_is(rig: Rig) -> None:
     agent, _, process = rig
 
-    assert agent.ping() == (1, process, os.uname().release)
+    assert agent.ping() == (2, process, os.uname().release)
 
 
 def test_output_errors_and_exit_status_are_told_apart(agent: Agent) -> None:

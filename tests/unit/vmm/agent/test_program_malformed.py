@@ -13,7 +13,7 @@ from vmm.image.debian import find_tool
 pytestmark = pytest.mark.skipif(find_tool("gcc") is None, reason="gcc is not installed")
 
 HELLO, RUN, KILL = 1, 2, 8
-RUN_HEAD = struct.pack("<IIHHB", 0, 65536, 1, 0, 0)
+RUN_HEAD = struct.pack("<IIHHB4x", 0, 65536, 1, 0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +33,16 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RawHost]:
         struct.pack("<I", 131073) + bytes(131073),
         frame(900, 0),
         frame(900, 11),
+        frame(900, 12),
+        frame(900, 13),
+        frame(900, 11, bytes(4)),
+        frame(900, 12, b"\x01"),
         frame(900, 255, bytes(1000)),
         frame(900, 2),
         frame(900, 2, RUN_HEAD + b"\0a"),
         frame(900, 2, RUN_HEAD + b"\0a\0b\0"),
-        frame(900, 2, struct.pack("<IIHHB", 0, 0, 65535, 65535, 0) + b"\0a\0"),
-        frame(900, 2, struct.pack("<IIHHB", 0, 0, 0, 0, 0) + b"\0\0\0"),
+        frame(900, 2, struct.pack("<IIHHB4x", 0, 0, 65535, 65535, 0) + b"\0a\0"),
+        frame(900, 2, struct.pack("<IIHHB4x", 0, 0, 0, 0, 0) + b"\0\0\0"),
         frame(0, 2, RUN_HEAD + b"\0true\0"),
         frame(0, 3, bytes(4) + b"/proc/version\0"),
         frame(900, 3, bytes(4) + b"/proc/version"),
@@ -63,7 +67,7 @@ def test_malformed_requests_are_survived(data: bytes, host: RawHost) -> None:
     host.send(frame(1000, HELLO))
     host.wait_for(1000, READY)  # by its answer all that was begun has ended
 
-    host.send(frame(1001, RUN, struct.pack("<IIHHB", 0, 65536, 2, 0, 0) + b"\0echo\0well\0"))
+    host.send(frame(1001, RUN, struct.pack("<IIHHB4x", 0, 65536, 2, 0, 0) + b"\0echo\0well\0"))
 
     assert host.wait_for(1001, OUTPUT) == b"well\n"
     assert host.wait_for(1001, STATUS) == EXITED_0

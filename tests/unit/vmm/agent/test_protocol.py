@@ -17,15 +17,22 @@ def test_request_without_data_is_nine_bytes() -> None:
     assert protocol.encode(7, Request.HELLO) == bytes.fromhex("05000000 07000000 01")
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [
-        (Request.CREDIT, "09000000 01000000 07 00000400"),
-        (Request.KILL, "09000000 01000000 08 00000400"),
-    ],
-)
-def test_number_follows_the_head(kind: Request, expected: str) -> None:
-    assert protocol.encode_number(1, kind, 0x40000) == bytes.fromhex(expected)
+def test_number_follows_the_head() -> None:
+    killed = protocol.encode_number(1, Request.KILL, 0x40000)
+
+    assert killed == bytes.fromhex("09000000 01000000 08 00000400")
+
+
+def test_credit_is_for_one_stream() -> None:
+    output = protocol.encode_credit(1, 0x40000, errors=False)
+    errors = protocol.encode_credit(1, 0x40000, errors=True)
+
+    assert output == bytes.fromhex("0a000000 01000000 07 00000400 00")
+    assert errors == bytes.fromhex("0a000000 01000000 07 00000400 01")
+
+
+def test_size_is_columns_and_rows() -> None:
+    assert protocol.encode_size(1, (80, 25)) == bytes.fromhex("09000000 01000000 0b 5000 1900")
 
 
 def test_command_is_limits_counts_flags_and_words_with_their_zeros() -> None:
@@ -36,9 +43,12 @@ def test_command_is_limits_counts_flags_and_words_with_their_zeros() -> None:
         flags=Flag.MERGE_ERRORS | Flag.REPLACE_ENVIRONMENT,
         timeout_ms=1000,
         credit=0x40000,
+        size=(80, 25),
     )
 
-    assert data == bytes.fromhex("e8030000 00000400 0200 0100 05") + b"/tmp\0ls\0-l\0A=b\0"
+    assert (
+        data == bytes.fromhex("e8030000 00000400 0200 0100 05 5000 1900") + b"/tmp\0ls\0-l\0A=b\0"
+    )
 
 
 def test_file_is_a_number_and_a_path_with_its_zero() -> None:
