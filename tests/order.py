@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-FOLDERS = ("unit", "spec", "fuzz", "perf", "guest", "examples")
+FOLDERS = ("unit", "spec", "fuzz", "perf", "guest", "workflow", "examples")
 
 ONE_BY_ONE = (
     "tests/guest/test_linux_boot.py",
@@ -30,7 +30,7 @@ def place(item: pytest.Item) -> tuple[bool, bool, bool, int]:
 def boots_linux(item: pytest.Item) -> bool:
     """Return whether a test needs the guest kernel."""
     return item.path.name.startswith(("test_linux_", "test_readme")) or (
-        item.path.parent == HERE / "examples"
+        item.path.parent in (HERE / "examples", HERE / "workflow")
     )
 
 
