@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from vmm.image import cache
-from vmm.testing.snapshots import PREFIX
+from vmm.image.cache_room import SNAPSHOT_PREFIX
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -165,7 +165,7 @@ def test_workers_that_start_at_once_share_one_snapshot(tmp_path: Path) -> None:
     assert len(outcomes) == 4
     new = {entry.name for entry in cache.entries()} - before
     try:
-        assert len([name for name in new if name.startswith(PREFIX)]) == 1
+        assert len([name for name in new if name.startswith(SNAPSHOT_PREFIX)]) == 1
     finally:
         for name in new:
             cache.remove(name)

@@ -67,17 +67,21 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from vmm.image import entries
+    from vmm.image import entries, unfinished
 
-    for entry in entries():
-        print(f"{entry.size_bytes / (1 << 20):8.1f} MiB  {entry.name}")
+    for entry in (*entries(), *unfinished()):
+        mark = "  (unfinished)" if entry.unfinished else ""
+        print(f"{entry.size_bytes / (1 << 20):8.1f} MiB  {entry.name}{mark}")
 
 
 def _remove(options: argparse.Namespace) -> None:
-    from vmm.image import entries, remove
+    from vmm.image import entries, remove, unfinished
 
-    names = [entry.name for entry in entries()] if options.all else options.names
-    for name in names:
+    if options.all:
+        for entry in (*entries(), *unfinished()):
+            remove(entry.name)
+        return
+    for name in options.names:
         if not remove(name):
             raise ConfigurationError(f"{name}: no such cached image; vmm image list shows them")
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vmm.image.cache import Entry as Entry
     from vmm.image.cache import entries as entries
     from vmm.image.cache import remove as remove
+    from vmm.image.cache import unfinished as unfinished
     from vmm.image.disk import demo_disk as demo_disk
     from vmm.image.disk import make_disk as make_disk
     from vmm.image.initramfs import Initramfs as Initramfs
@@ -25,7 +26,7 @@ else:
     __getattr__, __all__ = lazy_names(
         __name__,
         {
-            "cache": "Entry entries remove",
+            "cache": "Entry entries remove unfinished",
             "disk": "demo_disk make_disk",
             "initramfs": "Initramfs build_initramfs default_initramfs",
             "kernel": "KernelImage default_kernel",

@@ -3,49 +3,50 @@
 An entry is a folder that appears under its final name only when it is complete. Its name ends in a
 digest of everything that went into it, so an entry is never out of date: other inputs, other name.
 
-Guests boot what is in here, and run with the rights of their user. So the folder and its entries
-belong to the user or to root, and nobody else can write to them.
+Reading needs no more than that: in a cache that root filled, what a user adds goes to a folder of
+the user's own.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from virtio.errors import ConfigurationError
 from virtio.named_tuple import NamedTuple
 from vmm.host.digest import sha256
+from vmm.image.cache_place import (
+    check_owner,
+    is_worked_on,
+    keep_others_out,
+    locked,
+    places,
+    writable_place,
+)
+from vmm.image.cache_place import root as root
 
-_LOCKS = ".locks"
-_UNFINISHED = ".unfinished-"
-_HOW_TO_MOVE = "set PYVMM_CACHE to a folder that can be written"
-_MODE = 0o755
-_OTHERS_WRITE = 0o022
+_UNFINISHED: Final = ".unfinished-"
+_RESUMABLE: Final = "resumable-"
+_MODE: Final = 0o755
+_RESUMABLE_SECONDS: Final = 7 * 24 * 3600
+"""How long an interrupted build waits for somebody to go on with it."""
 
 
 class Entry(NamedTuple):
-    """One complete image in the cache: its name, its folder, its size in bytes."""
+    """One image in the cache: its name, its folder, its size in bytes, and when it was last used.
+
+    ``unfinished`` says that it is what an interrupted or killed build left, or one at work does.
+    """
 
     name: str
     path: Path
     size_bytes: int
-
-
-def root() -> Path:
-    """Return the cache's folder, which need not exist yet.
-
-    ``$PYVMM_CACHE``, else ``pyvmm`` in ``$XDG_CACHE_HOME``, else ``~/.cache/pyvmm``. A relative
-    ``XDG_CACHE_HOME`` is ignored, as the XDG Base Directory Specification wants it.
-    """
-    if chosen := os.environ.get("PYVMM_CACHE"):
-        return Path(chosen).absolute()
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):
-        base = os.path.expanduser("~/.cache")
-    return Path(base, "pyvmm")
+    used: float
+    unfinished: bool = False
 
 
 def digest(*inputs: str | bytes) -> str:
@@ -63,16 +64,22 @@ def digest(*inputs: str | bytes) -> str:
 
 
 def lookup(name: str) -> Path | None:
-    """Return the folder of the entry ``name`` when it is there; takes no lock.
+    """Return the folder of the entry ``name`` when it is there to be read; takes no lock.
 
     Raises ``ConfigurationError`` when somebody else could have put it there.
     """
     path = root() / name
-    if not os.path.isdir(path):
-        return None
-    check_owner(root())
-    check_owner(path)
-    return path
+    if os.access(path, os.R_OK | os.X_OK):
+        check_owner(path.parent)
+        check_owner(path)
+        return path
+    for place in places()[1:]:
+        path = place / name
+        if os.access(path, os.R_OK | os.X_OK):
+            check_owner(place)
+            check_owner(path)
+            return path
+    return None
 
 
 def obtain(
@@ -92,90 +99,131 @@ def obtain(
     """
     if found := lookup(name):
         return found
-    with _locked(name, waiting):
+    place = writable_place()
+    with locked(place, name, waiting):
         if found := lookup(name):
             return found
-        return _publish(name, make, resumable)
+        sweep(place)
+        return _publish(place, name, make, resumable)
 
 
 def entries() -> list[Entry]:
     """Return the complete entries, sorted by name."""
-    try:
-        names = sorted(os.listdir(root()))
-    except FileNotFoundError:
-        return []
-    return [_entry(root() / name) for name in names if not name.startswith(".")]
+    return [
+        _entry(place / name, name)
+        for place in places()
+        for name in _names(place)
+        if not name.startswith(".")
+    ]
+
+
+def unfinished() -> list[Entry]:
+    """Return what is incomplete, sorted by name: of killed builds, and of those at work."""
+    return [
+        _entry(place / name, name, unfinished=True)
+        for place in places()
+        for name in _names(place)
+        if _built_name(name)
+    ]
+
+
+def is_at_work(entry: Entry) -> bool:
+    """Whether an unfinished entry has a builder that lives."""
+    return is_worked_on(entry.path.parent, _built_name(entry.name))
 
 
 def remove(name: str) -> bool:
-    """Remove the entry ``name`` and its unfinished builds; False when there is no such entry.
+    """Remove the entry ``name`` and its unfinished builds, or one unfinished build by its name.
 
-    A machine that runs from the entry keeps its mappings. Waits for a build in progress.
+    False when there is none. A machine that runs from the entry keeps its mappings. Waits for a
+    build in progress.
     """
-    if name.startswith(".") or "/" in name:
+    built = _built_name(name)
+    if "/" in name or (name.startswith(".") and not built):
         raise ConfigurationError(f"cache entry {name!r}: not a name that 'entries' lists")
-    if not os.path.isdir(root()):
+    removed = [_remove(place, built or name, name) for place in places()]
+    return any(removed)
+
+
+def _remove(place: Path, built: str, name: str) -> bool:
+    wanted = place / name
+    left = _left_behind(place, built) if name == built else [wanted]
+    if not os.path.isdir(wanted) and not left:
         return False
-    with _locked(name, None):
-        found = lookup(name)
-        if found:
-            found.rename(_unfinished(name))
-        for left in _left_behind(name):
-            _discard(left)
-    return found is not None
+    check_owner(place)
+    with locked(place, built):
+        found = os.path.isdir(wanted)
+        try:
+            if found and name == built:
+                gone = _unfinished_path(place, name)
+                wanted.rename(gone)
+                left.append(gone)
+        except OSError as error:
+            raise ConfigurationError(f"cache {wanted}: {error.strerror}") from error
+        for folder in left:
+            _discard(folder)
+    return found
 
 
-def _publish(name: str, make: Callable[[Path], None], resumable: bool) -> Path:
-    left = _left_behind(name)
-    unfinished = left.pop() if resumable and left else _unfinished(name)
-    for folder in left:
-        _discard(folder)
+def sweep(place: Path) -> None:
+    """Remove what killed builders left, unless somebody may go on with it."""
+    for name in _names(place):
+        built = _built_name(name)
+        if not built or is_worked_on(place, built):
+            continue
+        with suppress(OSError):  # somebody else sweeps too
+            age = time.time() - (place / name).stat().st_mtime
+            if f"~{_RESUMABLE}" not in name or age > _RESUMABLE_SECONDS:
+                _discard(place / name)
+
+
+def _publish(place: Path, name: str, make: Callable[[Path], None], resumable: bool) -> Path:
+    left = _left_behind(place, name)
+    folder = left.pop() if resumable and left else _unfinished_path(place, name, resumable)
+    for other in left:
+        _discard(other)
     try:
-        unfinished.mkdir(_MODE, exist_ok=True)
-        make(unfinished)
-        _keep_others_out(unfinished)
-        unfinished.rename(root() / name)
+        folder.mkdir(_MODE, exist_ok=True)
+        make(folder)
+        keep_others_out(folder)
+        _rename(folder, place / name)
     except BaseException as error:
         if isinstance(error, Exception) or not resumable:
-            _discard(unfinished)
+            _discard(folder)
         raise
-    return root() / name
+    return place / name
 
 
-def check_owner(path: Path) -> None:
-    """Raise ``ConfigurationError`` when others can change what is in a folder of the cache."""
-    status = path.stat()
-    if status.st_uid not in _trusted_owners():
+def _rename(folder: Path, entry: Path) -> None:
+    try:
+        folder.rename(entry)
+    except OSError as error:
         raise ConfigurationError(
-            f"cache {path}: belongs to user {status.st_uid}, who could change what guests boot;"
-            " set PYVMM_CACHE to a folder of your own"
-        )
-    if status.st_mode & _OTHERS_WRITE:
-        raise ConfigurationError(
-            f"cache {path}: others can write to it (mode {status.st_mode & 0o7777:o});"
-            f" if none did, chmod -R go-w {path}"
-        )
+            f"cache {entry}: {error.strerror}: somebody else's, who keeps you from reading it"
+        ) from error
 
 
-def _trusted_owners() -> tuple[int, ...]:
-    return 0, os.geteuid()
+def _unfinished_path(place: Path, name: str, resumable: bool = False) -> Path:
+    return place / f"{_UNFINISHED}{name}~{_RESUMABLE if resumable else ''}{os.urandom(4).hex()}"
 
 
-def _keep_others_out(folder: Path) -> None:
-    """Let nobody else write to a folder and what is in it, whatever the umask was."""
-    for path in (folder, *folder.rglob("*")):
-        mode = path.lstat().st_mode
-        if mode & _OTHERS_WRITE and not path.is_symlink():
-            path.chmod(mode & 0o7777 & ~_OTHERS_WRITE)
+def _built_name(name: str) -> str:
+    """Return the name of the entry that an unfinished build is for; nothing for other files."""
+    if not name.startswith(_UNFINISHED):
+        return ""
+    return name.removeprefix(_UNFINISHED).rpartition("~")[0]
 
 
-def _unfinished(name: str) -> Path:
-    return root() / f"{_UNFINISHED}{name}~{os.urandom(4).hex()}"
+def _left_behind(place: Path, name: str) -> list[Path]:
+    """Return the folders of dead builders of ``name``: whoever holds the lock knows all are."""
+    return [place / one for one in _names(place) if _built_name(one) == name]
 
 
-def _left_behind(name: str) -> list[Path]:
-    """Return the folders of dead builders of ``name``: the caller holds the lock, so all are."""
-    return [root() / one for one in os.listdir(root()) if one.startswith(f"{_UNFINISHED}{name}~")]
+def _names(place: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(place))
+    except OSError:
+        return []
 
 
 def _discard(folder: Path) -> None:
@@ -185,36 +233,12 @@ def _discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _locked(name: str, waiting: Callable[[], None] | None) -> Iterator[None]:
-    """Hold the lock of ``name``: the kernel drops it when the process dies, however it dies."""
-    fd = _open_lock(name)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waiting:
-                waiting()
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _open_lock(name: str) -> int:
-    # Lock files stay: unlinking one that another process waits on would let two builders in.
-    folder = root() / _LOCKS
-    try:
-        root().mkdir(_MODE, parents=True, exist_ok=True)
-        folder.mkdir(_MODE, exist_ok=True)
-        if not os.access(root(), os.W_OK | os.X_OK):
-            raise PermissionError(0, "Permission denied")
-        check_owner(root())
-        return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise ConfigurationError(f"cache {root()}: {error.strerror}; {_HOW_TO_MOVE}") from error
-
-
-def _entry(path: Path) -> Entry:
-    size = sum(file.lstat().st_blocks * 512 for file in path.rglob("*"))
-    return Entry(path.name, path, size)
+def _entry(path: Path, name: str, *, unfinished: bool = False) -> Entry:
+    size, used = 0, 0.0
+    for above, folders, files in os.walk(path):
+        for one in ("", *folders, *files):
+            with suppress(OSError):  # a builder at work
+                status = os.lstat(os.path.join(above, one))
+                size += status.st_blocks * 512 if one else 0
+                used = max(used, status.st_mtime, status.st_atime if one in files else 0)
+    return Entry(name, path, size, used, unfinished)

@@ -20,6 +20,7 @@ from virtio.errors import ConfigurationError
 from vmm.host.digest import sha256
 from vmm.host.files import extents
 from vmm.image import cache
+from vmm.image.cache_place import check_owner
 
 _FOLDER: Final = ".content"
 _PIECE_BYTES: Final = 1 << 16
@@ -105,8 +106,8 @@ def _recall(status: os.stat_result, key: str) -> str | None:
         return None
     kept = cache.root() / _FOLDER / key
     with suppress(OSError, ConfigurationError, ValueError):
-        cache.check_owner(kept.parent)
-        cache.check_owner(cache.root())
+        check_owner(kept.parent)
+        check_owner(cache.root())
         text = kept.read_text("ascii")
         if len(text) == 64 and int(text, 16) >= 0:
             return text

@@ -46,7 +46,8 @@ def demo_disk(progress: Progress | None = None) -> Path:
 
 def is_demo_disk(path: str) -> bool:
     """Whether a file is the cached demonstration disk, with which every guest may be trusted."""
-    return path == str(cache.root() / _demo_name() / _IMAGE)
+    found = cache.lookup(_demo_name())
+    return found is not None and path == str(found / _IMAGE)
 
 
 def make_disk(

@@ -9,9 +9,12 @@ from pathlib import Path
 from virtio.errors import ConfigurationError
 from virtio.named_tuple import NamedTuple
 from vmm.image import cache
+from vmm.image.cache_place import writable_place
 from vmm.image.progress import Progress, silent
 
 _SOURCES = Path("/usr/src")
+# Linux' Makefile refuses blanks and colons; GNU make and its shell know the others.
+_NOT_FOR_MAKE = re.compile(r"""[\s:#$%&'"();<>?*\[\]\\`|~=!{}^]""")
 _RECIPE = "1"  # raise it when the way of building changes and the fragment does not
 
 
@@ -38,6 +41,7 @@ def default_kernel(progress: Progress | None = None, *, cpus: int = 1) -> Kernel
     """
     if found := cached_kernel(cpus=cpus):
         return found
+    _check_path(writable_place())
     tarball = newest_source() or _installed_source(progress or silent)
     return _image(_build(tarball, fragments(cpus), progress or silent))
 
@@ -99,6 +103,15 @@ def _installed_source(progress: Progress) -> Path:
     if tarball is None:
         raise ConfigurationError(f"{_SOURCES}: no linux-source-*.tar.xz, package or not")
     return tarball
+
+
+def _check_path(place: Path) -> None:
+    """Raise ``ConfigurationError`` for a cache in which make cannot build a kernel."""
+    if found := _NOT_FOR_MAKE.search(str(place)):
+        raise ConfigurationError(
+            f"cache {place}: no kernel can be built below a path with {found.group()!r}, which make"
+            " takes for the end of a name or for its own: set PYVMM_CACHE to another folder"
+        )
 
 
 def _build(tarball: Path, recipe: Sequence[Path], progress: Progress) -> Path:

@@ -16,6 +16,7 @@ from virtio.errors import ConfigurationError
 from vmm.boot_source import boot_source
 from vmm.config import MachineConfig
 from vmm.image import cache
+from vmm.image.cache_room import SNAPSHOT_PREFIX, hold, trim
 from vmm.image.content import file_digest, tree_digest
 from vmm.machine import Machine
 from vmm.snapshot import Snapshot
@@ -24,8 +25,6 @@ from vmm.snapshot.state_file import VERSION
 from vmm.testing.config import GuestConfig
 from vmm.x86 import HostIdentity
 
-PREFIX: Final = "snapshot-"
-KEPT: Final = 12
 BOOT_SECONDS: Final = 900.0
 
 _FOLDER: Final = "machine"
@@ -33,26 +32,47 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class SnapshotStore:
-    """The snapshots that one test run uses, each loaded once; :meth:`close` lets go of them."""
+    """The snapshots that one test run uses, each loaded once; :meth:`close` lets go of them.
+
+    Until then nobody evicts them from the cache.
+    """
 
     def __init__(self) -> None:
         self._loaded: dict[str, Snapshot] = {}
+        self._held: list[int] = []
 
     def get(self, config: GuestConfig) -> Snapshot:
         """Return the snapshot of a guest, booted and saved first when there is none."""
         machine = config.machine()
         name = entry_name(machine)
         if name not in self._loaded:
-            entry = cache.obtain(name, lambda folder: _make(machine, name, folder / _FOLDER))
-            os.utime(entry)  # those that were not used for the longest time go first
-            self._loaded[name] = Snapshot.load(entry / _FOLDER)
+            entry = self._hold(machine, name)
+            try:
+                self._loaded[name] = Snapshot.load(entry / _FOLDER)
+            except ConfigurationError:  # damaged: whatever did it must not stop the next run
+                cache.remove(name)
+                self._loaded[name] = Snapshot.load(self._hold(machine, name) / _FOLDER)
         return self._loaded[name]
+
+    def _hold(self, machine: MachineConfig, name: str) -> Path:
+        """Return the entry of a snapshot, which stays there until :meth:`close`."""
+        while True:
+            missing = cache.lookup(name) is None
+            entry = cache.obtain(name, lambda folder: _make(machine, name, folder))
+            held = hold(entry)
+            if held is not None:
+                self._held.append(held)
+                if missing:
+                    trim()
+                return entry
 
     def close(self) -> None:
         """Let go of all of them."""
         for snapshot in self._loaded.values():
             snapshot.close()
         self._loaded.clear()
+        while self._held:
+            os.close(self._held.pop())
 
 
 def entry_name(machine: MachineConfig) -> str:
@@ -60,7 +80,7 @@ def entry_name(machine: MachineConfig) -> str:
     source = boot_source(machine)
     initrd = source.initrd or b""
     content = initrd if isinstance(initrd, bytes) else file_digest(initrd)
-    return PREFIX + cache.digest(
+    return SNAPSHOT_PREFIX + cache.digest(
         str(VERSION),
         repr(to_plain(HostIdentity.of_this_host())),
         _BOOT_ID.read_text(),  # some hosts refuse the snapshots from before their start
@@ -72,24 +92,17 @@ def entry_name(machine: MachineConfig) -> str:
     )
 
 
-def _make(config: MachineConfig, name: str, folder: Path) -> None:
-    _remove_oldest()
+def _make(config: MachineConfig, name: str, entry: Path) -> None:
+    entry.chmod(0o700)  # the memory of a guest is its owner's: others make a snapshot of their own
     with Machine(config) as machine:
         machine.boot()
         machine.agent.wait_ready(BOOT_SECONDS)
         with machine.snapshot() as snapshot:
-            snapshot.save(folder)
+            snapshot.save(entry / _FOLDER)
     if entry_name(config) != name:
         raise ConfigurationError(
             "the kernel, the initrd or this program was changed while the guest booted: try again"
         )
-
-
-def _remove_oldest() -> None:
-    kept = [entry for entry in cache.entries() if entry.name.startswith(PREFIX)]
-    kept.sort(key=lambda entry: entry.path.stat().st_mtime)
-    for entry in kept[: max(0, len(kept) - KEPT + 1)]:
-        cache.remove(entry.name)
 
 
 def _source_digests() -> list[str]:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.others import powerless_script
 from virtio.errors import ConfigurationError
 from vmm.host.digest import sha256
-from vmm.image import cache
+from vmm.image import cache, cache_place
 
 ROOT = Path(__file__).parents[4]
 
@@ -246,7 +247,7 @@ def test_nothing_is_put_into_a_cache_that_others_can_write_to(kept: Path) -> Non
 
 def test_the_cache_of_another_user_is_refused(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     owner = kept.stat().st_uid
-    monkeypatch.setattr(cache, "_trusted_owners", lambda: (owner + 1,))
+    monkeypatch.setattr(cache_place, "_trusted_owners", lambda: (owner + 1,))
 
     with pytest.raises(ConfigurationError, match=f"belongs to user {owner}, who could change"):
         cache.lookup("kept-1")
@@ -267,3 +268,143 @@ def test_nobody_else_can_write_to_what_is_made(folder: Path) -> None:
     made = [folder, folder / ".locks", entry, *entry.rglob("*")]
     assert [path.name for path in made if path.stat().st_mode & 0o022] == []
     assert cache.lookup("made-1") == entry
+
+
+# What killed builders left
+
+
+KILLED = """
+    import os, signal
+    from vmm.image import cache
+    def make(entry):
+        (entry / "half").write_bytes(bytes(100_000))
+        os.kill(os.getpid(), signal.SIGKILL)
+    cache.obtain({name!r}, make, resumable={resumable})
+"""
+
+
+def kill_a_builder(name: str, *, resumable: bool = False) -> str:
+    """Leave what a killed builder leaves, and return its name."""
+    before = {one.name for one in cache.unfinished()}
+    with start(KILLED.format(name=name, resumable=resumable)) as builder:
+        builder.wait()
+    [left] = {one.name for one in cache.unfinished()} - before
+    return left
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_what_a_killed_builder_left_is_listed_and_removed(folder: Path, resumable: bool) -> None:
+    name = kill_a_builder("kernel-1", resumable=resumable)
+    [left] = cache.unfinished()
+
+    assert left.size_bytes >= 100_000
+    assert not cache.is_at_work(left)
+    assert cache.entries() == []
+    cache.remove(name)
+    assert os.listdir(folder) == [".locks"]
+
+
+def test_next_build_of_anything_sweeps_what_no_one_goes_on_with(folder: Path) -> None:
+    kill_a_builder("thing-1")
+    going_on = kill_a_builder("kernel-1", resumable=True)
+
+    cache.obtain("other-1", fill)
+
+    assert [one.name for one in cache.unfinished()] == [going_on]
+
+
+def test_build_that_nobody_went_on_with_for_a_week_is_swept(folder: Path) -> None:
+    left = folder / kill_a_builder("kernel-1", resumable=True)
+    week_ago = left.stat().st_mtime - 7.1 * 24 * 3600
+    os.utime(left, (week_ago, week_ago))
+
+    cache.obtain("other-1", fill)
+
+    assert cache.unfinished() == []
+
+
+def test_builder_at_work_is_not_swept(folder: Path) -> None:
+    builder = start("""
+        import sys
+        from vmm.image import cache
+        def make(entry):
+            print("begun", flush=True)
+            sys.stdin.readline()
+            (entry / "file").touch()
+        cache.obtain("thing-1", make)
+        print("made", flush=True)
+    """)
+    with builder:
+        assert builder.stdout is not None
+        assert builder.stdin is not None
+        assert builder.stdout.readline() == "begun\n"
+        cache.obtain("other-1", fill)
+        assert [cache.is_at_work(one) for one in cache.unfinished()] == [True]
+        builder.stdin.write("\n")
+        builder.stdin.flush()
+        assert builder.stdout.readline() == "made\n"
+
+    assert [one.name for one in cache.entries()] == ["other-1", "thing-1"]
+
+
+# A cache that somebody else filled
+
+
+@pytest.fixture
+def filled(folder: Path, tmp_path: Path) -> dict[str, str]:
+    """Fill a cache that cannot be written any more; return the environment for its users."""
+    cache.obtain("kept-1", fill)
+    cache.obtain("secret-1", lambda entry: entry.chmod(0))
+    for path in (folder, folder / ".locks"):
+        path.chmod(0o555)
+    (tmp_path / "tmp").mkdir()
+    return {"TMPDIR": str(tmp_path / "tmp")}
+
+
+def test_reading_needs_only_reading(folder: Path, filled: dict[str, str]) -> None:
+    line = powerless_script(
+        """
+        from vmm.image import cache
+        print(cache.obtain("kept-1", None), [one.name for one in cache.entries()])
+        """,
+        filled,
+    )
+
+    assert line == f"{folder}/kept-1 ['kept-1', 'secret-1']"
+
+
+@pytest.mark.parametrize("name", ["new-1", "secret-1"])
+def test_what_a_reader_adds_goes_to_a_folder_of_its_own(
+    filled: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    script = f"""
+        from vmm.image import cache
+        path = cache.obtain({name!r}, lambda entry: (entry / "file").touch())
+        assert cache.lookup({name!r}) == path
+        print(path, cache.places()[1].stat().st_mode & 0o777 == 0o700)
+        """
+    own = tmp_path / "tmp" / f"pyvmm-{os.geteuid()}"
+
+    assert powerless_script(script, filled) == f"{own}/{name} True"
+    assert powerless_script(script.replace('(entry / "file")', "None"), filled).endswith("True")
+
+
+@pytest.mark.parametrize("kind", ["link", "open"])
+def test_folder_in_tmp_that_others_made_is_refused(
+    filled: dict[str, str], tmp_path: Path, kind: str
+) -> None:
+    own = tmp_path / "tmp" / f"pyvmm-{os.geteuid()}"
+    (tmp_path / "elsewhere").mkdir()
+    if kind == "link":
+        own.symlink_to(tmp_path / "elsewhere")
+    else:
+        own.mkdir()
+        own.chmod(0o777)
+
+    line = powerless_script(
+        "from vmm.image import cache; cache.obtain('new-1', lambda entry: None)", filled
+    )
+
+    assert line.startswith("ConfigurationError: cache ")
+    assert "no folder of yours" in line or "others can write to it" in line
+    assert os.listdir(tmp_path / "elsewhere") == []

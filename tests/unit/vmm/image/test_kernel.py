@@ -291,3 +291,26 @@ def empty(folder: Path) -> Path:
     """Make a folder and return it."""
     folder.mkdir()
     return folder
+
+
+@pytest.mark.parametrize("name", ["with blank", "colon:", "dollar$", "hash#", "tab\t"])
+def test_cache_that_make_cannot_build_in_is_refused_at_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: Path
+) -> None:
+    (sources / "linux-source-6.1.tar.xz").touch()
+    monkeypatch.setenv("PYVMM_CACHE", str(tmp_path / name))
+    monkeypatch.setattr(kernel_build, "build", lambda *_: pytest.fail("it was begun"))
+
+    with pytest.raises(ConfigurationError, match=r"no kernel can be built below a path with '"):
+        kernel.default_kernel()
+
+
+def test_cache_path_may_have_what_make_can_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: Path, builds: list[Path]
+) -> None:
+    (sources / "linux-source-6.1.tar.xz").touch()
+    monkeypatch.setenv("PYVMM_CACHE", str(tmp_path / "grün-1.2_x,y+z@w"))
+
+    kernel.default_kernel()
+
+    assert len(builds) == 1
