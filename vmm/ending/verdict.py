@@ -76,8 +76,17 @@ class Verdict:
         report: list[str] | None = None,
         rests_on: tuple[str, ...] = (),
     ) -> None:
-        """Note an ending by its parts; the message defaults to the value of ``end``."""
-        self.reach(Ending(end, message or end.value, report or [], rests_on=rests_on))
+        """Note an ending by its parts; the message defaults to the value of ``end``.
+
+        That of a guest which ran out of time after its panic tells of the panic too.
+        """
+        message = message or end.value
+        if end is End.TIMEOUT and self._panic_seen:
+            message += (
+                f"; its kernel had panicked: {self._reason()} ({', '.join(self._panic_seen)})"
+            )
+            rests_on = (*self._panic_seen, *rests_on)
+        self.reach(Ending(end, message, report or [], rests_on=rests_on))
 
     def see_line(self, line: str) -> None:
         """Look at a line of the console."""
@@ -169,6 +178,8 @@ class Verdict:
     def _panicked(self, *seen: str, reported: int = 0) -> None:
         log = [] if self._signs.panic is None else [_LOG]
         signs = (*self._panic_seen, *log, *seen)
-        reason = printable(self._signs.panic or "it gave no reason", _LONGEST_REASON)
-        message = f"{End.PANIC.value}: {reason} ({', and '.join(signs)})"
+        message = f"{End.PANIC.value}: {self._reason()} ({', and '.join(signs)})"
         self.reach(Ending(End.PANIC, message, reported=reported, rests_on=signs))
+
+    def _reason(self) -> str:
+        return printable(self._signs.panic or "it gave no reason", _LONGEST_REASON)

@@ -218,6 +218,19 @@ def test_panic_that_is_told_without_end_is_kept_once() -> None:
     assert verdict.ending.rests_on == ("pvpanic", "a reset")
 
 
+def test_guest_that_makes_no_end_after_its_panic_is_told_with_both() -> None:
+    verdict = Verdict(Timers(), alive)
+    verdict.see_line("[    9.0] Kernel panic - not syncing: oops")
+    verdict.guest_signalled(CRASH_LOADED)
+    verdict.end(End.TIMEOUT, "no end within 5 s")
+
+    assert verdict.ending is not None
+    assert verdict.ending.status == 124
+    assert verdict.ending.message == (
+        "no end within 5 s; its kernel had panicked: oops (pvpanic of a guest with a crash kernel)"
+    )
+
+
 def test_kernel_that_stands_still_is_left_alone_by_one_who_waits() -> None:
     timers = Timers()
     verdict = Verdict(timers, lambda: False, on_panic="wait")
