@@ -19,7 +19,7 @@ from setuptools import Command, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
-BUILDERS = ("virtio/native/build.py", "vmm/x86/run_build.py")
+BUILDERS = ("virtio/native/build.py", "vmm/x86/run_build.py", "vmm/sandbox/build.py")
 PROJECT = Path(__file__).parent
 PROGRAMS = "vmm/image/programs"
 

@@ -18,7 +18,7 @@ from typing import Final
 
 PROJECT: Final = Path(__file__).parents[1]
 BUILD: Final = PROJECT / "build" / "sanitize"
-MODULES: Final = ("virtio.native._native", "vmm.x86._run")
+MODULES: Final = ("virtio.native._native", "vmm.sandbox._sandbox", "vmm.x86._run")
 SANITIZERS: Final = "-fsanitize=address,undefined -fno-sanitize-recover=all"
 CFLAGS: Final = f"{SANITIZERS} -fno-omit-frame-pointer -g -Werror"
 TESTS: Final = (

@@ -124,9 +124,15 @@ class Machine:
         self._resources.close()
 
     def boot(self) -> None:
-        """Load the guest and let it run; the default guest is built first if it is not cached.
+        """Load the guest and let it run; as :meth:`load`, then :meth:`resume`."""
+        self.load()
+        self.resume()
 
-        Raises :class:`ConfigurationError` when the kernel or the initrd cannot be booted.
+    def load(self) -> None:
+        """Load the guest, which runs from :meth:`resume` on, and make its processors.
+
+        The default guest is built first if it is not cached. Raises :class:`ConfigurationError`
+        when the kernel or the initrd cannot be booted.
         """
         hardware, cpus = self.hardware, self.config.cpus
         platform = hardware.platform
@@ -135,7 +141,6 @@ class Machine:
             vcpu = self._vcpus.add(hardware, self._resources)
             platform.set_up_vcpu(vcpu, cpus, entry)
         logger.info("entering the guest")
-        self.resume()
 
     def pause(self) -> None:
         """Hold every vCPU out of the guest until :meth:`resume`; devices finish what they have."""

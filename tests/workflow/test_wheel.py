@@ -129,6 +129,7 @@ def test_wheel_holds_the_native_parts_and_the_guests_programs_once_each(wheel: P
         "virtio/native/_native.abi3.so",
         "vmm/image/programs/agent-DIGEST",
         "vmm/image/programs/init-DIGEST",
+        "vmm/sandbox/_sandbox.abi3.so",
         "vmm/x86/_run.abi3.so",
     ]
 

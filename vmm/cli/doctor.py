@@ -31,6 +31,8 @@ def execute(options: argparse.Namespace) -> int:
     usable = _print_kvm()
     print(f"rings:  served by the {current()} engine")
     print(f"agent:  {agent_finding()}")
+    for line in _sandbox_lines():
+        print(line)
     for line in _image_lines():
         print(line)
     print("this host can run guests" if usable else "this host cannot run guests as it is")
@@ -50,6 +52,18 @@ def _print_kvm() -> bool:
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
     print(f"        {os.cpu_count()} processors, {free} MiB of memory free")
     return True
+
+
+def _sandbox_lines() -> Iterator[str]:
+    from vmm.sandbox.host import landlock_abi, missing
+
+    if abi := landlock_abi():
+        yield f"sandbox: Landlock ABI {abi}"
+    faults = missing()
+    for fault in faults:
+        yield f"sandbox: {fault}"
+    if not faults:
+        yield "sandbox: seccomp filters for all threads; --sandbox=require can be had"
 
 
 def _image_lines() -> Iterator[str]:

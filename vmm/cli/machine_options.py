@@ -12,6 +12,7 @@ from vmm.config import AgentRole, ConsoleKind, IoThreads, MachineConfig, parse_s
 from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import OnPanic
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
+from vmm.sandbox.mode import MODES, usual_mode
 from vmm.x86 import BootProtocol
 
 if TYPE_CHECKING:
@@ -75,6 +76,18 @@ def add_machine_arguments(parser: ArgumentParser | QuickOptions) -> None:
         " reset or halt (default: only one with a crash kernel goes on)",
     )
     add("--timeout", type=float, metavar="SECONDS", help="end a guest that has not ended by then")
+
+
+def add_sandbox_argument(parser: ArgumentParser | QuickOptions) -> None:
+    """Add the option that says how the machine's process is confined."""
+    parser.add_argument(
+        "--sandbox",
+        choices=MODES,
+        default=usual_mode(),
+        help="what is taken from this process before the guest runs: all that the host can take"
+        " (auto, the default), nothing (off), or nothing but a line for each call that would be"
+        " refused (log); with require a host that lacks a part is an error",
+    )
 
 
 def machine_config(options: Namespace, progress: Progress) -> MachineConfig:

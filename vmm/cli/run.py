@@ -11,18 +11,23 @@ from virtio.engine import ENGINES, use
 from virtio.errors import ConfigurationError
 from vmm.cli.console_output import ConsoleOutput, default_place
 from vmm.cli.interruption import Interruption
-from vmm.cli.machine_options import add_machine_arguments, prepared_machine_config
+from vmm.cli.machine_options import (
+    add_machine_arguments,
+    add_sandbox_argument,
+    prepared_machine_config,
+)
 from vmm.cli.quick_options import QuickOptions
 from vmm.cli.session import run_once
 from vmm.config import MachineConfig
-from vmm.ending.ending import End
+from vmm.ending.ending import End, Ending
+from vmm.sandbox.process import ProcessSandbox
 
 QUIET_AGENT = "VMM_AGENT_QUIET=1"
 """On the kernel command line: an agent that is the first process says nothing on the console."""
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vmm.snapshot import Snapshot
 
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser | QuickOptions) -> None:
     """Add the options of this command."""
     add_machine_arguments(parser)
+    add_sandbox_argument(parser)
     parser.add_argument(
         "--restore",
         type=Path,
@@ -86,16 +92,43 @@ def execute(options: Namespace) -> int:
     """Run the guest, again after each reboot if asked for, and return the exit status."""
     if options.engine is not None:
         use(options.engine)
+    sandbox = ProcessSandbox(options.sandbox)
     interruption = Interruption()
     with ExitStack() as stack:
         start, command = _start_of(options, stack)
         console = _console(start, command, options, stack)
         stack.enter_context(interruption.by_signals())
         end_at = None if options.timeout is None else time.monotonic() + options.timeout
-        while True:
-            ending = run_once(start, command, console, options, interruption, end_at)
-            if ending.end is not End.REBOOT or options.on_reboot == "exit":
-                return ending.status
+
+        def once() -> Ending:
+            return run_once(start, command, console, options, interruption, end_at, sandbox)
+
+        if options.on_reboot == "exit":
+            return once().status
+        if sandbox.mode != "off":
+            return _restarted_apart(once)
+        while (ending := once()).end is End.REBOOT:
+            pass
+        return ending.status
+
+
+def _restarted_apart(once: Callable[[], Ending]) -> int:
+    """Run the guest again after each reboot, each time in a process that enters the sandbox."""
+    from mmap import mmap
+
+    from vmm.cli.keeper import run_confined
+
+    def run() -> int:
+        ending = once()
+        reboots[0] = ending.end is End.REBOOT
+        return ending.status
+
+    with mmap(-1, 1) as reboots:  # which both processes have
+        reboots[0] = True
+        while reboots[0]:
+            reboots[0] = False
+            status = run_confined(run)
+    return status
 
 
 def _start_of(

@@ -12,8 +12,9 @@ from vmm.cli.interruption import Interruption
 from vmm.cli.report import report
 from vmm.config import MachineConfig
 from vmm.ending.deadline import deadline
-from vmm.ending.ending import End, Ending
+from vmm.ending.ending import STATUS_HOST, End, Ending
 from vmm.machine import Machine
+from vmm.sandbox.host import CUT_OFF, explain_bus_errors
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from vmm.cli.command import GuestCommand
     from vmm.cli.console_output import ConsoleOutput
     from vmm.cli.user_terminal import UserTerminal
+    from vmm.sandbox.process import ProcessSandbox
     from vmm.snapshot import Snapshot
 
 # A machine whose agent has gone ends soon if its end is why; slow ones write their disks before.
@@ -35,17 +37,25 @@ def run_once(
     options: Namespace,
     interruption: Interruption,
     end_at: float | None,
+    sandbox: ProcessSandbox,
 ) -> Ending:
     """Boot or restore a guest, serve it until it ends, and print how it did.
 
-    ``command`` is for the guest's agent. At ``end_at`` on the monotonic clock the guest ends in any
-    case, whatever waits for it then. A command that came to its own end needs no words of ours.
+    The process enters its ``sandbox`` when all is open, before it has threads. ``command`` is for
+    the guest's agent. At ``end_at`` on the monotonic clock the guest ends in any case, whatever
+    waits for it then. A command that came to its own end needs no words of ours.
     """
     with ExitStack() as stack:
         restored = not isinstance(start, MachineConfig)
         made = Machine(start) if isinstance(start, MachineConfig) else Machine.restore(start)
         machine = stack.enter_context(made)
         interruption.watch(machine)
+        if restored:
+            explain_bus_errors(CUT_OFF, STATUS_HOST)
+        else:
+            machine.load()
+        machine.hardware.kvm.close()
+        sandbox.enter(_late(options, with_command=bool(command)))
         if end_at is not None:
             message = f"{End.TIMEOUT.value} of {options.timeout:g} s"
             out_of_time = partial(machine.end, End.TIMEOUT, message)
@@ -54,10 +64,7 @@ def run_once(
         ours = _command(machine, command, options) if command else None
         terminal = _terminal(machine, ours, options, interruption, stack)
         console.connect(machine, interruption, stack)
-        if restored:
-            machine.resume()
-        else:
-            machine.boot()
+        machine.resume()
         if ours is not None:
             ending = _end_of_command(machine, ours, terminal)
         else:
@@ -67,6 +74,21 @@ def run_once(
     if not told_by_status or options.stats:
         report(ending, machine if options.stats else None)
     return ending
+
+
+def _late(options: Namespace, *, with_command: bool) -> list[str]:
+    """Return the modules that are imported in the sandbox, and look at what it hides."""
+    on_terminal = sys.stdin.isatty()
+    if on_terminal:
+        from vmm.console.foreground import may_stop
+
+        may_stop()
+    return [
+        *("vmm.console.input", "vmm.console.filter"),
+        *(["vmm.cli.user_terminal"] if on_terminal else []),
+        *(["vmm.cli.command"] if with_command else []),
+        *(["vmm.stats"] if options.stats else []),
+    ]
 
 
 def _command(machine: Machine, words: Sequence[str], options: Namespace) -> GuestCommand:

@@ -1,6 +1,7 @@
 """Whose a terminal is at this moment: job control of the shell that we run in. tcgetpgrp(3)."""
 
 import os
+from functools import cache
 
 
 def is_in_background(fd: int) -> bool:
@@ -15,8 +16,11 @@ def is_in_background(fd: int) -> bool:
         return False
 
 
+@cache
 def may_stop() -> bool:
     """Whether somebody would continue this process group: it is no orphaned one.
+
+    Found out once, as a confined process can no longer read files of proc(5).
 
     The kernel lets SIGTSTP stop no other: POSIX "Orphaned Process Group". The group's first
     ancestor of another group has to be of our session, as a shell with job control is.

@@ -85,5 +85,7 @@ class Kvm(Resource):
         return ioctl.ioctl(self.fd, ioctl.KVM_GET_VCPU_MMAP_SIZE)
 
     def close(self) -> None:
-        """Close the device."""
-        os.close(self.fd)
+        """Close the device; harmless the second time. Machines live on."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from vmm.x86.position import describe_position as describe_position
     from vmm.x86.position import is_halted_for_ever as is_halted_for_ever
     from vmm.x86.position import shows_life as shows_life
+    from vmm.x86.requests import RUNNING_REQUESTS as RUNNING_REQUESTS
     from vmm.x86.state import PlatformState as PlatformState
+    from vmm.x86.system_calls import AUDIT_ARCH as AUDIT_ARCH
+    from vmm.x86.system_calls import FOREIGN_NUMBERS as FOREIGN_NUMBERS
+    from vmm.x86.system_calls import SYSTEM_CALLS as SYSTEM_CALLS
     from vmm.x86.vcpu_state import VcpuState as VcpuState
 else:
     __getattr__, __all__ = lazy_names(
@@ -46,7 +50,9 @@ else:
             "limits": "BootProtocol check_cpus check_memory",
             "platform": "Platform",
             "position": "describe_position is_halted_for_ever shows_life",
+            "requests": "RUNNING_REQUESTS",
             "state": "PlatformState",
+            "system_calls": "AUDIT_ARCH FOREIGN_NUMBERS SYSTEM_CALLS",
             "vcpu_state": "VcpuState",
         },
     )

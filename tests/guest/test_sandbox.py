@@ -1,0 +1,80 @@
+"""Guests whose machine is in the sandbox: nothing that a run does is refused."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.guest import bare_metal as bare
+from vmm.sandbox.host import missing
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=f"sandbox: {'; '.join(missing())}")
+
+DEADLINE = 280.0
+
+# Of the whole policy nothing is allowed, so that each call is told of; all of them go on.
+RECORDED = """
+import sys
+from vmm.sandbox import policy, process
+from vmm.cli import main
+policy.ALLOW = process.ALLOW = None
+process.policy = lambda *_: {}
+sys.exit(main(sys.argv[1:]))
+"""
+
+MakeKernel = Callable[[bytes], str]
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> MakeKernel:
+    return lambda code: str(bare.write_kernel(tmp_path / "kernel", code + bare.SPIN))
+
+
+def run(*arguments: str, program: str = "") -> subprocess.CompletedProcess[str]:
+    start = ["-c", program] if program else ["-m", "vmm"]
+    command = [sys.executable, *start, "run", *arguments]
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE
+    )
+
+
+def test_running_machine_is_confined(kernel: MakeKernel) -> None:
+    command = [sys.executable, "-m", "vmm", "run", "--sandbox=require", "--kernel"]
+    arguments = [kernel(bare.say("up")), "--no-rng"]
+    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(2) == b"up"
+        found = [
+            dict(re.findall(r"(\w+):\s+(\d+)", status.read_text()))
+            for status in Path(f"/proc/{process.pid}/task").glob("*/status")
+        ]
+        process.send_signal(signal.SIGTERM)
+
+    assert len(found) > 3
+    assert {(one["NoNewPrivs"], one["Seccomp"]) for one in found} == {("1", "2")}
+
+
+@pytest.mark.guest
+def test_nothing_that_a_run_does_is_refused(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    os.truncate(os.open(disk, os.O_CREAT | os.O_RDWR), 1 << 20)
+    script = "cat /dev/vda | md5sum; dd if=/dev/zero of=/dev/vda bs=64k count=3; sync"
+
+    done = run(
+        *("--sandbox=log", "--stats", "--cpus=2", f"--disk={disk}", "--timeout=250"),
+        *("--", "sh", "-c", script),
+    )
+
+    # The C library counts processors for its allocator, and does without.
+    refused = [
+        line
+        for line in done.stderr.splitlines()
+        if "would refuse" in line and "/sys/devices/system/cpu/" not in line
+    ]
+    assert refused == []
+    assert done.returncode == 0

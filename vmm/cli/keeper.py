@@ -1,0 +1,64 @@
+"""A process outside of the sandbox: does what is left to do when a confined one has ended.
+
+A confined machine opens no file, so it can neither boot again nor give a folder its name. So its
+process is a child of one that has opened nothing of the guest's, and gets nothing from the guest.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from vmm.cli.status import status_of
+
+_FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_PR_SET_PDEATHSIG: Final = 1
+_SIGNALLED: Final = 128
+
+
+def run_confined(work: Callable[[], int]) -> int:
+    """Do ``work`` in a child process, and return its status, as a shell would tell it.
+
+    The child ends with this process; signals that end this process go to the child, and to the
+    handlers that were there before.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if not child:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        status = 1
+        try:
+            status = status_of(work)
+        finally:
+            os._exit(status)
+    with _forwarding(child):
+        _, waited = os.waitpid(child, os.WUNTRACED)
+        while os.WIFSTOPPED(waited):  # the user suspends the job, of which this process is a part
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os.kill(child, signal.SIGCONT)
+            _, waited = os.waitpid(child, os.WUNTRACED)
+    status = os.waitstatus_to_exitcode(waited)
+    if status == -signal.SIGSYS:
+        print("vmm: the sandbox ended the machine, for a system call", file=sys.stderr)
+    return status if status >= 0 else _SIGNALLED - status
+
+
+@contextmanager
+def _forwarding(child: int) -> Iterator[None]:
+    def forward(number: int, frame: Any) -> None:
+        os.kill(child, number)
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    heeded = [one for one in _FORWARDED if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, forward) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

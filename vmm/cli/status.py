@@ -1,0 +1,46 @@
+"""The exit status of a command, and the line on stderr about an error that ended it."""
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TextIO
+
+from virtio.errors import ConfigurationError, Error
+from vmm.ending.ending import STATUS_CONFIGURATION, STATUS_HOST, STATUS_INTERRUPTED
+
+
+def status_of(work: Callable[[], int]) -> int:
+    """Do some work and return its status, or that of the error that ended it."""
+    try:
+        status = work()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        forget(sys.stdout)
+        status = STATUS_INTERRUPTED
+    except Error as error:
+        _complain(str(error))
+        status = STATUS_CONFIGURATION if isinstance(error, ConfigurationError) else STATUS_HOST
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        status = STATUS_INTERRUPTED
+    try:
+        sys.stderr.flush()
+    except OSError:  # the terminal went away: what is left was for it
+        forget(sys.stderr)
+    return status
+
+
+def forget(stream: TextIO) -> None:
+    """Drop output that nobody reads, so that the interpreter's end does not fail over it again.
+
+    It goes into memory: in a sandbox no file can be opened, and it is little.
+    """
+    nowhere = os.memfd_create("output that nobody reads", os.MFD_CLOEXEC)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _complain(message: str) -> None:
+    with suppress(OSError):
+        print(f"vmm: {message}", file=sys.stderr)

@@ -1,0 +1,234 @@
+"""The system calls that a running machine may make, each with its reason, and what others get.
+
+A machine opens everything before the guest is entered. From then on it needs what is listed here
+and nothing else. Calls that name files fail with EPERM, so that what can do without goes on. Any
+call that is not named ends the process at once (SECCOMP_RET_KILL_PROCESS): no part of this program
+makes it, so somebody else does. seccomp(2); a test compares the list with what a run makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+# linux/seccomp.h
+ALLOW: Final = 0x7FFF_0000
+KILL_PROCESS: Final = 0x8000_0000
+_ERRNO: Final = 0x0005_0000
+EPERM: Final = _ERRNO | 1
+ENOSYS: Final = _ERRNO | 38
+USER_NOTIF: Final = 0x7FC0_0000
+
+WHOLE: Final = 0xFFFF_FFFF
+
+_KVMIO: Final = 0xAE << 8
+_TYPE_OF_REQUEST: Final = 0xFF00
+
+_PROT_EXEC: Final = 4
+_AT_EMPTY_PATH: Final = 0x1000
+
+# CLONE_VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS, PARENT_SETTID, CHILD_CLEARTID and, of
+# musl, DETACHED, which has no effect.
+_THREAD: Final = 0x3D_0F00
+_CLONE_DETACHED: Final = 0x40_0000
+
+_PR_SET_NAME: Final = 15
+_PR_SET_TIMERSLACK: Final = 29
+_PR_SET_VMA: Final = 0x5356_4D41
+
+_DESCRIPTOR_COMMANDS: Final = {
+    "F_GETFD": 1,
+    "F_SETFD": 2,
+    "F_GETFL": 3,
+    "F_SETFL": 4,
+    "F_OFD_SETLK": 37,
+    "F_DUPFD_CLOEXEC": 1030,
+    "F_ADD_SEALS": 1033,
+    "F_GET_SEALS": 1034,
+}
+
+# Not among them: TIOCSTI and TIOCLINUX, with which a program types into the user's shell.
+_FILE_REQUESTS: Final = {
+    "TCGETS": 0x5401,
+    "TCSETS": 0x5402,
+    "TCSETSW": 0x5403,
+    "TIOCGPGRP": 0x540F,
+    "TIOCGWINSZ": 0x5413,
+    "FIONBIO": 0x5421,
+    "FIONCLEX": 0x5450,
+    "FIOCLEX": 0x5451,
+    "FICLONE": 0x4004_9409,
+}
+
+
+PATHS: Final = dict.fromkeys(
+    ["open", "stat", "lstat", "access", "unlink", "readlink", "execve"], 0
+) | (
+    dict.fromkeys(
+        ["openat", "openat2", "newfstatat", "statx", "faccessat", "faccessat2", "unlinkat"], 1
+    )
+)
+"""Which argument of a call is the name of a file, for messages."""
+
+
+class Check:
+    """Gives ``action`` when the low 32 bits of an argument, under ``mask``, are one of ``values``.
+
+    The kernel looks at no more of these arguments: they are int, or flags in the low half.
+    """
+
+    __slots__ = ("action", "index", "mask", "values")
+
+    def __init__(
+        self, index: int, values: Sequence[int], *, mask: int = WHOLE, action: int = ALLOW
+    ) -> None:
+        self.index = index
+        self.values = tuple(values)
+        self.mask = mask
+        self.action = action
+
+
+class Rule:
+    """What a system call gets: the action of the first check that fits, else ``otherwise``."""
+
+    __slots__ = ("checks", "otherwise", "reason")
+
+    def __init__(self, reason: str, otherwise: int = ALLOW, checks: tuple[Check, ...] = ()) -> None:
+        self.reason = reason
+        self.otherwise = otherwise
+        self.checks = checks
+
+    def action(self, arguments: Sequence[int]) -> int:
+        """Return what a call with these arguments gets."""
+        for check in self.checks:
+            if arguments[check.index] & check.mask in check.values:
+                return check.action
+        return self.otherwise
+
+
+Policy = dict[str, Rule]
+
+# Those that a guest can cause often come first, as the filter is run through in this order.
+_ALLOWED: Final = {
+    "read": "the console's input, eventfds",
+    "write": "the console's output, eventfds, messages",
+    "futex": "locks and conditions of threads",
+    "epoll_wait": "an event loop waits",
+    "preadv": "a disk is read",
+    "pwritev": "a disk is written",
+    "preadv2": "a disk is read if that needs no waiting",
+    "pwritev2": "a disk is written, with flags",
+    "pread64": "a part of a file is read",
+    "pwrite64": "a part of a file is written",
+    "readv": "a stream is read into parts",
+    "writev": "a stream is written from parts",
+    "getrandom": "the entropy device",
+    "rt_sigtimedwait": "a vCPU takes the signal that made it leave the guest",
+    "clock_gettime": "the processor time of a vCPU's thread; other clocks need no call",
+    "poll": "waits with a time limit",
+    "ppoll": "waits with a time limit",
+    "select": "waits with a time limit",
+    "pselect6": "waits with a time limit",
+    "epoll_pwait": "an event loop waits",
+    "epoll_ctl": "descriptors are watched",
+    "epoll_create1": "an event loop renews its set",
+    "eventfd2": "a device is plugged",
+    "lseek": "holes of a file are found",
+    "sendfile": "parts of a file are copied",
+    "copy_file_range": "parts of a file are copied",
+    "fallocate": "a guest discards or zeroes sectors",
+    "ftruncate": "an overlay or a copy gets its size",
+    "fsync": "a disk is made stable",
+    "fdatasync": "a disk is made stable",
+    "memfd_create": "the memory and the blocks of a snapshot",
+    "fstat": "the size and the storage of an open file",
+    "close": "the end of a machine",
+    "close_range": "the end of a machine",
+    "dup": "a descriptor gets a second owner",
+    "dup2": "output that nobody reads is thrown away",
+    "dup3": "a descriptor gets a second owner",
+    "brk": "memory of the interpreter",
+    "munmap": "memory of the interpreter, the end of a machine",
+    "mremap": "memory of the interpreter",
+    "madvise": "memory that is given back, stacks of threads",
+    "membarrier": "the fence of a ring",
+    "rt_sigaction": "handlers of signals are set back at the end",
+    "rt_sigprocmask": "a thread blocks signals",
+    "rt_sigreturn": "a handler of a signal returns",
+    "rt_sigpending": "signals are looked at",
+    "sigaltstack": "a thread begins or ends",
+    "restart_syscall": "a call goes on after a stop",
+    "set_robust_list": "a thread begins",
+    "rseq": "a thread begins",
+    "set_tid_address": "a thread begins",
+    "gettid": "a thread begins",
+    "getpid": "a signal to ourselves",
+    "getppid": "asked by the library",
+    "getpgrp": "whether the terminal is ours now",
+    "uname": "the machine type, which has to be that of the C parts",
+    "sched_yield": "a lock is handed over",
+    "sched_getaffinity": "how many processors there are",
+    "clock_getres": "the library asks",
+    "clock_nanosleep": "waits with a time limit",
+    "nanosleep": "waits with a time limit",
+    "getrusage": "counts of a run",
+    "times": "counts of a run",
+    "exit": "a thread ends",
+    "exit_group": "the end",
+}
+
+# What only reads metadata is among them: existence and names of files are nobody's business.
+_FILE_CALLS: Final = """
+    open openat openat2 creat stat lstat statx access faccessat faccessat2 readlink readlinkat
+    getcwd chdir fchdir getdents getdents64 mkdir mkdirat rmdir unlink unlinkat rename renameat
+    renameat2 link linkat symlink symlinkat mknod mknodat chmod fchmod fchmodat fchmodat2 chown
+    fchown lchown fchownat truncate utime utimes utimensat futimesat statfs fstatfs flock umask
+    setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr
+    removexattr lremovexattr fremovexattr setxattrat getxattrat listxattrat removexattrat
+    name_to_handle_at open_by_handle_at
+"""
+
+_ANSWERED: Final = {
+    "clone3": Rule("its flags are out of a filter's reach; the library then takes clone", ENOSYS),
+    "prlimit64": Rule("limits stay; the library asks for them where it can do without", EPERM),
+    "getrlimit": Rule("limits stay; the library asks for them where it can do without", EPERM),
+    "sysinfo": Rule("the library asks for the size of memory where it can do without", EPERM),
+}
+
+
+def policy(requests: Iterable[int], process: int) -> Policy:
+    """Return the rules for a machine whose KVM ``requests`` these are, in this ``process``."""
+    ioctls = (
+        Check(1, tuple(requests)),
+        Check(1, tuple(_FILE_REQUESTS.values())),
+        Check(1, (_KVMIO,), mask=_TYPE_OF_REQUEST, action=KILL_PROCESS),
+    )
+    not_executable = (Check(2, (0,), mask=_PROT_EXEC),)
+    own = (Check(0, (process,)),)
+    own_group = (Check(0, (process, 0)),)  # the job that a user suspends
+    return {
+        "ioctl": Rule("KVM by its requests, terminals", EPERM, ioctls),
+        **{name: Rule(reason) for name, reason in _ALLOWED.items()},
+        "mmap": Rule("memory, never executable", EPERM, not_executable),
+        "mprotect": Rule("memory, never executable", EPERM, not_executable),
+        "clone": Rule(
+            "threads, never processes",
+            KILL_PROCESS,
+            (Check(0, (_THREAD,), mask=WHOLE & ~_CLONE_DETACHED),),
+        ),
+        "newfstatat": Rule("fstat in some libraries", EPERM, (Check(3, (_AT_EMPTY_PATH,)),)),
+        "fcntl": Rule(
+            "descriptors: flags, locks, seals",
+            EPERM,
+            (Check(1, tuple(_DESCRIPTOR_COMMANDS.values())),),
+        ),
+        "prctl": Rule(
+            "a thread's name and timers, names of memory",
+            EPERM,
+            (Check(0, (_PR_SET_NAME, _PR_SET_TIMERSLACK, _PR_SET_VMA)),),
+        ),
+        "kill": Rule("a signal to ourselves or our job, to stop", KILL_PROCESS, own_group),
+        "tgkill": Rule("a vCPU is made to leave the guest", KILL_PROCESS, own),
+        **_ANSWERED,
+        **{name: Rule("no file is opened any more", EPERM) for name in _FILE_CALLS.split()},
+    }

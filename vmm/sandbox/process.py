@@ -1,0 +1,101 @@
+"""Confines the process of a machine that has a process of its own, as ``vmm run`` has.
+
+The order. Everything is open, what is imported late is there, and the guest has not been entered.
+Then go, one after the other: descriptors that are not the machine's, and ``/dev/kvm``, which makes
+other machines; core files and debuggers; all rights of Landlock, which covers a thread and those
+that it starts, so that this comes before the first thread; and system calls, by a filter on all
+threads. Nothing of that can be taken back.
+
+What remains. stdin, stdout and stderr, which are the user's; what the machine has open; and calls
+on these by the list in ``policy.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Final
+
+from virtio.log import Logger
+from vmm.sandbox import host
+from vmm.sandbox.mode import SandboxMode, SandboxUnavailable
+from vmm.sandbox.policy import ALLOW, ENOSYS, PATHS, USER_NOTIF, policy
+from vmm.sandbox.preload import preload
+from vmm.sandbox.program import Soften, program
+from vmm.x86 import AUDIT_ARCH, FOREIGN_NUMBERS, RUNNING_REQUESTS, SYSTEM_CALLS
+
+SPARE_DESCRIPTORS: Final = 64
+"""For devices that are plugged, and for the moments in which a descriptor has two owners."""
+
+_STANDARD: Final = 3
+
+_log = Logger(__name__)
+
+
+class ProcessSandbox:
+    """Confines this process in ``mode``; make it before anything is opened.
+
+    Raises :class:`SandboxUnavailable` when the mode is ``require`` and the host lacks a part.
+    """
+
+    def __init__(self, mode: SandboxMode) -> None:
+        self.mode = mode
+        self._strangers: set[int] = set()
+        if mode == "off":
+            return
+        if mode == "require":
+            host.check_all()
+        if mode == "log" and not host.can_watch():
+            raise SandboxUnavailable("sandbox: log: this host cannot tell of refused system calls")
+        self._strangers = {fd for fd in descriptors() if fd >= _STANDARD}
+
+    def enter(self, late: Iterable[str] = ()) -> None:
+        """Confine this process from now on; ``late`` are modules that it may yet import.
+
+        The machine is open and its guest loaded; its threads, and those that serve it, come after.
+        """
+        if self.mode == "off":
+            return
+        preload(*late)
+        for fd in self._strangers:
+            os.close(fd)
+        if self.mode == "log":
+            code = filter_for(soften=_asking)
+            host.watch_filter(code, SYSTEM_CALLS, PATHS)
+            return
+        for fault in host.missing():
+            _log.info("sandbox: %s", fault)
+        host.limit_process(max(descriptors()) + 1 + SPARE_DESCRIPTORS)
+        host.deny_files_and_network(signals=True)
+        if host.has_seccomp():
+            host.set_filter(filter_for(), all_threads=True)
+
+
+def filter_for(soften: Soften = lambda action: action) -> bytes:
+    """Return the filter for a machine in this process."""
+    return program(
+        policy((one.number for one in RUNNING_REQUESTS), os.getpid()),
+        SYSTEM_CALLS,
+        architecture=AUDIT_ARCH,
+        foreign_numbers=FOREIGN_NUMBERS,
+        soften=soften,
+    )
+
+
+def _asking(action: int) -> int:
+    """Have the filter ask, rather than refuse; only what the library can do without is answered."""
+    return action if action in (ALLOW, ENOSYS) else USER_NOTIF
+
+
+def descriptors() -> list[int]:
+    """Return the open descriptors of this process."""
+    # One of the numbers is that of the folder, which is closed again.
+    return [fd for fd in map(int, os.listdir("/proc/self/fd")) if _is_open(fd)]
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
