@@ -2,7 +2,7 @@
 
 from transport.core import VirtioTransport
 from transport.interrupts import Interrupts
-from transport.mmio.interrupt import InterruptLine
+from transport.line import InterruptLine
 from transport.mmio.placeholder import MmioPlaceholder
 from transport.mmio.registers import VirtioMmio
 from transport.state import TransportState

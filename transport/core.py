@@ -269,6 +269,7 @@ class VirtioTransport:
         registers.resetting = True
         with self._work:
             self._disable(registers)
+            self.interrupts.forget_queue(registers.index)
             with self._registers:
                 registers.set_defaults()
 
@@ -292,6 +293,20 @@ class VirtioTransport:
         """Serve every notification that is pending, until there is none left."""
         while any(queue.serve() for queue in self.queues):
             pass
+
+    def pause(self, *, paused: bool) -> None:
+        """Keep the device from the guest's memory, or let it go on; registers answer all the time.
+
+        When this returns with ``paused`` set, nothing touches a ring or a buffer. When the device
+        goes on, it looks at every queue once (``PCI-20``).
+        """
+        with self._work:
+            self._runner.pause(paused=paused)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the device is kept from the guest's memory."""
+        return self._runner.paused
 
     # Failure
 

@@ -34,6 +34,9 @@ class Interrupts(Protocol):
     def reset(self) -> None:
         """Drop what is pending and all further events, and forget what the driver set up."""
 
+    def forget_queue(self, queue: int) -> None:
+        """Forget what the driver set up for a queue that was reset; others go on."""
+
     def describe(self) -> str:
         """Return what is pending, for a person to read."""
 

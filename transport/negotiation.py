@@ -91,6 +91,12 @@ class FeatureNegotiation:
             return 0
         return self.offered >> 32 * self.device_select & WORD
 
+    def read_accepted(self) -> int:
+        """Return the selected word of what was accepted, 0 for one that is not used."""
+        if self.driver_select >= FEATURE_WORDS:
+            return 0
+        return self.accepted >> 32 * self.driver_select & WORD
+
     def accept(self, word: int) -> None:
         """Store the driver's selected word, until FEATURES_OK freezes the set (``COM-16``).
 

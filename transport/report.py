@@ -22,6 +22,7 @@ class Reporter:
         self._events: deque[tuple[float, str, tuple[object, ...]]] = deque(maxlen=LAST_EVENTS)
         self._failures = TokenBucket(LINES_PER_SECOND, LINES_PER_SECOND)
         self._accesses = TokenBucket(LINES_PER_SECOND, LINES_PER_SECOND)
+        self._warned: set[str] = set()
 
     def note(self, message: str, *values: object) -> None:
         """Remember a step in the device's life; its text is made only when somebody asks for it."""
@@ -38,6 +39,13 @@ class Reporter:
         self.note(message, *values)
         if _log.shows(DEBUG) and self._accesses.take(1):
             _log.debug(f"%s: {message}", self.name, *values)
+
+    def warn_once(self, message: str) -> None:
+        """Log a mistake of the driver that makes a device seem dead; once, as it is repeated."""
+        self.note(message)
+        if message not in self._warned:
+            self._warned.add(message)
+            _log.warning("%s: %s", self.name, message)
 
     def failed(self, error: Exception, situation: str) -> None:
         """Note why the device needs a reset; with a traceback unless the driver is at fault.

@@ -51,7 +51,8 @@ class DeviceRunner:
     """Runs one device between its activation and the next stop.
 
     ``work`` is the work lock; the caller of a method holds it. ``live`` says whether the device may
-    touch its queues, which are served by ``queues``, one for each of ``queue_count``.
+    touch its queues, which are served by ``queues``, one for each of ``queue_count``. ``paused``
+    says that it must not for a while, although it is live.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class DeviceRunner:
     ) -> None:
         self.work = threading.Lock()
         self.live = False
+        self.paused = False
         self.queues: list[QueueRunner] = []
         self._device = device
         self._machine_loop = loop
@@ -78,12 +80,25 @@ class DeviceRunner:
     def start(self, memory: GuestMemory, features: int, notify_config: Callable[[], None]) -> None:
         """Activate the device, and have every queue looked at once (``COM-03``)."""
         self._device_loop = DeviceLoop(self._machine_loop, self.work, self._on_failure)
+        self._device_loop.pause(paused=self.paused)
         self._set_live(live=True)
         queues = [one.queue for one in self.queues]
         activation = Activation(memory, features, queues, notify_config, self._device_loop)
         self.guard(None, self._device.activate, activation)
         for one in self.queues:
             one.handler = self._device.queue_handler(one.index)
+            one.serve_again()
+
+    def pause(self, *, paused: bool) -> None:
+        """Keep the device from its queues, or let it go on with all that came meanwhile.
+
+        Also callbacks of the device wait, as they may complete what it took from a queue.
+        """
+        self.paused = paused
+        self._set_live(live=self.live)
+        if self._device_loop is not None:
+            self._device_loop.pause(paused=paused)
+        for one in self.queues:
             one.serve_again()
 
     def hold(self) -> None:
@@ -113,4 +128,4 @@ class DeviceRunner:
     def _set_live(self, *, live: bool) -> None:
         self.live = live
         for one in self.queues:
-            one.live = live
+            one.live = live and not self.paused

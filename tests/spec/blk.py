@@ -205,11 +205,11 @@ class BlockRig(Rig):
 
     def field(self, offset: int, width: int) -> int:
         """Return a configuration field."""
-        return int.from_bytes(self.transport.read(0x100 + offset, width), "little")
+        return int.from_bytes(self.read_config(offset, width), "little")
 
     def write_field(self, offset: int, value: int, width: int = 1) -> None:
         """Write a configuration field."""
-        self.transport.write(0x100 + offset, value.to_bytes(width, "little"))
+        self.write_config(offset, value.to_bytes(width, "little"))
 
 
 def answer(used: Used) -> Answer:

@@ -13,7 +13,7 @@ from virtio.console import Console, ConsolePort
 F_SIZE, F_MULTIPORT, F_EMERG_WRITE = 1, 2, 4
 RX0, TX0, CONTROL_RX, CONTROL_TX, RX1, TX1, RX2, TX2 = range(8)
 DEVICE_READY, ADD, REMOVE, PORT_READY, CONSOLE_PORT, RESIZE, PORT_OPEN, PORT_NAME = range(8)
-EMERG_WR = 0x108
+EMERG_WR = 0x08
 
 
 class Told(NamedTuple):

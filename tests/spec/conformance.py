@@ -61,7 +61,9 @@ def run(options: Sequence[str]) -> tuple[Catalogue, list[str]]:
     Ends the program when pytest itself could not do it, as after an error in a file of tests.
     """
     recorder = Recorder()
+    # Run as a program, this package was imported before pytest could rewrite its assertions.
     common = ["-q", "--no-header", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
+    common += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     paths = [str(ROOT / path) for path in TESTS]
     status = pytest.main([*common, *options, *paths], plugins=[recorder])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.spec.devices import CASES, DeviceCase, Gadget
+from tests.spec.pci import PciRig
 from tests.spec.rig import PACKED, SPLIT, Form, Rig
+from transport.pci.bus import PciBus
 from virtio.device.lifecycle import VirtioDevice
 from virtio.memory import FlatMemory
 
@@ -40,6 +42,31 @@ def make_rig() -> Iterator[RigMaker]:
     yield make
     for rig in rigs:
         rig.close()
+
+
+PciRigMaker = Callable[..., PciRig]
+
+
+@pytest.fixture
+def make_pci_rig() -> Iterator[PciRigMaker]:
+    """A function that puts a device into a slot of a PCI bus; it is closed after the test."""
+    rigs: list[PciRig] = []
+
+    def make(
+        device: VirtioDevice, memory: FlatMemory | None = None, bus: PciBus | None = None
+    ) -> PciRig:
+        rigs.append(PciRig(device, memory, bus))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.close()
+
+
+@pytest.fixture
+def pci_gadget(make_pci_rig: PciRigMaker) -> PciRig:
+    """The device that has one of everything, on PCI, not yet initialized."""
+    return make_pci_rig(Gadget())
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transport import VirtioMmio
+from transport import VirtioMmio, VirtioTransport
 from transport.testing import MmioDriver, RecordingLine
 from virtio.device.lifecycle import VirtioDevice
 from virtio.memory import FlatMemory, GuestMemory
@@ -65,9 +65,14 @@ class Rig:
         self.memory = memory or flat_memory((0, 4 << 20))
         self.line = RecordingLine()
         self.loop = ManualLoop()
-        self.transport = VirtioMmio(device, self.memory, self.line, self.loop, name="rig")
-        self.driver = MmioDriver(self.transport)
         self.rings: dict[int, QueueDriver] = {}
+        self.plug_in()
+
+    def plug_in(self) -> None:
+        """Put the device on its transport."""
+        transport = VirtioMmio(self.device, self.memory, self.line, self.loop, name="rig")
+        self.transport: VirtioTransport = transport
+        self.driver = MmioDriver(transport)
 
     def negotiate(self, features: int = 0, form: Form = SPLIT) -> None:
         """Reset, and accept ``features`` beside those of the form; fails when refused."""
@@ -128,13 +133,20 @@ class Rig:
 
     def config_image(self, length: int, offset: int = 0) -> bytes:
         """Return configuration space, read byte by byte."""
-        window = self.transport
-        return b"".join(window.read(0x100 + offset + i, 1) for i in range(length))
+        return b"".join(self.read_config(offset + i, 1) for i in range(length))
+
+    def read_config(self, offset: int, length: int) -> bytes:
+        """Return bytes of configuration space, read at once."""
+        return self.driver.transport.read(0x100 + offset, length)
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        """Write configuration space at once."""
+        self.driver.transport.write(0x100 + offset, data)
 
     def poke_config(self, offset: int, data: bytes) -> None:
         """Write configuration space, byte by byte."""
         for i in range(len(data)):
-            self.transport.write(0x100 + offset + i, data[i : i + 1])
+            self.write_config(offset + i, data[i : i + 1])
 
     def registers(self) -> list[int]:
         """Return all that a driver can read of the device, configuration space left out.

@@ -48,7 +48,7 @@ def test_all_fields_of_offered_features_can_be_read_at_every_status(
     ],
 )
 def test_fields_are_little_endian(gadget: Rig, offset: int, width: int, expected: str) -> None:
-    assert gadget.transport.read(0x100 + offset, width).hex() == expected
+    assert gadget.read_config(offset, width).hex() == expected
 
 
 @pytest.mark.spec("COM-30", "MMIO-29")
@@ -59,7 +59,7 @@ def test_reads_show_the_byte_image_at_any_offset_and_zeros_past_its_end(
     rig = make_rig(device_case.make())
     image = device_case.config.ljust(0x100, b"\0")
 
-    reads = [rig.transport.read(0x100 + offset, width) for offset in range(0xF8)]
+    reads = [rig.read_config(offset, width) for offset in range(0xF8)]
 
     assert reads == [image[offset : offset + width] for offset in range(0xF8)]
 
@@ -71,7 +71,7 @@ def test_far_end_of_the_window_reads_zero(
 ) -> None:
     rig = make_rig(device_case.make())
 
-    assert rig.transport.read(0x1000 - width, width) == bytes(width)
+    assert rig.read_config(0xF00 - width, width) == bytes(width)
 
 
 @pytest.mark.spec("COM-30")
@@ -84,7 +84,7 @@ def test_writes_past_the_end_are_dropped(
     end = len(device_case.config)
 
     for offset in (*range(end, end + 16), 0xF00 - width):
-        rig.transport.write(0x100 + offset, b"\xff" * width)
+        rig.write_config(offset, b"\xff" * width)
 
     assert rig.config_image(end) == device_case.config
     assert rig.driver.status == 0x0F
@@ -94,7 +94,7 @@ def test_writes_past_the_end_are_dropped(
 def test_write_that_straddles_the_end_takes_effect_inside(gadget: Rig) -> None:
     gadget.start(0x3)
 
-    gadget.transport.write(0x122, bytes.fromhex("abcdef01"))
+    gadget.write_config(0x22, bytes.fromhex("abcdef01"))
 
     assert gadget.config_image(4, 0x22) == bytes.fromhex("abcd0000")
     assert gadget.driver.status == 0x0F
@@ -174,9 +174,9 @@ def test_writable_fields_take_writes_once_features_are_accepted(
 def test_field_of_a_feature_that_was_not_accepted_takes_no_write(gadget: Rig) -> None:
     gadget.start()
 
-    gadget.transport.write(0x120, b"\x00\x00")
+    gadget.write_config(0x20, b"\x00\x00")
 
-    assert gadget.transport.read(0x120, 2) == b"\x72\x71"
+    assert gadget.read_config(0x20, 2) == b"\x72\x71"
 
 
 @pytest.mark.spec("COM-29")
@@ -184,9 +184,9 @@ def test_field_of_a_feature_that_was_not_accepted_takes_no_write(gadget: Rig) ->
 def test_early_field_takes_writes_at_every_status(gadget: Rig, status: int) -> None:
     gadget.reach(status)
 
-    gadget.transport.write(0x122, b"\xab\xcd")
+    gadget.write_config(0x22, b"\xab\xcd")
 
-    assert gadget.transport.read(0x122, 2) == b"\xab\xcd"
+    assert gadget.read_config(0x22, 2) == b"\xab\xcd"
 
 
 @pytest.mark.spec("MMIO-30")
@@ -207,7 +207,7 @@ def test_partial_write_changes_its_bytes_and_no_neighbours(
     gadget.start(0x3)
     before = gadget.config_image(0x1C)
 
-    gadget.transport.write(0x100 + offset, bytes.fromhex(data))
+    gadget.write_config(offset, bytes.fromhex(data))
 
     assert gadget.config_image(8, 0x1C) == bytes.fromhex(expected)
     assert gadget.config_image(0x1C) == before
@@ -217,9 +217,9 @@ def test_partial_write_changes_its_bytes_and_no_neighbours(
 def test_write_over_read_only_and_writable_fields_reaches_the_writable_ones(gadget: Rig) -> None:
     gadget.start()
 
-    gadget.transport.write(0x10C, b"\xff\xff\xff\xee")
+    gadget.write_config(0x0C, b"\xff\xff\xff\xee")
 
-    assert gadget.transport.read(0x10C, 4) == b"\x22\x21\x31\xee"
+    assert gadget.read_config(0x0C, 4) == b"\x22\x21\x31\xee"
 
 
 # Changes
@@ -312,7 +312,7 @@ def test_no_generation_is_read_with_two_values(make_rig: RigMaker) -> None:
     seen = set()
 
     def look() -> None:
-        generation, value = rig.driver.read(0xFC), rig.transport.read(0x100, 8)
+        generation, value = rig.driver.read(0xFC), rig.read_config(0x00, 8)
         if rig.driver.read(0xFC) == generation:
             seen.add((generation, value))
 
@@ -366,7 +366,7 @@ def test_one_wide_read_is_never_a_mix(gadget: Rig, rapid_switching: None) -> Non
         device.counter = values[device.counter == 0]
 
     def look() -> None:
-        read.add(gadget.transport.read(0x100, 8))
+        read.add(gadget.read_config(0x00, 8))
 
     device.counter = 0
     with Crew() as crew:

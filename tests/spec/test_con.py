@@ -63,12 +63,12 @@ def test_low_byte_of_an_emergency_write_comes_out_at_any_status(
     rig = make_rig(Console([host.port]))
     rig.reach(status)
 
-    rig.transport.write(EMERG_WR, struct.pack("<I", 0x1241))
-    rig.transport.write(EMERG_WR, b"B")
-    rig.transport.write(EMERG_WR + 1, b"xyz")
+    rig.write_config(EMERG_WR, struct.pack("<I", 0x1241))
+    rig.write_config(EMERG_WR, b"B")
+    rig.write_config(EMERG_WR + 1, b"xyz")
 
     assert host.received == b"AB"
-    assert rig.transport.read(EMERG_WR, 4) == bytes(4)
+    assert rig.read_config(EMERG_WR, 4) == bytes(4)
 
 
 @pytest.mark.spec("CON-02")
@@ -81,7 +81,7 @@ def test_emergency_write_works_when_the_device_needs_a_reset(make_console: Conso
     assert rig.driver.status == 0x4F
     edges, memory = rig.line.edges, bytes(rig.memory.view(0, 4 << 20))
 
-    rig.transport.write(EMERG_WR, b"!\0\0\0")
+    rig.write_config(EMERG_WR, b"!\0\0\0")
 
     assert host.received == b"!"
     assert (rig.line.edges, rig.driver.status) == (edges, 0x4F)

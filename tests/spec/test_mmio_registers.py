@@ -33,7 +33,7 @@ def test_identification_registers_have_their_values(
 ) -> None:
     rig = make_rig(device_case.make())
 
-    assert rig.transport.read(0x000, 4) == b"virt"
+    assert rig.driver.transport.read(0x000, 4) == b"virt"
     assert rig.driver.read(0x004) == 2
     assert rig.driver.read(0x008) == device_case.device_id
 
@@ -44,7 +44,7 @@ def test_control_registers_read_zero_at_other_widths(gadget: Rig, width: int) ->
     gadget.start()
     gadget.request(0, ((b"x",), (1,)))
 
-    reads = [gadget.transport.read(offset, width) for offset in range(0x100 - width)]
+    reads = [gadget.driver.transport.read(offset, width) for offset in range(0x100 - width)]
 
     assert reads == [bytes(width)] * (0x100 - width)
 
@@ -65,7 +65,7 @@ def test_control_writes_of_other_widths_are_dropped(gadget: Rig, width: int, byt
     before, state = gadget.registers(), gadget.transport.state()
 
     for offset in range(0x100 - width):
-        gadget.transport.write(offset, byte * width)
+        gadget.driver.transport.write(offset, byte * width)
 
     assert gadget.transport.state() == state
     assert gadget.registers() == before
@@ -79,8 +79,8 @@ def test_unaligned_control_writes_are_dropped(gadget: Rig, value: int) -> None:
     state = gadget.transport.state()
 
     for offset in range(0xFD):
-        gadget.transport.write(offset | 1, value.to_bytes(4, "little"))
-        gadget.transport.write(offset | 2, value.to_bytes(4, "little"))
+        gadget.driver.transport.write(offset | 1, value.to_bytes(4, "little"))
+        gadget.driver.transport.write(offset | 2, value.to_bytes(4, "little"))
 
     assert gadget.transport.state() == state
 
@@ -318,7 +318,7 @@ def test_half_that_is_written_again_leaves_the_other_alone(make_rig: RigMaker) -
 
 @pytest.mark.spec("MMIO-29")
 def test_wide_field_can_be_read_in_any_pieces(gadget: Rig) -> None:
-    read = gadget.transport.read
+    read = gadget.driver.transport.read
     whole = bytes.fromhex("0807060504030201")
 
     assert read(0x100, 8) == whole
@@ -352,7 +352,7 @@ def test_windows_are_apart_outside_ram_and_large_enough(
     assert all(after - before >= 0x1000 for before, after in pairwise(starts))
     assert not any(start in one or start + 0xFFF in one for start in starts for one in ram)
     assert len({irq for _, irq in windows}) == 19
-    assert make_rig(device_case.make()).transport.WINDOW_SIZE == 0x1000
+    assert make_rig(device_case.make()).driver.transport.WINDOW_SIZE == 0x1000
     assert len(device_case.config) <= 0x1000 - 0x100
 
 

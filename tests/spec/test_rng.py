@@ -237,8 +237,8 @@ def test_no_more_bytes_are_given_than_the_rate_allows(make_rig: RigMaker, form: 
 @pytest.mark.spec("RNG-06")
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
 def test_all_of_the_configuration_reads_0(rig: Rig, width: int) -> None:
-    rig.transport.write(0x100, b"\xff" * width)
+    rig.write_config(0, b"\xff" * width)
 
-    values = {rig.transport.read(offset, width) for offset in range(0x100, 0x1000, width)}
+    values = {rig.read_config(offset, width) for offset in range(0, 0xF00, width)}
 
     assert values == {bytes(width)}

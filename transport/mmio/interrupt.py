@@ -4,29 +4,15 @@ VIRTIO 1.4 "Notifications From The Device" of "Virtio Over MMIO".
 """
 
 import threading
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final
 
+from transport.line import InterruptLine
 from virtio.saved import Within, checked
 
 VIRTIO_MMIO_INT_VRING: Final = 1
 VIRTIO_MMIO_INT_CONFIG: Final = 2
 
 StatusBits = Annotated[int, Within(0, VIRTIO_MMIO_INT_VRING | VIRTIO_MMIO_INT_CONFIG)]
-
-
-class InterruptLine(Protocol):
-    """The wire to the guest's interrupt controller.
-
-    Both calls are made with the lock of the interrupt status held: they return at once and call
-    nothing back. A line wired for edges makes a new edge at every :meth:`raise_` and ignores
-    :meth:`lower`; a line wired for levels keeps its level, however often it is told.
-    """
-
-    def raise_(self) -> None:
-        """Signal the guest."""
-
-    def lower(self) -> None:
-        """Take the signal back: the driver acknowledged everything."""
 
 
 class MmioInterrupt:
@@ -87,6 +73,9 @@ class MmioInterrupt:
             self._enabled = False
             self.status = 0
             self._line.lower()
+
+    def forget_queue(self, queue: int) -> None:
+        """Do nothing: a queue has nothing of its own here."""
 
     def describe(self) -> str:
         """Return the bits that are pending, for a person to read."""

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Final
 
 from transport.core import VirtioTransport
-from transport.mmio.interrupt import InterruptLine, MmioInterrupt
+from transport.line import InterruptLine
+from transport.mmio.interrupt import MmioInterrupt
 from transport.queue_registers import Area
 from virtio.device.lifecycle import EventLoop, VirtioDevice
 from virtio.features import VIRTIO_F_NOTIFICATION_DATA, mask

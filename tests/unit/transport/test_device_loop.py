@@ -181,3 +181,42 @@ def test_closed_loop_takes_nothing_more(setting: Setting) -> None:
 
     assert setting.calls == []
     assert setting.machine.readers == setting.machine.writers == {}
+
+
+def test_paused_loop_puts_calls_off_and_makes_them_afterwards(setting: Setting) -> None:
+    setting.loop.call_soon_threadsafe(setting.call)
+    setting.loop.call_later(1, setting.call)
+
+    setting.loop.pause(paused=True)
+    setting.machine.advance(2)
+    meanwhile = list(setting.calls)
+    setting.loop.pause(paused=False)
+    setting.machine.advance()
+
+    assert meanwhile == []
+    assert setting.calls == ["locked", "locked"]
+
+
+def test_paused_loop_does_not_watch_descriptors(setting: Setting) -> None:
+    setting.loop.add_reader(setting.fd, setting.call)
+
+    setting.loop.pause(paused=True)
+    setting.loop.add_writer(setting.fd, setting.call)
+    watched = [*setting.machine.readers, *setting.machine.writers]
+    setting.loop.pause(paused=False)
+    setting.machine.run_once()
+
+    assert watched == []
+    assert setting.calls == ["locked", "locked"]
+
+
+def test_what_a_closed_loop_put_off_is_forgotten(setting: Setting) -> None:
+    setting.loop.call_soon_threadsafe(setting.call)
+    setting.loop.pause(paused=True)
+    setting.machine.advance()
+
+    setting.loop.close()
+    setting.loop.pause(paused=False)
+    setting.machine.advance()
+
+    assert setting.calls == []

@@ -32,6 +32,9 @@ class Vectors:
     def reset(self) -> None:
         self.enabled = False
 
+    def forget_queue(self, queue: int) -> None:
+        pass
+
     def describe(self) -> str:
         return f"events {self.events}"
 

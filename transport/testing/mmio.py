@@ -1,4 +1,4 @@
-"""For tests of transports: an interrupt line that remembers, and a driver of the registers.
+"""The driver's side of virtio-mmio registers, for tests of transports.
 
 The driver has its own copy of every register offset and status bit, typed from VIRTIO 1.4 "MMIO
 Device Register Layout": what it shared with the transport it could not check.
@@ -6,25 +6,6 @@ Device Register Layout": what it shared with the transport it could not check.
 
 from transport.mmio.registers import VirtioMmio
 from virtio.testing import QueueDriver
-
-
-class RecordingLine:
-    """An interrupt line that remembers: ``level``, and how often it was raised and lowered."""
-
-    def __init__(self) -> None:
-        self.level = False
-        self.edges = 0
-        self.falls = 0
-
-    def raise_(self) -> None:
-        """Signal the guest."""
-        self.level = True
-        self.edges += 1
-
-    def lower(self) -> None:
-        """Take the signal back."""
-        self.falls += self.level
-        self.level = False
 
 
 class MmioDriver:
