@@ -70,7 +70,7 @@ def test_names_tell_all_workloads_apart() -> None:
 
     assert names[0] == "blk-read 4K qd1"
     assert "blk-write 1M qd4 event-idx" in names
-    assert len(set(names)) == len(names) == 22
+    assert len(set(names)) == len(names) == 24
 
 
 def test_all_workloads_fit_on_a_command_line_of_linux() -> None:
