@@ -29,7 +29,7 @@
 #include <linux/utsname.h>
 
 enum { VERSION = 2, HANGUP_STEP_MS = 1000, SEED_BYTES = 512 };
-enum { POWER_OFF, RESTART, REPORT };
+enum { POWER_OFF, RESTART, REPORT, PANIC };
 
 #define BIT(signal) (1ul << ((signal) - 1))
 
@@ -49,10 +49,28 @@ static long init_folder = -1;
 
 /* Ending the machine */
 
+/* By SysRq, or by the end of the first process, which no kernel survives. */
+static long panic(void)
+{
+    long processes = detached("proc");
+    long trigger = CALL(openat, processes, "sysrq-trigger", O_WRONLY | O_CLOEXEC, 0, 0);
+    CALL(close, processes, 0, 0, 0, 0);
+    if (trigger >= 0) {
+        CALL(write, trigger, "c", 1, 0, 0);
+        CALL(close, trigger, 0, 0, 0, 0);
+    }
+    if (is_first)
+        CALL(exit_group, 1, 0, 0, 0, 0);
+    return trigger < 0 ? trigger : -EIO;
+}
+
 static long end(unsigned char how, unsigned char status)
 {
     if (port_path)
         return -EPERM;
+    flush(); /* what was answered before this in the same turn */
+    if (how == PANIC)
+        return panic();
     drain_console();
     if (is_first) {
         CALL(kill, -1, SIGKILL, 0, 0, 0);

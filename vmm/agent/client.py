@@ -191,6 +191,14 @@ class Agent:
             raise ConfigurationError(f"agent: status {status}: must be 0 to 255")
         self._end(Power.REPORT, status, timeout)
 
+    def crash(self, timeout: float = ANSWER_SECONDS) -> None:
+        """Have the guest's kernel panic; as ``power_off``.
+
+        By SysRq (Linux admin-guide/sysrq.rst), or where the kernel has none by the end of its first
+        process, if that is the agent. Raises ``GuestOSError`` when there is neither.
+        """
+        self._end(Power.PANIC, 0, timeout)
+
     def fail(self, error: Exception) -> None:
         """Say that the machine has ended: all calls, waiting and later, raise ``error``."""
         self._link.fail(error)

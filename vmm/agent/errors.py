@@ -20,7 +20,12 @@ class AgentTimeoutError(Error, TimeoutError):
 
 
 class AgentLostError(Error):
-    """The agent began anew or ended: its work is lost."""
+    """The agent began anew or ended: its work is lost.
+
+    ``doing`` says how far a file had come on its way then.
+    """
+
+    doing = ""
 
 
 class AgentProtocolError(Error):

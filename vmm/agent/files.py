@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from vmm.agent import protocol
-from vmm.agent.errors import AgentTimeoutError, OutputLimitError, guest_error
+from vmm.agent.errors import AgentLostError, AgentTimeoutError, OutputLimitError, guest_error
 from vmm.agent.job import CREDIT_BYTES, Job
 from vmm.agent.link import Link
 from vmm.agent.protocol import How, Request
@@ -17,6 +17,7 @@ SLOWEST_BYTES_PER_SECOND: Final = 64 << 10
 """A guest whose code is emulated on a busy processor takes ten times as much."""
 
 _STEP_BYTES: Final = 64 << 10
+_DONE: Final = {"read": "read", "write": "written"}
 
 
 class Transfer:
@@ -25,8 +26,11 @@ class Transfer:
     An error says which file it was, and how far it came.
     """
 
-    def __init__(self, action: str, path: bytes, timeout: float | None) -> None:
+    def __init__(
+        self, action: str, path: bytes, timeout: float | None, of_bytes: int | None = None
+    ) -> None:
         self.moved = 0
+        self._of_bytes = of_bytes
         self._action = action
         self._name = os.fsdecode(path)
         self._timeout = timeout
@@ -44,6 +48,11 @@ class Transfer:
         """When that time is over."""
         return self._started + self.seconds
 
+    @property
+    def _progress(self) -> str:
+        of = "" if self._of_bytes is None else f" of {self._of_bytes}"
+        return f"{self.moved}{of} bytes"
+
     @contextmanager
     def job(self, link: Link, kind: Request, request: bytes) -> Iterator[Job]:
         """Begin a job; it is abandoned when the block is left before its end."""
@@ -56,8 +65,12 @@ class Transfer:
         except AgentTimeoutError as error:
             raise AgentTimeoutError(
                 f"guest: cannot {self._action} {self._name!r} in {self.seconds:.3g} s"
-                f" ({self.moved} bytes went over): {error}"
+                f" ({self._progress} went over): {error}"
             ) from error
+        except AgentLostError as error:
+            lost = AgentLostError(f"{error} (to {self._action} {self._name!r}: {self._progress})")
+            lost.doing = f"{self._name!r} was {_DONE[self._action]}, {self._progress}"
+            raise lost from None
         status = job.final_status()
         if status.how == How.FAILED:
             raise guest_error(status.value, self._action, self._name)
@@ -92,4 +105,4 @@ def read_file(link: Link, path: bytes, timeout: float | None, limit_bytes: int) 
 
 def write_file(link: Link, path: bytes, data: bytes, mode: int, timeout: float | None) -> None:
     """Make a file of the guest hold ``data``."""
-    Transfer("write", path, timeout).write(link, protocol.file(mode, path), data)
+    Transfer("write", path, timeout, len(data)).write(link, protocol.file(mode, path), data)

@@ -19,7 +19,7 @@ CREDIT  7       ``u32 bytes; u8 errors`` that the guest may send in addition of 
                 ERRORS if ``errors`` is not 0
 KILL    8       ``u32 signal`` for a command and its process group; ends READ and WRITE
 REFRESH 9       ``u64 nanoseconds`` since 1970 or 0; then up to 512 bytes of randomness
-POWER   10      ``u8 how, status``: 0 power off, 1 reboot, 2 report the status
+POWER   10      ``u8 how, status``: 0 power off, 1 reboot, 2 report the status, 3 panic
 RESIZE  11      ``u16 columns, rows`` of a command's terminal
 CLOSE   12      ``u8 errors``: nobody reads the command's output, or errors, any more
 ======= ======= ========================================================================
@@ -136,6 +136,7 @@ class Power(enum.IntEnum):
     OFF = 0
     REBOOT = 1
     REPORT = 2
+    PANIC = 3
 
 
 class Frame(NamedTuple):
