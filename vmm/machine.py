@@ -332,10 +332,14 @@ class Machine:
         if self._upkeep is not None:
             self._upkeep.join()
 
+    def console_lines(self) -> list[str]:
+        """Return what the guest printed last, as text for a report."""
+        lines = self.console.last_lines(_LAST_LINES)
+        return ["last console lines:", *(f"  {line}" for line in lines)]
+
     def describe(self) -> list[str]:
         """Return the last console lines, each vCPU's position and each device's queues, as text."""
-        lines = ["last console lines:"]
-        lines += [f"  {line}" for line in self.console.last_lines(_LAST_LINES)]
+        lines = self.console_lines()
         lines += self._vcpus.call(describe_position)
         for transport in self.hardware.transports:
             lines += transport.describe()

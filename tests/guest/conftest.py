@@ -1,6 +1,5 @@
 """Guest tests need /dev/kvm; where it is absent they are skipped with that reason."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,18 +7,19 @@ import pytest
 
 from tests.guest.bare_metal import write_kernel
 from vmm.config import MachineConfig
+from vmm.x86 import kvm_fault
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = str(Path(__file__).parent)
-    usable = os.access("/dev/kvm", os.R_OK | os.W_OK)
+    fault = kvm_fault()
     for item in items:
         if str(item.path).startswith(here):
             item.add_marker(pytest.mark.guest)
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(300))
-            if not usable:
-                item.add_marker(pytest.mark.skip(reason="needs a usable /dev/kvm"))
+            if fault is not None:
+                item.add_marker(pytest.mark.skip(reason=fault))
 
 
 @pytest.fixture

@@ -1,16 +1,12 @@
 """The pytest plugin as its users have it: in a folder of theirs, with nothing but the package."""
 
 import importlib.util
-import os
-import re
-import subprocess
-import sys
 import uuid
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
+from tests.workflow.child_pytest import run_pytest
 from vmm.image import cache
 from vmm.image.cache_room import SNAPSHOT_PREFIX
 
@@ -89,41 +85,12 @@ def test_one_of_many(guest, number):
 """
 
 
-def run_pytest(folder: Path, *arguments: str) -> tuple[dict[str, str], str]:
-    """Run pytest in a folder; its outcomes by test and what it printed."""
-    report = folder / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junit-xml={report}"]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
-    result = subprocess.run(
-        [*command, *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=1700,
-    )
-    assert report.exists(), result.stdout + result.stderr
-    outcomes = {}
-    for case in ElementTree.parse(report).iter("testcase"):
-        wrong = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
-        outcomes[case.attrib["name"]] = wrong[0] if wrong else "passed"
-    return outcomes, result.stdout
-
-
-def report_of(test: str, output: str) -> str:
-    """Return what pytest printed of a test that failed."""
-    heading = rf"^_+ (?:ERROR at \w+ of )?{test} _+$"
-    found = re.search(rf"{heading}(.*?)^(?:_{{3,}}|={{3,}})", output, re.DOTALL | re.MULTILINE)
-    assert found, output
-    return found[1]
-
-
 def test_outcomes_are_told_as_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "test_outcomes.py").write_text(OUTCOMES)
 
-    outcomes, output = run_pytest(tmp_path)
+    run = run_pytest(tmp_path)
 
-    assert outcomes == {
+    assert run.outcomes == {
         "test_passes": "passed",
         "test_fails": "failure",
         "test_panics": "failure",
@@ -134,7 +101,7 @@ def test_outcomes_are_told_as_what_they_are(tmp_path: Path) -> None:
         "test_one_writes": "passed",
         "test_other_reads": "passed",
     }
-    failed = report_of("test_fails", output)
+    failed = run.report_of("test_fails")
     for told in (
         "guest: running",
         ">/dev/console -> 0 after",
@@ -146,10 +113,10 @@ def test_outcomes_are_told_as_what_they_are(tmp_path: Path) -> None:
         "console: ",
     ):
         assert told in failed, failed
-    assert "Kernel panic - not syncing: Out of memory" in report_of("test_panics", output)
-    assert "GuestEndedError: the guest powered off" in report_of("test_ends_otherwise", output)
-    assert "the test's deadline of 30 s passed" in report_of("test_hangs", output)
-    refused = report_of("test_asks_for_what_there_is_not", output)
+    assert "Kernel panic - not syncing: Out of memory" in run.report_of("test_panics")
+    assert "GuestEndedError: the guest powered off" in run.report_of("test_ends_otherwise")
+    assert "the test's deadline of 30 s passed" in run.report_of("test_hangs")
+    refused = run.report_of("test_asks_for_what_there_is_not")
     assert "marker guest: colour: must be one of memory, cpus, cmdline" in refused
 
 
@@ -159,10 +126,10 @@ def test_workers_that_start_at_once_share_one_snapshot(tmp_path: Path) -> None:
     (tmp_path / "test_at_once.py").write_text(AT_ONCE.format(mark=mark))
     before = {entry.name for entry in cache.entries()}
 
-    outcomes, output = run_pytest(tmp_path, "-n", "2")
+    run = run_pytest(tmp_path, "-n", "2", plugins=("xdist",))
 
-    assert set(outcomes.values()) == {"passed"}, output
-    assert len(outcomes) == 4
+    assert set(run.outcomes.values()) == {"passed"}, run.output
+    assert len(run.outcomes) == 4
     new = {entry.name for entry in cache.entries()} - before
     try:
         assert len([name for name in new if name.startswith(SNAPSHOT_PREFIX)]) == 1

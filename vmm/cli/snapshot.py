@@ -80,5 +80,4 @@ def _with_last_lines(ending: Ending, machine: Machine) -> Ending:
     """Show what the guest printed last also when it ended as guests should, but too early."""
     if ending.report or ending.end is End.INTERRUPTED:
         return ending
-    lines = ["last console lines:", *(f"  {line}" for line in machine.console.last_lines())]
-    return Ending(ending.end, ending.message, lines, ending.reported)
+    return Ending(ending.end, ending.message, machine.console_lines(), ending.reported)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import Protocol
 
 Progress = Callable[[str, str], None]
 """Called as ``progress(stage, detail)``: the step, and how far it has come (may be empty)."""
@@ -19,6 +19,14 @@ def silent(stage: str, detail: str) -> None:
     """Report nothing."""
 
 
+class TextStream(Protocol):
+    """Where text can be shown."""
+
+    def isatty(self) -> bool: ...
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
+
+
 class ProgressLine:
     """A ``Progress`` that keeps one line up to date, or writes a line now and then.
 
@@ -26,7 +34,7 @@ class ProgressLine:
     line for each stage and one every 30 seconds. ``clock`` returns seconds.
     """
 
-    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stream: TextStream, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._clock = clock
         self._in_place = stream.isatty()

@@ -10,15 +10,16 @@ from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vmm.testing.config import GuestConfig as GuestConfig
+    from vmm.testing.errors import GuestEndedError as GuestEndedError
     from vmm.testing.faults import FaultyDisk as FaultyDisk
     from vmm.testing.guest import Guest as Guest
-    from vmm.testing.guest import GuestEndedError as GuestEndedError
 else:
     __getattr__, __all__ = lazy_names(
         __name__,
         {
             "config": "GuestConfig",
+            "errors": "GuestEndedError",
             "faults": "FaultyDisk",
-            "guest": "Guest GuestEndedError",
+            "guest": "Guest",
         },
     )

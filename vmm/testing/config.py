@@ -31,8 +31,10 @@ class GuestConfig:
       ``Path``) of the host, whose permissions it gets.
     * ``disks``: images, as ``vmm run --disk`` takes them, or :class:`vmm.DiskConfig`.
     * ``devices``: makers of further devices, such as a subclass of ``virtio.Device``.
-    * ``deadline``: seconds after which a test's guest ends; preparing it may take as long.
+    * ``deadline``: seconds after which a test's guest ends; booting it, where it has to be, and
+      its ``files`` count as the test does. The build of a kernel and time in a debugger do not.
     * ``shared``: one guest for all tests of a module that want the same, rather than one for each.
+      The fixture ``session_guest`` is one for all tests of a run.
     """
 
     memory: str = "128M"

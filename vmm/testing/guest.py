@@ -4,45 +4,46 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final, Self
 
 from virtio.block import Block, BlockBackend
 from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import Error
-from vmm.agent import AgentLostError, GuestFileNotFoundError, Result
+from vmm.agent import AgentLostError, GuestFileNotFoundError, Process, Result
+from vmm.agent.client import Word
+from vmm.agent.process import LIMIT_BYTES
 from vmm.console.log import ConsoleLog
 from vmm.disk.disk import DiskConfig
-from vmm.ending.deadline import deadline
 from vmm.ending.ending import End, Ending
 from vmm.machine import Machine
 from vmm.snapshot import Snapshot
+from vmm.testing.boot import end_for, ended
 from vmm.testing.config import GuestConfig
+from vmm.testing.errors import GuestEndedError
 from vmm.testing.report import LastCommands, describe
+from vmm.testing.time_limit import TimeLimit
 
 _END_SECONDS: Final = 60.0
-
-
-class GuestEndedError(Error):
-    """The guest ended while the test was using it; ``ending`` tells how."""
-
-    def __init__(self, ending: Ending) -> None:
-        super().__init__(ending.message)
-        self.ending = ending
 
 
 class Guest:
     """A Linux guest that goes on from a snapshot; the fixture ``guest`` is one.
 
     ``console`` holds the guest's output and takes input for it, ``machine`` is the machine below.
-    A context manager.
+    ``limit`` is what is left of the test's time. A context manager.
     """
 
-    def __init__(self, snapshot: Snapshot, config: GuestConfig) -> None:
+    def __init__(
+        self, snapshot: Snapshot, config: GuestConfig, limit: TimeLimit | None = None
+    ) -> None:
         self.config = config
+        self.limit = limit or TimeLimit(config.deadline)
         self.machine = Machine.restore(snapshot)
         self._commands = LastCommands()
         self._resources = ExitStack()
         self._ending_wanted = False
+        self._fixed_report: str | None = "guest: it has not started"
 
     def __enter__(self) -> Self:
         with ExitStack() as resources:
@@ -53,18 +54,26 @@ class Guest:
                 resources.enter_context(disk)
                 disks.append(disk)
             resources.enter_context(self.machine)
-            with self.limited():
-                self._set_up(disks)
+            self._fixed_report = None
+            try:
+                with self.limited():
+                    self._set_up(disks)
+            except BaseException:
+                self._fixed_report = self.report()
+                raise
             self._resources = resources.pop_all()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        # Where each vCPU is costs a moment, and nobody asks after a test that passed.
+        closed = kind is None and self.machine.ending is None
+        self._fixed_report = describe(self.machine, self._commands, positions=not closed)
         self._resources.close()
 
     @contextmanager
     def limited(self) -> Iterator[None]:
-        """End the guest if the block takes longer than the deadline of the configuration."""
-        with deadline(self.config.deadline, self._out_of_time):
+        """End the guest if what is left of the test's time is over before the block is."""
+        with self.limit.running(lambda: end_for(self.machine, self.limit)):
             yield
 
     @property
@@ -82,7 +91,7 @@ class Guest:
 
     def run(
         self,
-        argv: Sequence[str],
+        argv: Sequence[Word],
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
@@ -90,46 +99,111 @@ class Guest:
         timeout: float | None = None,
         check: bool = False,
         text: bool = True,
+        merge_stderr: bool = False,
+        replace_env: bool = False,
+        limit_bytes: int = LIMIT_BYTES,
     ) -> Result:
         """Run a program in the guest to its end; as :meth:`vmm.agent.Agent.run`.
 
         ``timeout`` in seconds; the deadline of the test holds in any case. Raises
         :class:`GuestEndedError` when the guest ends meanwhile.
         """
-        self._commands.started(argv)
-        seconds = self.config.deadline if timeout is None else timeout
-        result: Result = self._ask(
-            "run", argv, env=env, cwd=cwd, input=input, timeout=seconds, check=check, text=text
-        )
-        self._commands.ended(result)
-        return result
+        name = self._commands.started(argv)
+        with self._asking(f"{name} ran"):
+            result = self.machine.agent.run(
+                argv,
+                env=env,
+                cwd=cwd,
+                input=input,
+                timeout=self.config.deadline if timeout is None else timeout,
+                check=False,
+                text=text,
+                merge_stderr=merge_stderr,
+                replace_env=replace_env,
+                limit_bytes=limit_bytes,
+            )
+        self._commands.ended(argv, result)
+        return result.check() if check else result
 
-    def sh(self, text: str, *, timeout: float | None = None, check: bool = True) -> str:
-        """Run shell text and return its output, without the end of the last line."""
-        result = self.run(["sh", "-c", text], timeout=timeout, check=check)
-        return str(result.stdout).removesuffix("\n")
+    def sh(
+        self,
+        script: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        input: bytes | str = b"",
+        timeout: float | None = None,
+        check: bool = True,
+        text: bool = True,
+        merge_stderr: bool = False,
+        replace_env: bool = False,
+        limit_bytes: int = LIMIT_BYTES,
+    ) -> Any:
+        """Run shell text and return its output, without the end of the last line.
+
+        Takes what :meth:`run` takes; the output is ``bytes``, as it is, without ``text``.
+        """
+        result = self.run(
+            ["sh", "-c", script],
+            env=env,
+            cwd=cwd,
+            input=input,
+            timeout=timeout,
+            check=check,
+            text=text,
+            merge_stderr=merge_stderr,
+            replace_env=replace_env,
+            limit_bytes=limit_bytes,
+        )
+        output = result.stdout
+        return output.removesuffix("\n") if isinstance(output, str) else output
+
+    def start(self, argv: Sequence[Word], **options: Any) -> Process:
+        """Start a program in the guest and return at once; as :meth:`vmm.agent.Agent.start`."""
+        name = self._commands.started(argv)
+        with self._asking(f"{name} was to start"):
+            return self.machine.agent.start(argv, **options)
 
     def read_file(self, path: str) -> bytes:
         """Return the content of a file of the guest, within the deadline of the test."""
-        data: bytes = self._ask("read_file", path, self.config.deadline)
-        return data
+        with self._asking(f"{path!r} was read"):
+            return self.machine.agent.read_file(path, self.config.deadline)
 
     def write_file(self, path: str, data: bytes | str, mode: int = 0o644) -> None:
         """Make a file of the guest hold ``data``, within the deadline of the test."""
-        self._ask("write_file", path, data, mode, self.config.deadline)
+        with self._asking(f"{path!r} was written"):
+            self.machine.agent.write_file(path, data, mode, self.config.deadline)
 
     def plug(self, device: VirtioDevice) -> VirtioDevice:
         """Add a device to the guest; returns when its driver has taken it."""
-        try:
-            self.machine.plug(lambda: device)
-        except AgentLostError as error:
-            raise self._ended() from error
-        return device
+        with self._asking(f"its driver took {type(device).__name__}"):
+            return self.machine.plug(lambda: device)
 
     def wait(self, timeout: float = _END_SECONDS) -> Ending:
-        """Wait for the guest's end, which then is no failure, and return it."""
+        """Wait for the guest's end, which then is no failure, and return it.
+
+        Raises :class:`GuestEndedError` when the guest makes no end in time, and is ended.
+        """
+        started = monotonic()
+        ending = self.machine.wait(timeout)
+        if ending.end is End.TIMEOUT:
+            raise GuestEndedError(ending, "the test waited for its end", monotonic() - started)
         self._ending_wanted = True
-        return self.machine.wait(timeout)
+        return ending
+
+    def crash(self) -> Ending:
+        """Have the guest's kernel panic, for tests of what follows, and return that ending.
+
+        Raises :class:`GuestEndedError` for a guest that ends otherwise.
+        """
+        started = monotonic()
+        with self._asking("its kernel was to panic"):
+            self.machine.agent.crash()
+        ending = self.machine.wait(self.config.deadline)
+        if ending.end is not End.PANIC:
+            raise GuestEndedError(ending, "its kernel was to panic", monotonic() - started)
+        self._ending_wanted = True
+        return ending
 
     def check(self) -> None:
         """Raise :class:`GuestEndedError` when the guest has ended and nobody asked for it."""
@@ -138,7 +212,12 @@ class Guest:
             raise GuestEndedError(ending)
 
     def report(self) -> str:
-        """Return the state of the guest now, for a person who looks for what went wrong."""
+        """Return the state of the guest, for a person who looks for what went wrong.
+
+        It is that of now, or of the moment when the guest was closed.
+        """
+        if self._fixed_report is not None:
+            return self._fixed_report
         return describe(self.machine, self._commands)
 
     def _set_up(self, disks: Sequence[BlockBackend]) -> None:
@@ -150,15 +229,14 @@ class Guest:
         for path, content in self.config.files.items():
             self._put(path, content)
 
-    def _ask(self, method: str, *arguments: Any, **options: Any) -> Any:
+    @contextmanager
+    def _asking(self, doing: str) -> Iterator[None]:
+        """Tell the guest's end as that, with what the test was ``doing``."""
+        started = monotonic()
         try:
-            return getattr(self.machine.agent, method)(*arguments, **options)
+            yield
         except AgentLostError as error:
-            raise self._ended() from error
-
-    def _ended(self) -> Error:
-        ending = self.machine.ending
-        return GuestEndedError(ending) if ending else AgentLostError("the guest's agent is gone")
+            raise ended(self.machine, error.doing or doing, monotonic() - started) from None
 
     def _put(self, path: str, content: str | bytes | Path) -> None:
         mode = content.stat().st_mode & 0o7777 if isinstance(content, Path) else 0o644
@@ -172,9 +250,6 @@ class Guest:
         except Error as error:
             error.add_note(f"while {path} of files= was written, {len(data)} bytes")
             raise
-
-    def _out_of_time(self) -> None:
-        self.machine.end(End.TIMEOUT, f"the test's deadline of {self.config.deadline:g} s passed")
 
 
 def _block(config: DiskConfig, backend: BlockBackend) -> Block:

@@ -8,13 +8,16 @@ Loaded by entry point wherever the package is installed, so it imports nothing u
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from vmm.testing.attempt import Attempt
 
 if TYPE_CHECKING:
     from vmm.testing.config import GuestConfig
@@ -25,6 +28,18 @@ _MARKER = (
     "guest(memory, cpus, cmdline, kernel, initrd, files, disks, devices, deadline, shared):"
     " the guest that the test wants, where it differs from the fixture guest_config"
 )
+_SESSION_FIXTURE = "session_guest"
+
+_ATTEMPT = pytest.StashKey[Attempt]()
+_SESSION_GUEST = pytest.StashKey["Guest"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("pyvmm", "guests under KVM").addoption(
+        "--guest-required",
+        action="store_true",
+        help="fail tests that want a guest where this host runs none, rather than skip them",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,35 +58,52 @@ def guest_config() -> GuestConfig:
 def guest(
     request: pytest.FixtureRequest, guest_config: GuestConfig, guest_snapshots: SnapshotStore
 ) -> Iterator[Guest]:
-    """A booted Linux guest, restored for this test; skipped where there is no ``/dev/kvm``."""
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        pytest.skip("needs a usable /dev/kvm")
+    """A booted Linux guest, restored for this test; skipped where this host runs no guest."""
+    _begin(request.config)
     config = _marked(request, guest_config)
-    if config.shared:
-        shared: SharedGuests = request.getfixturevalue("_shared_guests")
-        with _used(shared.get(config, guest_snapshots), request.node) as found:
+    attempt = request.config.stash[_ATTEMPT]
+    with ExitStack() as own:
+        if config.shared:
+            shared: SharedGuests = request.getfixturevalue("_shared_guests")
+            found = shared.find(config)
+            if found is None:
+                found = shared.add(_started(request.config, config, guest_snapshots, shared))
+            else:
+                attempt.begin_with(found)
+        else:
+            found = _started(request.config, config, guest_snapshots, own)
+        with found.limited():
             yield found
-        return
-    from vmm.testing.guest import Guest
-
-    with Guest(guest_snapshots.get(config), config) as own, _used(own, request.node):
-        yield own
+        attempt.check(found)
 
 
-@contextmanager
-def _used(guest: Guest, item: pytest.Item) -> Iterator[Guest]:
-    """Let a test use a guest for as long as its deadline; the guest must outlive that."""
-    item.stash[_GUEST] = guest
-    try:
-        with guest.limited():
-            yield guest
-        if item.stash.get(_FAILED, None) is None:
-            guest.check()
-    except Exception:
-        item.stash[_LAST_REPORT] = guest.report()
-        raise
-    finally:
-        del item.stash[_GUEST]
+@pytest.fixture(scope="session")
+def session_guest_config() -> GuestConfig:
+    """The guest that ``session_guest`` is; override it in a conftest."""
+    from vmm.testing.config import GuestConfig
+
+    return GuestConfig()
+
+
+@pytest.fixture(scope="session")
+def session_guest(
+    request: pytest.FixtureRequest,
+    session_guest_config: GuestConfig,
+    guest_snapshots: SnapshotStore,
+) -> Iterator[Guest]:
+    """One guest for all tests of a run that ask for it, and for fixtures of any scope.
+
+    Each test may use it for its configuration's deadline. After a test in which it ended it is
+    made anew, and so is what other fixtures made of it.
+    """
+    _begin(request.config)
+    stash = request.config.stash
+    with ExitStack() as own:
+        found = _started(request.config, session_guest_config, guest_snapshots, own)
+        stash[_ATTEMPT].resources.enter_context(found.limited())
+        stash[_SESSION_GUEST] = found
+        own.callback(stash.__delitem__, _SESSION_GUEST)
+        yield found
 
 
 @pytest.fixture(scope="session")
@@ -97,33 +129,116 @@ class SharedGuests(ExitStack):
         super().__init__()
         self._guests: list[Guest] = []
 
-    def get(self, config: GuestConfig, snapshots: SnapshotStore) -> Guest:
-        """Return the guest of a configuration, another one after the last has ended."""
-        from vmm.testing.guest import Guest
+    def find(self, config: GuestConfig) -> Guest | None:
+        """Return the guest of a configuration, unless it has ended."""
+        alike = (one for one in self._guests if one.config == config)
+        return next((one for one in alike if one.machine.ending is None), None)
 
-        for one in self._guests:
-            if one.config == config and one.machine.ending is None:
-                return one
-        self._guests.append(self.enter_context(Guest(snapshots.get(config), config)))
-        return self._guests[-1]
+    def add(self, guest: Guest) -> Guest:
+        """Let further tests have this guest."""
+        self._guests.append(guest)
+        return guest
 
 
-_GUEST = pytest.StashKey["Guest"]()
-_LAST_REPORT = pytest.StashKey[str]()
-_FAILED = pytest.StashKey[bool]()
+def _begin(config: pytest.Config) -> None:
+    """Note that a test wants a guest, and end it here where the host runs none."""
+    from vmm.x86 import kvm_fault
+
+    config.stash[_ATTEMPT].has_guest = True
+    if (fault := kvm_fault()) is None:
+        return
+    if config.getoption("--guest-required"):
+        pytest.fail(f"--guest-required: {fault}", pytrace=False)
+    pytest.skip(fault)
+
+
+def _started(
+    config: pytest.Config, wanted: GuestConfig, snapshots: SnapshotStore, resources: ExitStack
+) -> Guest:
+    """Start a guest, which ends when ``resources`` are closed; the first one of its kind boots."""
+    from vmm.testing.boot import booting
+    from vmm.testing.guest import Guest
+    from vmm.testing.terminal import visible_progress
+    from vmm.testing.time_limit import TimeLimit
+
+    attempt = config.stash[_ATTEMPT]
+    limit = TimeLimit(wanted.deadline)
+    with visible_progress(config) as progress:
+        limited = partial(booting, limit=limit, on_failure=attempt.add_text)
+        snapshot = snapshots.get(wanted, limited, progress)
+    guest = Guest(snapshot, wanted, limit)
+    attempt.add_report(guest.report)
+    return resources.enter_context(guest)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Any:
+    """Begin an attempt; a session's guest that has ended goes, for the fixture to make another."""
+    attempt = item.config.stash[_ATTEMPT] = Attempt()
+    guest = _session_guest_of(item)
+    if guest is not None and guest.machine.ending is not None:
+        for definition in item._fixtureinfo.name2fixturedefs[_SESSION_FIXTURE]:  # type: ignore[attr-defined]
+            definition.finish(item._request)  # type: ignore[attr-defined]
+    elif guest is not None:
+        attempt.begin_with(guest)
+        attempt.resources.enter_context(guest.limited())
+    return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Attach the guest's report to that of a test that failed."""
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    """Fail a test in which the session's guest ended unasked."""
+    result = yield
+    guest = _session_guest_of(item)
+    if guest is not None:
+        item.config.stash[_ATTEMPT].check(guest)
+    return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Any:
+    """End the attempt, after its fixtures."""
+    try:
+        return (yield)
+    finally:
+        item.config.stash[_ATTEMPT].resources.close()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Attach the guest's report to that of a test that failed, and show the test's frames alone."""
+    attempt = item.config.stash.get(_ATTEMPT, None)
+    if attempt is None or call.excinfo is None or not attempt.has_guest:
+        return (yield)
+    from vmm.testing.frames import hide_own_frames, message_alone
+
+    texts = attempt.reports()
+    test_is_shown = hide_own_frames(call.excinfo, item.config)
     report = yield
     if report.failed:
-        item.stash[_FAILED] = True
-        guest = item.stash.get(_GUEST, None)
-        text = item.stash.get(_LAST_REPORT, None) if guest is None else guest.report()
-        if text is not None:
-            report.sections.append(("guest", text))
+        attempt.failed = True
+        report.sections.extend(("guest", text) for text in texts)
+        if not test_is_shown:
+            report.longrepr = message_alone(call.excinfo)
     return report
+
+
+def pytest_enter_pdb() -> None:
+    """Stop the clocks: a person looks at the guest."""
+    if (module := sys.modules.get("vmm.testing.time_limit")) is not None:
+        module.hold_all()
+
+
+def pytest_leave_pdb() -> None:
+    """Let them run again."""
+    if (module := sys.modules.get("vmm.testing.time_limit")) is not None:
+        module.go_on_all()
+
+
+def _session_guest_of(item: pytest.Item) -> Guest | None:
+    if _SESSION_FIXTURE not in getattr(item, "fixturenames", ()):
+        return None
+    return item.config.stash.get(_SESSION_GUEST, None)
 
 
 def _marked(request: pytest.FixtureRequest, config: GuestConfig) -> GuestConfig:

@@ -6,6 +6,8 @@ date.
 """
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -15,17 +17,23 @@ import vmm
 from virtio.errors import ConfigurationError
 from vmm.boot_source import boot_source
 from vmm.config import MachineConfig
-from vmm.image import cache
+from vmm.image import cache, default_kernel
 from vmm.image.cache_room import SNAPSHOT_PREFIX, hold, trim
 from vmm.image.content import file_digest, tree_digest
+from vmm.image.progress import Progress, silent
 from vmm.machine import Machine
 from vmm.snapshot import Snapshot
 from vmm.snapshot.plain import to_plain
 from vmm.snapshot.state_file import VERSION
+from vmm.testing.boot import booting as bounded
 from vmm.testing.config import GuestConfig
+from vmm.testing.time_limit import TimeLimit
 from vmm.x86 import HostIdentity
 
-BOOT_SECONDS: Final = 900.0
+_FOREVER: Final = 86400.0
+
+Booting = Callable[[Machine], AbstractContextManager[None]]
+"""Gives a block in which the machine boots, for no longer than it may."""
 
 _FOLDER: Final = "machine"
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -41,24 +49,43 @@ class SnapshotStore:
         self._loaded: dict[str, Snapshot] = {}
         self._held: list[int] = []
 
-    def get(self, config: GuestConfig) -> Snapshot:
-        """Return the snapshot of a guest, booted and saved first when there is none."""
+    def get(
+        self, config: GuestConfig, booting: Booting | None = None, progress: Progress = silent
+    ) -> Snapshot:
+        """Return the snapshot of a guest, booted and saved first when there is none.
+
+        ``booting`` bounds the boot, by default by the configuration's deadline; ``progress`` is
+        told of what takes long.
+        """
         machine = config.machine()
+        if machine.kernel is None:
+            default_kernel(progress, cpus=machine.cpus)
         name = entry_name(machine)
         if name not in self._loaded:
-            entry = self._hold(machine, name)
+            limited = booting or (lambda machine: bounded(machine, TimeLimit(config.deadline)))
+
+            def make(folder: Path) -> None:
+                progress("booting the guest that tests go on from", "")
+                _make(machine, name, folder, limited)
+
+            def waiting() -> None:
+                progress("another process is booting the guest that tests go on from; waiting", "")
+
+            entry = self._hold(name, make, waiting)
             try:
                 self._loaded[name] = Snapshot.load(entry / _FOLDER)
             except ConfigurationError:  # damaged: whatever did it must not stop the next run
                 cache.remove(name)
-                self._loaded[name] = Snapshot.load(self._hold(machine, name) / _FOLDER)
+                self._loaded[name] = Snapshot.load(self._hold(name, make, waiting) / _FOLDER)
         return self._loaded[name]
 
-    def _hold(self, machine: MachineConfig, name: str) -> Path:
+    def _hold(
+        self, name: str, make: Callable[[Path], None], waiting: Callable[[], None]
+    ) -> Path:
         """Return the entry of a snapshot, which stays there until :meth:`close`."""
         while True:
             missing = cache.lookup(name) is None
-            entry = cache.obtain(name, lambda folder: _make(machine, name, folder))
+            entry = cache.obtain(name, make, waiting=waiting)
             held = hold(entry)
             if held is not None:
                 self._held.append(held)
@@ -92,11 +119,12 @@ def entry_name(machine: MachineConfig) -> str:
     )
 
 
-def _make(config: MachineConfig, name: str, entry: Path) -> None:
+def _make(config: MachineConfig, name: str, entry: Path, booting: Booting) -> None:
     entry.chmod(0o700)  # the memory of a guest is its owner's: others make a snapshot of their own
     with Machine(config) as machine:
-        machine.boot()
-        machine.agent.wait_ready(BOOT_SECONDS)
+        with booting(machine):
+            machine.boot()
+            machine.agent.wait_ready(_FOREVER)  # bounded by the end of the machine
         with machine.snapshot() as snapshot:
             snapshot.save(entry / _FOLDER)
     if entry_name(config) != name:

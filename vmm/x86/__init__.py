@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vmm.x86.host import check_host as check_host
     from vmm.x86.host import host_kind as host_kind
     from vmm.x86.host import is_emulated_host as is_emulated_host
+    from vmm.x86.host import kvm_fault as kvm_fault
     from vmm.x86.host import open_kvm as open_kvm
     from vmm.x86.host_identity import HostIdentity as HostIdentity
     from vmm.x86.idle import native_wait_idle as native_wait_idle
@@ -41,7 +42,7 @@ else:
         {
             "boot.boot": "BootSource",
             "boot.cmdline": "default_cmdline",
-            "host": "check_host host_kind is_emulated_host open_kvm",
+            "host": "check_host host_kind is_emulated_host kvm_fault open_kvm",
             "host_identity": "HostIdentity",
             "idle": "native_wait_idle",
             "kvm.vcpu": "Vcpu",

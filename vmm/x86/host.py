@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from virtio.errors import ConfigurationError
+from virtio.errors import ConfigurationError, Error
 from vmm.kvm.system import Kvm
 
 REQUIRED_CAPABILITIES: Final = {
@@ -35,6 +35,16 @@ def open_kvm() -> Kvm:
     """
     check_host()
     return Kvm(REQUIRED_CAPABILITIES, "kvm_intel or kvm_amd")
+
+
+def kvm_fault() -> str | None:
+    """Return why this host runs no guest, and what helps; None where it does."""
+    try:
+        with open_kvm() as kvm:
+            kvm.create_vm().close()
+    except Error as error:
+        return str(error)
+    return None
 
 
 def is_emulated_host() -> bool:

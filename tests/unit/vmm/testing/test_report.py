@@ -12,7 +12,7 @@ def test_a_command_is_shown_with_its_status_once_it_has_ended() -> None:
     commands = LastCommands()
 
     commands.started(["mount", "/dev/vda", "/mnt"])
-    commands.ended(result(32))
+    commands.ended(["mount", "/dev/vda", "/mnt"], result(32))
     commands.started(["sleep", "9"])
 
     assert commands.lines() == ["mount /dev/vda /mnt -> 32 after 0.250 s", "sleep 9"]

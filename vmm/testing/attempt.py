@@ -1,0 +1,52 @@
+"""One attempt at a test: the guests that it uses, and whether it has failed.
+
+A plugin that runs a failed test again makes another attempt, which has nothing of the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vmm.testing.guest import Guest
+
+
+class Attempt:
+    """What is known of an attempt; ``failed`` says that one of its phases has failed.
+
+    ``has_guest`` says that it asked for a guest; ``resources`` are closed at its end, after those
+    of its fixtures.
+    """
+
+    def __init__(self) -> None:
+        self.failed = False
+        self.has_guest = False
+        self.resources = ExitStack()
+        self._reports: list[Callable[[], str]] = []
+
+    def begin_with(self, guest: Guest) -> None:
+        """Give a guest that is there already the time of this test."""
+        from vmm.testing.time_limit import TimeLimit
+
+        self.has_guest = True
+        guest.limit = TimeLimit(guest.config.deadline)
+        self.add_report(guest.report)
+
+    def check(self, guest: Guest) -> None:
+        """Raise for a guest that has ended unasked, unless the test has failed anyway."""
+        if not self.failed:
+            guest.check()
+
+    def add_report(self, report: Callable[[], str]) -> None:
+        """Have the report of a failure show what ``report`` returns."""
+        self._reports.append(report)
+
+    def add_text(self, text: str) -> None:
+        """Have the report show this text."""
+        self._reports.append(lambda: text)
+
+    def reports(self) -> list[str]:
+        """Return the state of each guest, for a person who looks for what went wrong."""
+        return [report() for report in self._reports]
