@@ -215,7 +215,7 @@ def test_a_guest_that_ends_before_it_is_saved_ends_the_wait(
     done = nothing_saved(tmp_path, code)
 
     assert done.returncode == status
-    assert b"vmm: " + message + b"\n" in done.stderr
+    assert b"\nvmm: " + message in done.stderr
 
 
 def test_a_guest_that_is_not_where_it_is_saved_in_time_is_ended(tmp_path: Path) -> None:

@@ -79,9 +79,7 @@ class SnapshotStore:
                 self._loaded[name] = Snapshot.load(self._hold(name, make, waiting) / _FOLDER)
         return self._loaded[name]
 
-    def _hold(
-        self, name: str, make: Callable[[Path], None], waiting: Callable[[], None]
-    ) -> Path:
+    def _hold(self, name: str, make: Callable[[Path], None], waiting: Callable[[], None]) -> Path:
         """Return the entry of a snapshot, which stays there until :meth:`close`."""
         while True:
             missing = cache.lookup(name) is None
