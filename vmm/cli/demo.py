@@ -16,6 +16,7 @@ from vmm.console.output import OutputSink
 from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import Ending
 from vmm.machine import Machine
+from vmm.x86 import open_kvm
 
 DEADLINE_SECONDS: Final = 300.0
 
@@ -45,6 +46,7 @@ def execute(options: argparse.Namespace) -> int:
     from vmm.image import build_initramfs, demo_disk
     from vmm.image.initramfs import RUN_SCRIPT
 
+    open_kvm().close()  # before anything is built
     token = f"the guest was here {secrets.token_hex(8)}"
     script = _SCRIPT.replace("{token}", token)
     with tempfile.TemporaryDirectory(prefix="vmm-demo-") as folder:

@@ -13,7 +13,7 @@ from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import OnPanic
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
 from vmm.sandbox.mode import MODES, usual_mode
-from vmm.x86 import BootProtocol
+from vmm.x86 import BootProtocol, open_kvm
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -127,7 +127,11 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
 
 
 def prepared_machine_config(options: Namespace) -> MachineConfig:
-    """As :func:`machine_config`; builds the default guest that is not cached, and says so."""
+    """As :func:`machine_config`; builds the default guest that is not cached, and says so.
+
+    On a host that cannot run it nothing is built, or installed, first.
+    """
+    open_kvm().close()
     with closing(ProgressLine(sys.stderr)) as progress:
         config = machine_config(options, progress)
         if config.kernel is None:

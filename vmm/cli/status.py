@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
-from virtio.errors import ConfigurationError, Error
-from vmm.ending.ending import STATUS_CONFIGURATION, STATUS_HOST, STATUS_INTERRUPTED
+from vmm.cli.refusal import explain
+from vmm.ending.ending import STATUS_INTERRUPTED
 
 
 def status_of(work: Callable[[], int]) -> int:
@@ -18,12 +18,11 @@ def status_of(work: Callable[[], int]) -> int:
     except BrokenPipeError:
         forget(sys.stdout)
         status = STATUS_INTERRUPTED
-    except Error as error:
-        _complain(str(error))
-        status = STATUS_CONFIGURATION if isinstance(error, ConfigurationError) else STATUS_HOST
     except KeyboardInterrupt:
         _complain("interrupted")
         status = STATUS_INTERRUPTED
+    except Exception as error:
+        status = explain(error, _complain)
     try:
         sys.stderr.flush()
     except OSError:  # the terminal went away: what is left was for it

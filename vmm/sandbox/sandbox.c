@@ -192,7 +192,12 @@ int watch_filter(const void *program, unsigned instructions, const char *const *
 /* No core file, no debugger of the same user, no more descriptors than that. For good. */
 int limit_process(uint64_t descriptors)
 {
-    struct rlimit no_core = {0, 0}, files = {descriptors, descriptors};
+    struct rlimit no_core = {0, 0}, files;
+    if (getrlimit(RLIMIT_NOFILE, &files))
+        return -errno;
+    if (files.rlim_max > descriptors) /* RLIM_INFINITY is the largest; a lower one stays */
+        files.rlim_max = descriptors;
+    files.rlim_cur = files.rlim_max;
     if (setrlimit(RLIMIT_CORE, &no_core) || setrlimit(RLIMIT_NOFILE, &files) ||
         prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
         return -errno;

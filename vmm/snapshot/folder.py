@@ -8,7 +8,9 @@ What is in it is the memory of a guest, so nobody but its owner may read it, wha
 """
 
 import errno
+import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +23,8 @@ from vmm.host.resource import Resource
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 
+_UNFINISHED: Final = ".unfinished-"
+_UNFINISHED_NAME: Final = re.compile(r"\.unfinished-[0-9a-f]{16}")
 _EXISTS: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -77,36 +81,76 @@ class SnapshotFolder(Resource):
 def new_folder(path: Path) -> Iterator[SnapshotFolder]:
     """Give a folder to fill, which gets its name when the block ends, or goes away if it fails.
 
-    Raises :class:`ConfigurationError` when there is something of that name already.
+    What killed processes left beside it goes away too. Raises :class:`ConfigurationError` when
+    there is something of that name already.
     """
     if os.path.lexists(path):
         raise _exists(path)
     missing = [one for one in path.parents if not one.exists()]
-    unfinished = path.parent / f".unfinished-{os.urandom(8).hex()}"
     try:
-        unfinished.mkdir(FOLDER_MODE, parents=True)
-        unfinished.chmod(FOLDER_MODE)
+        path.parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+        _sweep(path.parent)
+        unfinished, held = _unfinished(path.parent)
+    except OSError:
+        _remove_empty(missing)
+        raise
+    try:
         with SnapshotFolder(unfinished) as folder:
             folder.path = path
             yield folder
         os.rename(unfinished, path)
     except BaseException as error:
-        _discard(unfinished, missing)
+        _discard(unfinished)
+        _remove_empty(missing)
         if isinstance(error, OSError) and error.errno in _EXISTS and os.path.lexists(path):
             raise _exists(path) from None  # since a moment ago
         raise
+    finally:
+        os.close(held)
+
+
+def _unfinished(parent: Path) -> tuple[Path, int]:
+    """Make a folder that is locked for as long as this process lives, or closes the file."""
+    while True:
+        folder = parent / f"{_UNFINISHED}{os.urandom(8).hex()}"
+        folder.mkdir(FOLDER_MODE)
+        folder.chmod(FOLDER_MODE)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        if folder.exists():
+            return folder, fd
+        os.close(fd)  # a sweeper came before the lock
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the unfinished folders of processes that do not live any more."""
+    for name in os.listdir(parent):
+        if not _UNFINISHED_NAME.fullmatch(name):
+            continue
+        with suppress(OSError):  # at work, somebody else's, or no folder
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(parent / name, flags)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(fd).st_uid == os.geteuid():
+                    _discard(parent / name)
+            finally:
+                os.close(fd)
 
 
 def _exists(path: Path) -> ConfigurationError:
     return ConfigurationError(f"snapshot {path}: exists; choose a new name")
 
 
-def _discard(unfinished: Path, parents: list[Path]) -> None:
+def _discard(folder: Path) -> None:
     import shutil
 
-    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_empty(folders: list[Path]) -> None:
     with suppress(OSError):  # somebody else's by now
-        for one in parents:
+        for one in folders:
             one.rmdir()
 
 

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +18,7 @@ from virtio.errors import ConfigurationError
 from vmm.disk.disk import DiskConfig
 from vmm.snapshot import Snapshot
 
+ROOT = Path(__file__).parents[4]
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -119,6 +122,46 @@ def test_what_is_there_already_stays(tmp_path: Path, kind: str) -> None:
     with take_snapshot() as snapshot, pytest.raises(ConfigurationError, match="exists; choose"):
         snapshot.save(path)
     assert [one.name for one in tmp_path.iterdir()] == ["saved"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from vmm.snapshot.folder import new_folder
+with new_folder(Path(sys.argv[1])) as folder:
+    os.close(folder.new_file("memory"))
+    if sys.argv[2] == "wait":
+        print("begun", flush=True)
+        sys.stdin.readline()
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_save_left_goes_with_the_next(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path / "saved", "die"], cwd=ROOT)
+    assert [one.name[:12] for one in tmp_path.iterdir()] == [".unfinished-"]
+
+    with take_snapshot() as snapshot:
+        snapshot.save(tmp_path / "saved")
+    assert [one.name for one in tmp_path.iterdir()] == ["saved"]
+
+
+def test_a_save_that_is_at_work_and_others_files_stay(tmp_path: Path) -> None:
+    names = {".unfinished-work", ".unfinished-0123456789abcdeX", "other", "saved"}
+    for name in names - {"saved"}:
+        (tmp_path / name).mkdir()
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "second"), "wait"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe) as saving:
+        assert saving.stdout is not None
+        assert saving.stdout.readline() == b"begun\n"
+        with take_snapshot() as snapshot:
+            snapshot.save(tmp_path / "saved")
+        saving.communicate(b"\n")
+        assert saving.returncode == 0
+
+    assert {one.name for one in tmp_path.iterdir()} == names | {"second"}
 
 
 # Files of the host
