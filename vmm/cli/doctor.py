@@ -67,13 +67,18 @@ def _sandbox_lines() -> Iterator[str]:
 
 
 def _image_lines() -> Iterator[str]:
-    from vmm.image import entries
+    from vmm.image import entries, unfinished
+    from vmm.image.kernel import cached_kernel
 
-    cached = entries()
-    for entry in cached:
+    for entry in entries():
         yield f"image:  {entry.name}"
-    if not cached:
-        yield "image:  the default guest is not built yet; vmm image build does it"
+    for entry in unfinished():
+        yield f"image:  {entry.name} (unfinished: vmm cache tells more)"
+    try:
+        if cached_kernel() is None:
+            yield "kernel: the default guest's is not built yet; vmm image build does it"
+    except Error as error:
+        yield f"kernel: {error}"
     missing = sorted({package for tool, package in _IMAGE_TOOLS.items() if not shutil.which(tool)})
     if missing:
         yield f"tools:  to build images, install the Debian packages {' '.join(missing)}"

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
+from virtio import features
 from virtio.errors import ConfigurationError
 from vmm.config import AgentRole, ConsoleKind, IoThreads, MachineConfig, parse_size
 from vmm.disk.disk import DiskConfig
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
     from vmm.cli.quick_options import QuickOptions
 
 MAX_TIMEOUT_SECONDS: Final = 1e7
+
+# VIRTIO 1.4 "Reserved Feature Bits", those that a device here may offer.
+RING_FEATURES: Final = {
+    "indirect-desc": features.VIRTIO_RING_F_INDIRECT_DESC,
+    "event-idx": features.VIRTIO_RING_F_EVENT_IDX,
+    "packed": features.VIRTIO_F_RING_PACKED,
+    "in-order": features.VIRTIO_F_IN_ORDER,
+    "notification-data": features.VIRTIO_F_NOTIFICATION_DATA,
+    "ring-reset": features.VIRTIO_F_RING_RESET,
+}
 
 
 def add_machine_arguments(parser: ArgumentParser | QuickOptions) -> None:
@@ -40,6 +51,21 @@ def add_machine_arguments(parser: ArgumentParser | QuickOptions) -> None:
         metavar="FILE[,ro][,serial=S]",
         help="a raw image as a virtio block device; may be repeated. More options: volatile,"
         " limit=SIZE, block-size=N, queues=N; a comma in the name is doubled",
+    )
+    add("--no-disk", action="store_true", help="no disk, not even the default guest's")
+    add(
+        "--ring-features",
+        metavar="NAMES",
+        help=f"what the devices' rings can do: {', '.join(RING_FEATURES)}, with commas between"
+        " them, or none (default: indirect-desc,event-idx,ring-reset)",
+    )
+    add(
+        "--port",
+        action="append",
+        default=[],
+        metavar="NAME[=FILE]",
+        help="a virtio console port of that name; what the guest writes to it goes to FILE; may be"
+        " repeated",
     )
     add("--rng", action="store_true", default=True, help="a virtio entropy device (default)")
     add("--no-rng", action="store_false", dest="rng", help="no virtio entropy device")
@@ -101,6 +127,9 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             f" {MAX_TIMEOUT_SECONDS:g} seconds"
         )
 
+    if options.no_disk and options.disk:
+        raise ConfigurationError("--no-disk: with --disk there is one; take either away")
+
     def with_disks(*disks: DiskConfig) -> MachineConfig:
         return MachineConfig(
             kernel=options.kernel,
@@ -117,13 +146,43 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             agent=options.agent or "none",
             io_threads=options.io_threads,
             on_panic=options.on_panic,
+            ports=tuple(name for name, _ in map(split_port, options.port)),
+            ring_features=ring_features(options.ring_features),
             **({} if options.poll is None else {"poll_us": options.poll}),
         )
 
     config = with_disks(*map(DiskConfig.parse, options.disk))
-    if config.kernel is None and not config.disks:
+    if config.kernel is None and not config.disks and not options.no_disk:
         return with_disks(DiskConfig(str(demo_disk(progress)), volatile=True))
     return config
+
+
+def ring_features(names: str | None) -> int | None:
+    """Return the mask of the ring features that ``--ring-features`` names.
+
+    >>> hex(ring_features("event-idx,packed"))
+    '0x420000000'
+    """
+    if names is None:
+        return None
+    chosen = [] if names == "none" else names.split(",")
+    for one in chosen:
+        if one not in RING_FEATURES:
+            allowed = ", ".join(RING_FEATURES)
+            raise ConfigurationError(f"--ring-features {one!r}: must be among {allowed}, or none")
+    return sum(1 << RING_FEATURES[one] for one in set(chosen))
+
+
+def split_port(text: str) -> tuple[str, str]:
+    """Return the name and the file of ``--port NAME[=FILE]``; no file is an empty one.
+
+    >>> split_port("log=out.txt"), split_port("log")
+    (('log', 'out.txt'), ('log', ''))
+    """
+    name, equals, file = text.partition("=")
+    if not name or (equals and not file):
+        raise ConfigurationError(f"--port {text!r}: needs NAME or NAME=FILE")
+    return name, file
 
 
 def prepared_machine_config(options: Namespace) -> MachineConfig:

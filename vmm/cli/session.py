@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from vmm.cli.command import GuestCommand
     from vmm.cli.console_output import ConsoleOutput
+    from vmm.cli.port_files import PortFiles
     from vmm.cli.user_terminal import UserTerminal
     from vmm.sandbox.process import ProcessSandbox
     from vmm.snapshot import Snapshot
@@ -55,6 +56,7 @@ def run_once(
         else:
             machine.load()
         machine.hardware.kvm.close()
+        ports = _port_files(options, stack) if options.port else None
         sandbox.enter(_late(options, with_command=bool(command)))
         if end_at is not None:
             message = f"{End.TIMEOUT.value} of {options.timeout:g} s"
@@ -64,6 +66,8 @@ def run_once(
         ours = _command(machine, command, options) if command else None
         terminal = _terminal(machine, ours, options, interruption, stack)
         console.connect(machine, interruption, stack)
+        if ports is not None:
+            ports.connect(machine.hardware.console_ports, stack)
         machine.resume()
         if ours is not None:
             ending = _end_of_command(machine, ours, terminal)
@@ -138,6 +142,13 @@ def _end_of_command(
     if status is not None and ending.end is End.STOPPED:
         return Ending(End.REPORTED, f"the command ended with status {status}", reported=status)
     return ending
+
+
+def _port_files(options: Namespace, stack: ExitStack) -> PortFiles:
+    from vmm.cli.machine_options import split_port
+    from vmm.cli.port_files import PortFiles
+
+    return PortFiles(dict(map(split_port, options.port)), stack)
 
 
 def _connect_input(machine: Machine, terminal: UserTerminal | None) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from virtio.errors import ConfigurationError
+from vmm.cli import machine_options
 from vmm.cli.machine_options import add_machine_arguments, machine_config
 from vmm.config import MachineConfig
 from vmm.disk.disk import DiskConfig
@@ -47,6 +48,56 @@ def test_options_become_the_configuration() -> None:
         default_cmdline=False,
         disks=(DiskConfig("a.img", read_only=True), DiskConfig("b.img")),
     )
+
+
+# Disks, rings and ports
+
+
+def test_without_a_disk_the_default_guest_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_options, "demo_disk", lambda _: pytest.fail("it was made"))
+    parser = argparse.ArgumentParser()
+    add_machine_arguments(parser)
+    options = parser.parse_args(["--no-disk"])
+    options.init_arguments = []
+
+    assert machine_config(options, silent).disks == ()
+
+
+def test_a_disk_and_none_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="--no-disk: with --disk there is one"):
+        config_of("--no-disk", "--disk", "a.img")
+
+
+@pytest.mark.parametrize(
+    ("names", "mask"),
+    [
+        ("none", 0),
+        ("indirect-desc", 1 << 28),
+        ("event-idx,packed", 1 << 29 | 1 << 34),
+        ("in-order,notification-data,ring-reset", 1 << 35 | 1 << 38 | 1 << 40),
+    ],
+)
+def test_ring_features_are_chosen_by_name(names: str, mask: int) -> None:
+    assert config_of("--ring-features", names).ring_features == mask
+
+
+@pytest.mark.parametrize("names", ["fast", "packed,", "PACKED", "none,packed"])
+def test_ring_features_that_there_are_not_are_refused(names: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"--ring-features '.*': must be among indirect"):
+        config_of("--ring-features", names)
+
+
+def test_ports_are_named_with_or_without_a_file() -> None:
+    assert config_of("--port", "log=out.txt", "--port", "org.example.1").ports == (
+        "log",
+        "org.example.1",
+    )
+
+
+@pytest.mark.parametrize("text", ["", "=file", "name="])
+def test_port_without_name_or_file_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"--port '.*': needs NAME or NAME=FILE"):
+        config_of(f"--port={text}")
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e8"])
