@@ -8,6 +8,7 @@ import pytest
 from tests.spec.devices import CASES, DeviceCase, Gadget
 from tests.spec.pci import PciRig
 from tests.spec.rig import PACKED, SPLIT, Form, Rig
+from transport.line import InterruptLine
 from transport.pci.bus import PciBus
 from virtio.device.lifecycle import VirtioDevice
 from virtio.memory import FlatMemory
@@ -53,9 +54,12 @@ def make_pci_rig() -> Iterator[PciRigMaker]:
     rigs: list[PciRig] = []
 
     def make(
-        device: VirtioDevice, memory: FlatMemory | None = None, bus: PciBus | None = None
+        device: VirtioDevice,
+        memory: FlatMemory | None = None,
+        bus: PciBus | None = None,
+        line: InterruptLine | None = None,
     ) -> PciRig:
-        rigs.append(PciRig(device, memory, bus))
+        rigs.append(PciRig(device, memory, bus, line))
         return rigs[-1]
 
     yield make

@@ -6,6 +6,7 @@ Also the same driver in the words of virtio-mmio, for tests that hold for both t
 from typing import ClassVar
 
 from tests.spec.rig import Rig
+from transport.line import InterruptLine
 from transport.pci.bus import PciBus
 from transport.pci.host_bridge import host_bridge
 from transport.pci.registers import VirtioPci
@@ -94,12 +95,18 @@ class PciRig(Rig):
     """A device in slot 3 of a bus, switched on at ``BASE``.
 
     ``pci`` drives it, and ``driver`` does the same in the words of virtio-mmio. ``messages`` are
-    what MSI-X sent, ``line`` is INTx, ``notifications`` what the machine signals by itself.
+    what MSI-X sent, ``line`` is INTx unless another one is given, ``notifications`` what the
+    machine signals by itself.
     """
 
     def __init__(
-        self, device: VirtioDevice, memory: FlatMemory | None = None, bus: PciBus | None = None
+        self,
+        device: VirtioDevice,
+        memory: FlatMemory | None = None,
+        bus: PciBus | None = None,
+        line: InterruptLine | None = None,
     ) -> None:
+        self.wire = line
         self.bus = bus or make_bus()
         self.slot = SLOT if bus is None else bus.free_slot()
         super().__init__(device, memory)
@@ -109,7 +116,7 @@ class PciRig(Rig):
         self.messages = RecordingMessages()
         self.notifications = RecordingNotifications()
         self.window = VirtioPci(
-            self.device, self.memory, self.messages, self.line, self.loop, name="rig"
+            self.device, self.memory, self.messages, self.wire or self.line, self.loop, name="rig"
         )
         self.transport = self.window
         self.function = VirtioFunction(self.window, self.notifications)

@@ -64,6 +64,7 @@ class VirtioPci(VirtioTransport):
         self.msix = PciInterrupts(queues, sink, line, self._drop_message)
         super().__init__(device, memory, self.msix, loop, name=name, poll_us=poll_us)
         self.generation = NarrowGeneration()
+        self._sink = sink
         self._readable: dict[tuple[int, int], Read] = {}
         self._writable: dict[tuple[int, int], Write] = {}
         self._lay_out()
@@ -113,6 +114,11 @@ class VirtioPci(VirtioTransport):
             (offset + 4, 4): partial(self._store, partial(self._write_half, area, HIGH)),
             (offset, 8): partial(self._store, partial(self._write_address, area)),
         }
+
+    def close(self) -> None:
+        """Stop the device for good, and let go of its vectors; harmless when repeated."""
+        super().close()
+        self._sink.close()
 
     # Accesses
 
