@@ -76,10 +76,12 @@ def _list(options: argparse.Namespace) -> None:
 
 def _remove(options: argparse.Namespace) -> None:
     from vmm.image import entries, remove, unfinished
+    from vmm.image.cache import is_at_work
 
     if options.all:
         for entry in (*entries(), *unfinished()):
-            remove(entry.name)
+            if not (entry.unfinished and is_at_work(entry)):
+                remove(entry.name)
         return
     for name in options.names:
         if not remove(name):

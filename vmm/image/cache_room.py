@@ -46,7 +46,7 @@ def hold(entry: Path) -> int | None:
     fcntl.flock(fd, fcntl.LOCK_SH)
     with suppress(FileNotFoundError):
         if os.path.samestat(os.stat(entry), os.fstat(fd)):
-            with suppress(PermissionError):  # somebody else's, who reads no times of ours
+            with suppress(OSError):  # somebody else's, or on a disk that is read-only
                 os.utime(entry)
             return fd
     os.close(fd)

@@ -18,7 +18,7 @@ from virtio.errors import ConfigurationError
 from vmm.boot_source import boot_source
 from vmm.config import MachineConfig
 from vmm.image import cache, default_kernel
-from vmm.image.cache_room import SNAPSHOT_PREFIX, hold, trim
+from vmm.image.cache_room import SNAPSHOT_PREFIX, hold, limit_bytes, trim
 from vmm.image.content import file_digest, tree_digest
 from vmm.image.progress import Progress, silent
 from vmm.machine import Machine
@@ -81,6 +81,7 @@ class SnapshotStore:
 
     def _hold(self, name: str, make: Callable[[Path], None], waiting: Callable[[], None]) -> Path:
         """Return the entry of a snapshot, which stays there until :meth:`close`."""
+        limit_bytes()  # a wrong one is told before a boot
         while True:
             missing = cache.lookup(name) is None
             entry = cache.obtain(name, make, waiting=waiting)

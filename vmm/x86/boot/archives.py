@@ -5,12 +5,14 @@ Linux driver-api/early-userspace/buffer-format.rst "initramfs buffer format".
 
 from __future__ import annotations
 
+import re
 from typing import Final, Protocol
 
 from virtio.errors import ConfigurationError
 from virtio.memory import GuestMemory
 
 _PLAIN: Final = (b"070701", b"070702")
+_HEADER: Final = re.compile(rb"07070[12][0-9A-Fa-f]{104}")
 _HEADER_BYTES: Final = 110
 _TRAILER: Final = b"TRAILER!!!\0"
 _ALIGNMENT: Final = 4
@@ -60,14 +62,9 @@ def _archive_end(image: Readable, start: int) -> int:
     """Return where the cpio archive ends that begins at ``start``; raises for a damaged one."""
     while True:
         header = image.read(start, _HEADER_BYTES + len(_TRAILER))
-        try:
-            if header[:6] not in _PLAIN:
-                raise ValueError
-            data_bytes, name_bytes = int(header[54:62], 16), int(header[94:102], 16)
-        except ValueError:
-            raise ConfigurationError(
-                f"{image.name}: its cpio archive is damaged at byte {start}"
-            ) from None
+        if not _HEADER.match(header):
+            raise ConfigurationError(f"{image.name}: its cpio archive is damaged at byte {start}")
+        data_bytes, name_bytes = int(header[54:62], 16), int(header[94:102], 16)
         data = start + _HEADER_BYTES + name_bytes
         start = _aligned(_aligned(data) + data_bytes)
         if header[_HEADER_BYTES:] == _TRAILER and name_bytes == len(_TRAILER):

@@ -137,6 +137,15 @@ def test_truncated_archive_is_refused(cut: int) -> None:
         loaded(ROOT[:-cut])
 
 
+@pytest.mark.parametrize(
+    "number", [b"-0000100", b"+0000001", b" 1234567", b"0x000001", b"1_000000"]
+)
+def test_sizes_are_eight_hexadecimal_digits(number: bytes) -> None:
+    for offset in (54, 94):
+        with pytest.raises(ConfigurationError, match="its cpio archive is damaged at byte 0"):
+            loaded(ROOT[:offset] + number + ROOT[offset + 8 :])
+
+
 def test_damaged_archive_is_refused_with_the_place() -> None:
     with pytest.raises(ConfigurationError, match="its cpio archive is damaged at byte 0"):
         loaded(b"070701" + b"nonsense" * 100)
