@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ def default_kernel(progress: Progress | None = None, *, cpus: int = 1) -> Kernel
     """
     if found := cached_kernel(cpus=cpus):
         return found
-    _check_path(writable_place())
+    _check_path(writable_place() if os.path.isdir(cache.root()) else cache.root())
     tarball = newest_source() or _installed_source(progress or silent)
     return _image(_build(tarball, fragments(cpus), progress or silent))
 

@@ -303,6 +303,7 @@ def test_cache_that_make_cannot_build_in_is_refused_at_once(
 
     with pytest.raises(ConfigurationError, match=r"no kernel can be built below a path with '"):
         kernel.default_kernel()
+    assert not (tmp_path / name).exists()
 
 
 def test_cache_path_may_have_what_make_can_take(

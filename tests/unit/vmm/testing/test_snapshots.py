@@ -1,0 +1,170 @@
+"""The snapshots of tests' guests: which guests share one, and which are kept."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.unit.vmm.snapshot.synthetic import take_snapshot
+from virtio.errors import ConfigurationError
+from vmm.config import MachineConfig
+from vmm.image import cache
+from vmm.image.cache_room import trim
+from vmm.testing import snapshots
+from vmm.testing.config import GuestConfig
+from vmm.testing.snapshots import SnapshotStore, entry_name
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the cache of each test in a folder of its own."""
+    monkeypatch.setenv("PYVMM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path / "cache"
+
+
+# Which guests share a snapshot
+
+
+def machine(kernel: Path) -> MachineConfig:
+    return MachineConfig(kernel=kernel)
+
+
+def test_kernels_of_one_size_and_time_behind_a_switched_link_have_snapshots_of_their_own(
+    tmp_path: Path,
+) -> None:
+    for name, content in (("one", b"a"), ("two", b"b")):
+        (tmp_path / name).write_bytes(content * 100_000)
+        os.utime(tmp_path / name, (1, 1))
+    link = tmp_path / "bzImage"
+    link.symlink_to("one")
+    first = entry_name(machine(link))
+    link.unlink()
+    link.symlink_to("two")
+
+    assert entry_name(machine(link)) != first
+
+
+def test_one_kernel_in_two_places_has_one_snapshot(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(b"kernel")
+
+    assert entry_name(machine(tmp_path / "one")) == entry_name(machine(tmp_path / "two"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [MachineConfig(cpus=2), MachineConfig(memory_bytes=64 << 20), MachineConfig(cmdline="x")],
+)
+def test_other_machines_have_other_snapshots(
+    other: MachineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kernel").touch()
+    source = SimpleNamespace(kernel=tmp_path / "kernel", initrd=None)
+    monkeypatch.setattr(
+        snapshots,
+        "boot_source",
+        lambda config: SimpleNamespace(**vars(source), cmdline=config.cmdline),
+    )
+
+    assert entry_name(other) != entry_name(MachineConfig())
+
+
+# Which are kept
+
+
+class Boots:
+    """Notes what is booted, in place of a boot."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def make(self, config: MachineConfig, name: str, entry: Path, booting: object) -> None:
+        self.names.append(name)
+        with take_snapshot() as snapshot:
+            snapshot.save(entry / "machine")
+
+
+@pytest.fixture
+def boots(monkeypatch: pytest.MonkeyPatch) -> Boots:
+    boots = Boots()
+    monkeypatch.setattr(snapshots, "_make", boots.make)
+    monkeypatch.setattr(snapshots, "default_kernel", lambda *_, **__: None)
+    monkeypatch.setattr(snapshots, "entry_name", lambda machine: f"snapshot-{machine.cmdline}")
+    return boots
+
+
+@pytest.fixture
+def store() -> Iterator[SnapshotStore]:
+    store = SnapshotStore()
+    yield store
+    store.close()
+
+
+def guest(number: int) -> GuestConfig:
+    return GuestConfig(cmdline=str(number))
+
+
+def test_thirteen_configurations_boot_once_for_all_runs(boots: Boots) -> None:
+    for _ in range(2):
+        store = SnapshotStore()
+        for number in range(13):
+            store.get(guest(number))
+        store.close()
+
+    assert len(boots.names) == 13
+
+
+def test_what_a_run_uses_is_not_evicted(
+    boots: Boots, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYVMM_CACHE_LIMIT", "1")
+    for number in range(3):
+        store.get(guest(number))
+
+    assert trim(0) == []
+    assert len(cache.entries()) == 3
+    store.close()
+    assert len(trim(0)) == 3
+
+
+def test_past_the_limit_the_longest_unused_goes(
+    boots: Boots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        one = SnapshotStore()
+        one.get(guest(number))
+        one.close()
+    os.utime(cache.root() / "snapshot-0", (1, 1))
+    size = cache.entries()[0].size_bytes
+    monkeypatch.setenv("PYVMM_CACHE_LIMIT", str(size * 2 + size // 2))
+    last = SnapshotStore()
+    last.get(guest(2))
+    last.close()
+
+    assert [one.name for one in cache.entries()] == ["snapshot-1", "snapshot-2"]
+
+
+@pytest.mark.parametrize("name", ["state", "memory"])
+def test_damaged_snapshot_is_made_again(boots: Boots, name: str) -> None:
+    first = SnapshotStore()
+    first.get(guest(1))
+    first.close()
+    os.truncate(cache.root() / "snapshot-1" / "machine" / name, 100)
+    second = SnapshotStore()
+
+    assert second.get(guest(1)).config.memory_bytes == 4 << 20
+    assert boots.names == ["snapshot-1"] * 2
+    second.close()
+
+
+def test_wrong_limit_is_told_before_a_boot(
+    boots: Boots, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYVMM_CACHE_LIMIT", "some")
+
+    with pytest.raises(ConfigurationError, match="PYVMM_CACHE_LIMIT: size 'some'"):
+        store.get(guest(1))
+    assert boots.names == []
