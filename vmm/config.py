@@ -11,6 +11,7 @@ from virtio.errors import ConfigurationError
 from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import OnPanic
 from vmm.host.size import parse_size as parse_size
+from vmm.sandbox.mode import SandboxMode, check_mode
 from vmm.x86 import BootProtocol, check_cpus, check_memory
 
 ConsoleKind = Literal["serial", "virtio"]
@@ -58,6 +59,8 @@ class MachineConfig:
     * ``on_panic``: when a guest ends that tells of its panic by pvpanic: "auto" lets one with a
       crash kernel finish its dump and ends any other at once, "end" ends both at once, "wait"
       neither: the guest then ends by its own reset or halt, and the ending still is the panic.
+    * ``sandbox``: whether the threads that serve the guest are confined, see
+      ``vmm/sandbox/threads.py``: "off", "auto" for as far as the host can, or "require".
     * ``ring_features``: which of the transport-independent feature bits the devices offer, as a
       mask; None for their default.
     """
@@ -81,10 +84,12 @@ class MachineConfig:
     poll_us: int = field(default_factory=lambda: DEFAULT_POLL_US if spare_processor() else 0)
     on_panic: OnPanic = "auto"
     ring_features: int | None = None
+    sandbox: SandboxMode = "off"
 
     def __post_init__(self) -> None:
         check_memory(self.memory_bytes)
         check_cpus(self.cpus)
+        check_mode(self.sandbox)
         for name, value, kind in (
             ("boot", self.boot, BootProtocol),
             ("console", self.console, ConsoleKind),

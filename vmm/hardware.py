@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import count
 from typing import TYPE_CHECKING
@@ -88,7 +88,7 @@ class Hardware:
             )
         window, placeholder = self._spare[0]
         device = with_ring_features(device, self._config)
-        placeholder.transport = self._attach(self._free_name(device), device, window)
+        placeholder.transport = self._attach(self._free_name(device), device, window, begin=None)
         self._spare.pop(0)
         return window
 
@@ -137,7 +137,7 @@ class Hardware:
 
     def _add_virtio_device(self, name: str, device: VirtioDevice) -> None:
         window = self._next_window()
-        transport = self._attach(name, device, window)
+        transport = self._attach(name, device, window, begin=self._main.begin)
         self.mmio.add(window.address, VirtioMmio.WINDOW_SIZE, transport, name)
 
     def _add_spare_slot(self) -> tuple[VirtioMmioWindow, MmioPlaceholder]:
@@ -145,9 +145,16 @@ class Hardware:
         self.mmio.add(window.address, MmioPlaceholder.WINDOW_SIZE, placeholder, "spare slot")
         return window, placeholder
 
-    def _attach(self, name: str, device: VirtioDevice, window: VirtioMmioWindow) -> VirtioMmio:
+    def _attach(
+        self,
+        name: str,
+        device: VirtioDevice,
+        window: VirtioMmioWindow,
+        *,
+        begin: Callable[[], object] | None,
+    ) -> VirtioMmio:
         line = self._line(window.irq)
-        thread = self._io_thread(name, device)
+        thread = self._io_thread(name, device, begin)
         poll_us = 0 if thread is self._main else self._config.poll_us
         transport = self._resources.enter_context(
             VirtioMmio(device, self.ram, line, thread.loop, name=name, poll_us=poll_us)
@@ -159,12 +166,14 @@ class Hardware:
         self.transports.append(transport)
         return transport
 
-    def _io_thread(self, name: str, device: VirtioDevice) -> IoThread:
+    def _io_thread(
+        self, name: str, device: VirtioDevice, begin: Callable[[], object] | None
+    ) -> IoThread:
         """Return the thread that serves a device; its own one starts when the main one has."""
         policy = self._config.io_threads
         if policy == "shared" or (policy == "disks" and not isinstance(device, Block)):
             return self._main
-        thread = self._resources.enter_context(IoThread(name, self._main.on_error))
+        thread = self._resources.enter_context(IoThread(name, self._main.on_error, begin))
         self._io_threads.append(thread)
         if self._main.started:
             thread.start()

@@ -34,6 +34,7 @@ from vmm.x86 import GuestEvents, check_host, describe_position, shows_life
 if TYPE_CHECKING:
     from vmm.agent import Agent
     from vmm.agent.upkeep import AgentUpkeep
+    from vmm.sandbox.mode import SandboxMode
     from vmm.snapshot import Snapshot
     from vmm.stats import Statistics
     from vmm.vcpu import VcpuThread
@@ -71,13 +72,18 @@ class Machine:
         self._described = False
 
     @classmethod
-    def restore(cls, snapshot: Snapshot) -> Self:
+    def restore(cls, snapshot: Snapshot, *, sandbox: SandboxMode = "off") -> Self:
         """Return a machine that continues from ``snapshot`` once :meth:`resume` is called.
 
         Guest memory is shared with the snapshot until the guest writes it; writes to disks stay in
-        memory.
+        memory. ``sandbox`` is that of :class:`MachineConfig`, which no snapshot decides.
         """
-        machine = cls(snapshot.config)
+        config = snapshot.config
+        if sandbox != config.sandbox:
+            from dataclasses import replace
+
+            config = replace(config, sandbox=sandbox)
+        machine = cls(config)
         machine._origin = snapshot
         return machine
 
@@ -86,7 +92,9 @@ class Machine:
             check_host()
             check_environment()
             resources.enter_context(short_switch_interval())
-            self._main = resources.enter_context(IoThread("event-loop", self._loop_failed))
+            begin = self._confinement()
+            main = IoThread("event-loop", self._loop_failed, begin)
+            self._main = resources.enter_context(main)
             self.loop = self._main.loop
             self._verdict = Verdict(
                 self.loop.call_later,
@@ -94,7 +102,7 @@ class Machine:
                 self._ending_reached,
                 on_panic=self.config.on_panic,
             )
-            self._vcpus = Vcpus(self._verdict.vcpu_ended)
+            self._vcpus = Vcpus(self._verdict.vcpu_ended, begin)
             watch = HaltWatch(self.loop, self.threads, self._guest_halted, best_wait_idle())
             self._halt_watch = resources.enter_context(watch)
             self.hardware = self._open_hardware(resources)
@@ -256,6 +264,13 @@ class Machine:
         from vmm.stats import Statistics
 
         return Statistics.collect(self.threads, self.hardware)
+
+    def _confinement(self) -> Callable[[], None] | None:
+        if self.config.sandbox == "off":
+            return None
+        from vmm.sandbox.threads import thread_confinement
+
+        return thread_confinement(self.config.sandbox)
 
     def _connect_console(self) -> None:
         """Show the output of both consoles; input goes to the one that the guest uses."""

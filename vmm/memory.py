@@ -4,6 +4,7 @@ The file is a memfd of the machine's own, or that of a snapshot, of which each p
 it is first written.
 """
 
+import fcntl
 import mmap
 import os
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from vmm.host.resource import Resource
 from vmm.host.runs import Run, runs
 
 PAGE_BYTES: Final = 4096
+
+# A file that shrinks takes pages away from under those who map it.
+_SIZE_STAYS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 # Linux Documentation/admin-guide/mm/pagemap.rst
 _PAGEMAP_ENTRY_BYTES: Final = 8
@@ -41,14 +45,16 @@ class GuestRam(FlatMemory, Resource):
         """
         self.size_bytes = sum(length for _, length in regions)
         self.is_copy = origin is not None
-        self._fd = (
-            os.memfd_create("guest-ram", os.MFD_CLOEXEC) if origin is None else os.dup(origin)
-        )
+        self._fd = _memory_file("guest-ram") if origin is None else os.dup(origin)
         try:
             if origin is None:
                 os.ftruncate(self._fd, self.size_bytes)
+                fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SIZE_STAYS)
             flags = mmap.MAP_SHARED if origin is None else mmap.MAP_PRIVATE
             self._mapping = mmap.mmap(self._fd, self.size_bytes, flags)
+            # What the guest has in memory is in no core file, and no program that we start has it.
+            self._mapping.madvise(mmap.MADV_DONTDUMP)
+            self._mapping.madvise(mmap.MADV_DONTFORK)
         except (OSError, ValueError) as error:
             os.close(self._fd)
             detail = f"{self.size_bytes} bytes of guest RAM"
@@ -84,13 +90,14 @@ class GuestRam(FlatMemory, Resource):
     def copy(self) -> int:
         """Return a new memfd with the present content of the RAM; the caller closes it.
 
-        Nothing may write to the RAM meanwhile. Holes stay holes.
+        Nothing may write to the RAM meanwhile, and nothing can write to the copy. Holes stay holes.
         """
-        target = os.memfd_create("guest-ram-copy", os.MFD_CLOEXEC)
+        target = _memory_file("guest-ram-copy")
         try:
             copy_data(self._fd, target, self.size_bytes)
             if self.is_copy:
                 self._copy_written_pages(target)
+            fcntl.fcntl(target, fcntl.F_ADD_SEALS, _SIZE_STAYS | fcntl.F_SEAL_WRITE)
         except OSError as error:
             os.close(target)
             raise HostError("copying guest RAM", error.errno or 0) from None
@@ -117,6 +124,10 @@ class GuestRam(FlatMemory, Resource):
         self.release()
         self._mapping.close()
         os.close(self._fd)
+
+
+def _memory_file(name: str) -> int:
+    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
 def _address_of(view: memoryview) -> int:

@@ -27,8 +27,8 @@ class VcpuThread:
 
     ``cpu_clock`` is the clock of clock_gettime(2) for the processor time of the thread once it is
     started: it stands still while the vCPU is halted.
-    ``on_end(end, message, report)`` is called, on this thread, when the vCPU cannot go on; the
-    thread then ends.
+    ``begin`` is called first on the thread, and ``on_end(end, message, report)`` when the vCPU
+    cannot go on; the thread then ends.
     """
 
     def __init__(
@@ -38,7 +38,9 @@ class VcpuThread:
         mmio: Bus,
         emulator: InstructionEmulator,
         on_end: OnEnd,
+        begin: Callable[[], object] | None = None,
     ) -> None:
+        self._begin = begin
         self.vcpu = vcpu
         self._exits: Counter[int] = Counter()
         self._emulator = emulator
@@ -127,6 +129,8 @@ class VcpuThread:
     def _main(self) -> None:
         try:
             use_exact_timers()
+            if self._begin is not None:
+                self._begin()
             self.vcpu.accept_kicks()
             self.cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
             self._running = True

@@ -13,10 +13,11 @@ from vmm.x86 import Vcpu
 class Vcpus:
     """The vCPUs of a machine, in the order of their indices, in ``threads``.
 
-    ``on_end`` is called on the thread of a vCPU that cannot go on.
+    ``on_end`` is called on the thread of a vCPU that cannot go on, ``begin`` on each thread first.
     """
 
-    def __init__(self, on_end: OnEnd) -> None:
+    def __init__(self, on_end: OnEnd, begin: Callable[[], object] | None = None) -> None:
+        self._begin = begin
         self.threads: list[VcpuThread] = []
         self._on_end = on_end
 
@@ -24,7 +25,9 @@ class Vcpus:
         """Create the next vCPU; ``resources`` closes it."""
         vcpu = resources.enter_context(hardware.platform.create_vcpu(len(self.threads)))
         emulator = hardware.platform.emulator(vcpu)
-        thread = VcpuThread(vcpu, hardware.ports, hardware.mmio, emulator, self._on_end)
+        thread = VcpuThread(
+            vcpu, hardware.ports, hardware.mmio, emulator, self._on_end, self._begin
+        )
         self.threads.append(thread)
         return vcpu
 

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.guest import bare_metal as bare
 from vmm.sandbox.host import missing
+from vmm.testing import Guest
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"sandbox: {'; '.join(missing())}")
 
@@ -20,6 +22,7 @@ DEADLINE = 280.0
 # Of the whole policy nothing is allowed, so that each call is told of; all of them go on.
 RECORDED = """
 import sys
+import threading
 from vmm.sandbox import policy, process
 from vmm.cli import main
 policy.ALLOW = process.ALLOW = None
@@ -78,3 +81,17 @@ def test_nothing_that_a_run_does_is_refused(tmp_path: Path) -> None:
     ]
     assert refused == []
     assert done.returncode == 0
+
+
+@pytest.mark.guest(sandbox="require")
+def test_threads_of_a_tests_guest_are_confined_and_the_test_is_not(guest: Guest) -> None:
+    tasks = {thread.native_id: thread.name for thread in threading.enumerate()}
+    filtered = {
+        name
+        for task, name in tasks.items()
+        if "Seccomp:\t2" in Path(f"/proc/self/task/{task}/status").read_text()
+    }
+
+    assert {"vcpu-0", "event-loop", "entropy", "console"} <= filtered
+    assert "MainThread" not in filtered
+    assert guest.sh("echo here") == "here"

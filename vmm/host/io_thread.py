@@ -11,16 +11,25 @@ from vmm.host.resource import Resource
 class IoThread(Resource):
     """An event loop on a thread of its own, which runs between :meth:`start` and :meth:`stop`.
 
-    ``on_error`` gets the exceptions of callbacks. Calls of ``loop`` wait until the start.
+    ``on_error`` gets the exceptions of callbacks; ``begin`` is called on the thread first. Calls
+    of ``loop`` wait until the start.
     """
 
-    def __init__(self, name: str, on_error: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        on_error: Callable[[Exception], None],
+        begin: Callable[[], object] | None = None,
+    ) -> None:
         self.on_error = on_error
+        self.begin = begin
         self.loop = EventLoop(on_error)
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
     def _main(self) -> None:
         use_exact_timers()
+        if self.begin is not None:
+            self.begin()
         self.loop.run()
 
     @property

@@ -80,7 +80,15 @@ class Snapshot(Resource):
         memory = save_memory(self.memory, config.memory_bytes, folder)
         kept = tuple(replace(one, path=os.path.abspath(one.path)) for one in config.disks)
         contents = Contents(
-            replace(config, kernel=None, initrd=None, devices=(), init_arguments=(), disks=kept),
+            replace(
+                config,
+                kernel=None,
+                initrd=None,
+                devices=(),
+                init_arguments=(),
+                disks=kept,
+                sandbox="off",
+            ),
             len(config.devices),
             self.state,
             memory,

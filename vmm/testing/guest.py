@@ -39,7 +39,8 @@ class Guest:
     ) -> None:
         self.config = config
         self.limit = limit or TimeLimit(config.deadline)
-        self.machine = Machine.restore(snapshot)
+        sandbox = "off" if config.devices else config.sandbox
+        self.machine = Machine.restore(snapshot, sandbox=sandbox)
         self._commands = LastCommands()
         self._resources = ExitStack()
         self._ending_wanted = False

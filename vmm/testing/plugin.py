@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from vmm.testing.snapshots import SnapshotStore
 
 _MARKER = (
-    "guest(memory, cpus, cmdline, kernel, initrd, files, disks, devices, deadline, shared):"
-    " the guest that the test wants, where it differs from the fixture guest_config"
+    "guest(memory, cpus, cmdline, kernel, initrd, files, disks, devices, deadline, shared,"
+    " sandbox): the guest that the test wants, where it differs from the fixture guest_config"
 )
 _SESSION_FIXTURE = "session_guest"
 

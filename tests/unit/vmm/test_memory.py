@@ -1,6 +1,8 @@
 """Files go into guest RAM from file to file where the host can, and read where it cannot."""
 
+import ctypes
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,3 +82,33 @@ def test_an_image_is_the_same_in_any_memory(ram: GuestRam, path: Path) -> None:
             assert content(memory, 9, 300) == CONTENT[1:301]
             with pytest.raises(ConfigurationError, match="truncated: it ends at byte 2048"):
                 image.load(memory, 0, 2000, 100)
+
+
+def smaps_flags(address: int) -> set[str]:
+    found = Path("/proc/self/smaps").read_text()
+    for entry in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", found, flags=re.MULTILINE):
+        bounds = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", entry)
+        if bounds and int(bounds[1], 16) <= address < int(bounds[2], 16):
+            return set(re.findall(r"VmFlags: (.*)", entry)[0].split())
+    raise AssertionError(f"{address:#x} is not mapped")
+
+
+def test_ram_is_in_no_core_file_and_in_no_child() -> None:
+    with GuestRam([(0, 4096)]) as ram, ram.view(0, 1) as view:
+        flags = smaps_flags(ctypes.addressof(ctypes.c_char.from_buffer(view)))
+
+    assert {"dd", "dc"} <= flags
+
+
+def test_files_of_memory_keep_their_size_and_copies_their_content() -> None:
+    with GuestRam([(0, 4096)]) as ram:
+        copy = ram.copy()
+        try:
+            with pytest.raises(PermissionError):
+                os.ftruncate(copy, 0)
+            with pytest.raises(PermissionError):
+                os.pwrite(copy, b"x", 0)
+            with GuestRam([(0, 4096)], copy) as restored, restored.view(0, 1) as view:
+                view[0] = 1
+        finally:
+            os.close(copy)
