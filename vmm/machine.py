@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 logger = Logger(__name__)
 
 _LAST_LINES: Final = 12
+_CRASHES: Final = (End.PANIC, End.TRIPLE_FAULT)
 
 
 class Machine:
@@ -70,6 +71,7 @@ class Machine:
         self._origin: Snapshot | None = None
         self._resources = ExitStack()
         self._described = False
+        self._registers: list[str] = []
 
     @classmethod
     def restore(cls, snapshot: Snapshot, *, sandbox: SandboxMode = "off") -> Self:
@@ -301,7 +303,7 @@ class Machine:
             output=self.console.write,
             reset=self._guest_reset,
             status=self._verdict.guest_reported,
-            panic=self._verdict.guest_signalled,
+            panic=self._guest_signalled,
         )
 
     def _shows_life(self) -> bool:
@@ -316,7 +318,22 @@ class Machine:
     def _loop_failed(self, error: Exception) -> None:
         self._verdict.end(End.HOST_FAILED, f"event loop: {error!r}")
 
+    def _guest_signalled(self, events: int) -> None:
+        self._note_registers()
+        self._verdict.guest_signalled(events)
+
+    def _note_registers(self) -> None:
+        """Keep the registers of the vCPU that is at the end, if this is its thread."""
+        current = next((one for one in self.threads if one.is_current), None)
+        if current is not None and not self._registers:
+            from vmm.x86 import describe_registers
+
+            self._registers = describe_registers(current.vcpu)
+
     def _ending_reached(self) -> None:
+        ending = self._verdict.ending
+        if ending is not None and ending.end in _CRASHES:
+            self._note_registers()
         # On the loop, as no lock may be taken where a signal handler brings the ending.
         self.loop.call_soon_threadsafe(self._end_waits)
 
@@ -352,9 +369,24 @@ class Machine:
         lines = self.console.last_lines(_LAST_LINES)
         return ["last console lines:", *(f"  {line}" for line in lines)]
 
+    def _crash_lines(self) -> list[str]:
+        ending = self._verdict.ending
+        if ending is None or ending.end not in _CRASHES:
+            return []
+        from vmm.ending.oops import printed_panic
+
+        printed = [f"  {line}" for line in printed_panic(self.console.history())]
+        told = self.console_lines()
+        if len(printed) >= len(told):  # else it is there
+            told = ["the kernel's panic, from the console:", *printed]
+        return told + self._registers
+
     def describe(self) -> list[str]:
-        """Return the last console lines, each vCPU's position and each device's queues, as text."""
-        lines = self.console_lines()
+        """Return the last console lines, each vCPU's position and each device's queues, as text.
+
+        Of a guest that crashed also the registers, as its kernel printed them and as they were.
+        """
+        lines = self._crash_lines() or self.console_lines()
         lines += self._vcpus.call(describe_position)
         for transport in self.hardware.transports:
             lines += transport.describe()

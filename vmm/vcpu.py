@@ -81,6 +81,11 @@ class VcpuThread:
             self._thread.join()
 
     @property
+    def is_current(self) -> bool:
+        """Whether the caller runs on the thread of this vCPU, out of the guest."""
+        return self._thread.ident == threading.get_ident()
+
+    @property
     def paused(self) -> bool:
         """Whether the vCPU is held out of the guest."""
         return self._holding is not None

@@ -204,3 +204,16 @@ def test_kernel_that_is_none_is_refused(tmp_path: Path) -> None:
         pytest.raises(ConfigurationError, match="script"),
     ):
         machine.boot()
+
+
+@pytest.mark.parametrize("end", [bare.out8(0x505, 1), bare.UNDEFINED])
+def test_report_of_a_crash_shows_the_registers_at_that_moment(
+    bare_metal: Configure, end: bytes
+) -> None:
+    load = b"\xbe" + (0x1234ABCD).to_bytes(4, "little")  # mov esi, 0x1234abcd
+    spoil = b"\xbe" + bytes(4)
+
+    ending = run(bare_metal(load + end + spoil + bare.SPIN))
+
+    assert "registers of vCPU 0 when the guest ended:" in ending.report
+    assert "rsi 0x000000001234abcd" in "\n".join(ending.report)

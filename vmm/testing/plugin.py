@@ -171,8 +171,11 @@ def _started(
     return resources.enter_context(guest)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> Any:
+# Not wrappers, which would have a frame in the tracebacks of all tests that fail.
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
     """Begin an attempt; a session's guest that has ended goes, for the fixture to make another."""
     attempt = item.config.stash[_ATTEMPT] = Attempt()
     guest = _session_guest_of(item)
@@ -182,33 +185,25 @@ def pytest_runtest_setup(item: pytest.Item) -> Any:
     elif guest is not None:
         attempt.begin_with(guest)
         attempt.resources.enter_context(guest.limited())
-    return (yield)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Any:
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
     """Fail a test in which the session's guest ended unasked."""
-    result = yield
     guest = _session_guest_of(item)
     if guest is not None:
         item.config.stash[_ATTEMPT].check(guest)
-    return result
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Any:
-    """End the attempt, after its fixtures."""
-    try:
-        return (yield)
-    finally:
-        item.config.stash[_ATTEMPT].resources.close()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     """Attach the guest's report to that of a test that failed, and show the test's frames alone."""
     attempt = item.config.stash.get(_ATTEMPT, None)
-    if attempt is None or call.excinfo is None or not attempt.has_guest:
+    if attempt is None or not attempt.has_guest:
+        return (yield)
+    if call.when == "teardown":
+        attempt.resources.close()
+    if call.excinfo is None:
         return (yield)
     from vmm.testing.frames import hide_own_frames, message_alone
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vmm.x86.limits import check_memory as check_memory
     from vmm.x86.platform import Platform as Platform
     from vmm.x86.position import describe_position as describe_position
+    from vmm.x86.position import describe_registers as describe_registers
     from vmm.x86.position import is_halted_for_ever as is_halted_for_ever
     from vmm.x86.position import shows_life as shows_life
     from vmm.x86.requests import RUNNING_REQUESTS as RUNNING_REQUESTS
@@ -50,7 +51,7 @@ else:
             "legacy_devices": "GuestEvents",
             "limits": "BootProtocol check_cpus check_memory",
             "platform": "Platform",
-            "position": "describe_position is_halted_for_ever shows_life",
+            "position": "describe_position describe_registers is_halted_for_ever shows_life",
             "requests": "RUNNING_REQUESTS",
             "state": "PlatformState",
             "system_calls": "AUDIT_ARCH FOREIGN_NUMBERS SYSTEM_CALLS",

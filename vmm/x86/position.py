@@ -6,6 +6,11 @@ from vmm.kvm.vcpu import KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE
 from vmm.x86.kvm.vcpu import Vcpu
 
 _RFLAGS_IF: Final = 1 << 9
+_REGISTERS: Final = (
+    *("rip", "rsp", "rbp", "rflags", "rax", "rbx", "rcx", "rdx", "rsi", "rdi"),
+    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+)
+_CONTROL_REGISTERS: Final = ("cr0", "cr2", "cr3", "cr4", "efer")
 
 
 def describe_position(vcpu: Vcpu) -> str:
@@ -17,6 +22,16 @@ def describe_position(vcpu: Vcpu) -> str:
         f"vCPU {vcpu.index}: rip {regs.rip:#x} ({mode}{halted}), rsp {regs.rsp:#x},"
         f" rflags {regs.rflags:#x}, cr3 {sregs.cr3:#x}"
     )
+
+
+def describe_registers(vcpu: Vcpu) -> list[str]:
+    """Return all registers that a kernel's own report of an error shows, four in a line."""
+    regs, sregs = vcpu.regs(), vcpu.sregs()
+    values = {name: getattr(regs, name) for name in _REGISTERS}
+    values |= {name: getattr(sregs, name) for name in _CONTROL_REGISTERS}
+    shown = [f"{name} {value:#018x}" for name, value in values.items()]
+    lines = ["  " + ", ".join(shown[at : at + 4]) for at in range(0, len(shown), 4)]
+    return [f"registers of vCPU {vcpu.index} when the guest ended:", *lines]
 
 
 def is_halted_for_ever(vcpu: Vcpu) -> bool:
