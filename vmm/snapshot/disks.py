@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from virtio.errors import ConfigurationError, InternalError
+from virtio.errors import ConfigurationError, HostError, InternalError
 from virtio.saved import U64, Length, shown
 from vmm.config import MachineConfig
 from vmm.disk.disk import DiskConfig, RawDisk
@@ -68,12 +68,13 @@ FrozenDisk = RawDisk | OverlayDisk
 def freeze(config: DiskConfig, backend: FrozenDisk) -> FrozenDisk:
     """Return what a disk of a machine holds now, for good; the caller closes it.
 
-    Raises :class:`ConfigurationError` when the host has no room for a copy.
+    Raises :class:`HostError` when the host has no room for a copy.
     """
     try:
         return backend.frozen()
     except OSError as error:
-        raise ConfigurationError(f"disk {config.path}: cannot be copied: {error}") from None
+        detail = f"disk {config.path}: no copy of it can be made among the temporary files"
+        raise HostError("copy", error.errno or 0, detail) from error
 
 
 def save_disk(

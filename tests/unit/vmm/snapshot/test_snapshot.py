@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from tests.unit.vmm.snapshot.synthetic import DISK_BYTES, make_image, restore, take_snapshot
-from virtio.errors import ConfigurationError
+from virtio.errors import ConfigurationError, HostError
 from vmm.disk.disk import DiskConfig
 from vmm.snapshot import Snapshot
+from vmm.snapshot.disks import freeze
 
 ROOT = Path(__file__).parents[4]
 Change = Callable[[dict[str, Any]], object]
@@ -354,3 +355,21 @@ def test_a_disk_of_15_tib_takes_no_memory(saved: Path, image: Path) -> None:
 
     with Snapshot.load(saved, trust_disks=[image]) as snapshot:
         restore(snapshot)
+
+
+def test_no_room_for_the_copy_of_a_disk_is_the_hosts_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DiskConfig(str(make_image(tmp_path / "written.img")))
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with config.open() as disk, pytest.raises(HostError) as raised:
+        freeze(config, disk)
+
+    assert str(raised.value) == (
+        f"copy failed: No space left on device (errno 28): disk {config.path}: no copy of it can be"
+        " made among the temporary files"
+    )
