@@ -371,7 +371,7 @@ static void start_beside(char *init, char **arguments)
 
 static void be_first(void)
 {
-    is_first = mount_terminals = 1;
+    is_first = 1;
     CALL(mkdir, "/dev", 0755, 0, 0, 0);
     CALL(mkdir, "/proc", 0555, 0, 0, 0);
     CALL(mkdir, "/sys", 0555, 0, 0, 0);

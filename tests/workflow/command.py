@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-DEADLINE = 240.0
+DEADLINE = 120.0
 """For one step of a test: far more than a busy host needs, and less than a test has."""
 
 VMM = str(Path(sys.executable).with_name("vmm"))
@@ -75,8 +75,9 @@ class Terminal:
     def wait(self) -> int:
         """Read on until the process ends, and return its status."""
         with suppress(OSError):  # EIO: the terminal's other end is closed
-            while data := os.read(self.fd, 65536):
-                self.seen += data
+            while select.select([self.fd], [], [], DEADLINE)[0]:
+                self.seen += os.read(self.fd, 65536)
+            raise AssertionError(f"it goes on after {self.seen!r}")
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 

@@ -92,10 +92,12 @@ class GuestCommand:
         )
 
     def _connect_input(self, process: Process, terminal: UserTerminal | None) -> ConsoleInput:
-        keys = {} if terminal is None else terminal.callbacks()
-        source = ConsoleInput(
-            self._machine.loop, 0, process.offer, on_delivered=process.close_stdin, **keys
-        )
+        if terminal is not None:
+            source = terminal.input(process.offer, process.close_stdin)
+        else:
+            source = ConsoleInput(
+                self._machine.loop, 0, process.offer, on_delivered=process.close_stdin
+            )
         process.on_space(source.on_space)
         if self._has_input:
             source.start()

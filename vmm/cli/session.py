@@ -155,7 +155,9 @@ def _connect_input(machine: Machine, terminal: UserTerminal | None) -> None:
     from vmm.console.input import ConsoleInput
 
     console = machine.console
-    keys = {} if terminal is None else terminal.callbacks()
-    source = ConsoleInput(machine.loop, 0, console.receive, **keys)
+    if terminal is not None:
+        source = terminal.input(console.receive)
+    else:
+        source = ConsoleInput(machine.loop, 0, console.receive)
     console.on_space = source.on_space
     source.start()

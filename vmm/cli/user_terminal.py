@@ -5,21 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import Self
+from typing import Final, Self
 
 from vmm.cli.interruption import Interruption
 from vmm.console.escape import HELP_TEXT, EscapeAction
+from vmm.console.input import ConsoleInput
 from vmm.console.raw_terminal import RawTerminal
-from vmm.console.window import window_changes, window_size
+from vmm.console.window import WindowWatch, window_size
 from vmm.host.loop import EventLoop
 
-_FD = 0
+_FD: Final = 0
 
 
 class UserTerminal:
     """Standard input as a terminal in raw mode, inside a ``with`` block on the main thread.
 
-    ``on_size(columns, rows)`` is called at the start, and on the loop's thread when it changes.
+    ``on_size(columns, rows)`` is called at the start, and on the loop's thread when the size may
+    have changed: by a signal, or unseen while the foreground belonged to others.
     """
 
     def __init__(
@@ -31,14 +33,15 @@ class UserTerminal:
         self._loop = loop
         self._interruption = interruption
         self._on_size = on_size
-        self._raw = RawTerminal(_FD)
+        self._input: ConsoleInput | None = None
+        self._watch = WindowWatch(loop, self._look)
+        self._raw = RawTerminal(_FD, self._watch.ring)
         self._resources = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as resources:
-            if size := window_size(_FD):
-                self._on_size(*size)
-            resources.enter_context(window_changes(_FD, self._loop, self._on_size))
+            self._tell_size()
+            resources.enter_context(self._watch)
             resources.enter_context(self._raw)
             self._resources = resources.pop_all()
         return self
@@ -46,13 +49,36 @@ class UserTerminal:
     def __exit__(self, *error: object) -> None:
         self._resources.close()
 
-    def callbacks(self) -> dict[str, Callable[..., object]]:
-        """Return what :class:`~vmm.console.input.ConsoleInput` is to call of ours, by its names."""
-        return {
-            "on_action": self._act,
-            "on_end": self._gone,
-            "on_foreground": self._raw.make_raw,
-        }
+    def input(
+        self, receive: Callable[[bytes], int], on_delivered: Callable[[], object] | None = None
+    ) -> ConsoleInput:
+        """Return what carries the keys to ``receive``, less those that are for us."""
+        self._input = ConsoleInput(
+            self._loop,
+            _FD,
+            receive,
+            self._act,
+            self._gone,
+            on_delivered=on_delivered,
+            on_foreground=self._regained,
+        )
+        return self._input
+
+    def _tell_size(self) -> None:
+        if size := window_size(_FD):
+            self._on_size(*size)
+
+    def _look(self) -> None:
+        self._tell_size()
+        if self._input is not None:
+            self._input.look()
+
+    def _regained(self) -> None:
+        self._raw.make_raw()
+        self._tell_size()
+
+    def _gone(self) -> None:
+        self._interruption("the terminal went away")
 
     def _act(self, action: EscapeAction) -> None:
         if action is EscapeAction.QUIT:
@@ -63,6 +89,3 @@ class UserTerminal:
             with suppress(OSError):
                 sys.stderr.write(HELP_TEXT)
                 sys.stderr.flush()
-
-    def _gone(self) -> None:
-        self._interruption("the terminal went away")

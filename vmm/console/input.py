@@ -75,6 +75,11 @@ class ConsoleInput:
         self._ended = self._stopped = True
         self._loop.call_soon_threadsafe(self._go_on)
 
+    def look(self) -> None:
+        """Leave the terminal alone if it is not ours any more; on the loop's thread."""
+        if not self._ended and is_in_background(self._fd):
+            self._leave_alone()
+
     def on_space(self) -> None:
         """Note that ``receive`` has room again; from any thread."""
         self._loop.call_soon_threadsafe(self._deliver)

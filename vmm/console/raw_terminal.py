@@ -25,15 +25,17 @@ class RawTerminal:
     Leaving the context restores it. So do SIGTERM, SIGHUP and SIGQUIT, which then call the handler
     from before, and SIGTSTP, until the process continues in the foreground. A terminal whose
     foreground belongs to others is never touched: see :meth:`make_raw`. Does nothing when ``fd`` is
-    not a terminal. Use it on the main thread, where Python delivers signals. Raises HostError when
-    the terminal cannot be changed.
+    not a terminal. Use it on the main thread, where Python delivers signals; ``on_continue`` is
+    called there when the process continues, and must take no lock. Raises HostError when the
+    terminal cannot be changed.
 
     Keys such as Ctrl-C reach the guest. Output processing stays on: a guest ends its lines with
     CR LF and does not need it, but messages of the host on the same terminal do.
     """
 
-    def __init__(self, fd: int = 0) -> None:
+    def __init__(self, fd: int = 0, on_continue: Callable[[], object] | None = None) -> None:
         self._fd = fd
+        self._on_continue = on_continue
         self._saved: list[Any] | None = None
         self._is_raw = False
         self._may_stop = False
@@ -135,3 +137,5 @@ class RawTerminal:
 
     def _resume(self, number: int, frame: FrameType | None) -> None:
         self.make_raw()
+        if self._on_continue is not None:
+            self._on_continue()

@@ -2,9 +2,10 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, Final
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Final, Self
 
 from vmm.host.loop import EventLoop
 
@@ -22,34 +23,41 @@ def window_size(fd: int) -> tuple[int, int] | None:
     return (min(columns, _MOST), min(rows, _MOST)) if columns > 0 and rows > 0 else None
 
 
-@contextmanager
-def window_changes(
-    fd: int, loop: EventLoop, on_size: Callable[[int, int], object]
-) -> Iterator[None]:
-    """Call ``on_size(columns, rows)`` on the loop's thread at each change, inside this block.
+class WindowWatch:
+    """Calls ``on_change`` on the loop's thread at each SIGWINCH, and when somebody rings.
 
-    Use it on the main thread, where Python delivers signals. The handler may interrupt that thread
-    with any lock held, so it takes none: it rings an eventfd.
+    Use it in a ``with`` block on the main thread, where Python delivers signals. A handler may
+    interrupt that thread with any lock held, so :meth:`ring` takes none: it writes to an eventfd.
     """
 
-    def ring(number: int, frame: Any) -> None:
-        with suppress(BlockingIOError):
-            os.eventfd_write(bell, 1)
+    def __init__(self, loop: EventLoop, on_change: Callable[[], object]) -> None:
+        self._loop = loop
+        self._on_change = on_change
 
-    def look() -> None:
-        with suppress(BlockingIOError):
-            os.eventfd_read(bell)
-        if size := window_size(fd):
-            on_size(*size)
-
-    bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    try:
-        loop.add_reader(bell, look)
-        before = signal.signal(signal.SIGWINCH, ring)
+    def __enter__(self) -> Self:
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
-            yield
-        finally:
-            signal.signal(signal.SIGWINCH, before)
-            loop.remove_reader(bell)
-    finally:
-        os.close(bell)
+            self._loop.add_reader(self._bell, self._look)
+            self._before = signal.signal(signal.SIGWINCH, self._signalled)
+        except BaseException:
+            os.close(self._bell)
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGWINCH, self._before)
+        self._loop.remove_reader(self._bell)
+        os.close(self._bell)
+
+    def ring(self) -> None:
+        """Have ``on_change`` called; from anywhere, a signal handler too."""
+        with suppress(BlockingIOError):
+            os.eventfd_write(self._bell, 1)
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        self.ring()
+
+    def _look(self) -> None:
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._bell)
+        self._on_change()

@@ -355,3 +355,46 @@ def test_idle_agent_sleeps(rig: Rig) -> None:
     time.sleep(0.5)
 
     assert context_switches() - before <= 1
+
+
+def test_command_with_a_terminal_has_the_size_and_hears_of_another(agent: Agent) -> None:
+    script = 'trap "stty size; exit 3" WINCH; stty size; while :; do sleep 0.05; done'
+    with agent.start(["sh", "-c", script], terminal=(97, 31), merge_stderr=True) as process:
+        seen = b""
+        while b"31 97\r\n" not in seen:
+            output = process.take()
+            assert output is not None
+            seen += output.data
+        process.resize(120, 40)
+        rest = b"".join(output.data for output in process)
+
+    assert b"40 120\r\n" in rest
+    assert process.wait() == 3
+
+
+def test_errors_of_a_command_with_a_terminal_may_be_apart(agent: Agent) -> None:
+    script = "test -t 0 && test -t 1 && ! test -t 2 && echo out; echo err >&2"
+    with agent.start(["sh", "-c", script], terminal=(80, 24)) as process:
+        result = process.communicate(text=False)
+
+    assert (result.stdout, result.stderr) == (b"out\r\n", b"err\n")
+
+
+def test_writer_learns_that_nobody_reads(agent: Agent) -> None:
+    with agent.start(["yes"]) as process:
+        assert process.take() is not None
+        process.close_output("stdout")
+
+        assert process.wait(30) == -signal.SIGPIPE
+
+
+def test_stream_without_credit_holds_up_no_other(agent: Agent) -> None:
+    script = "yes & sleep 0.2; echo err >&2; kill $!"
+    streams = set()
+    with agent.start(["sh", "-c", script]) as process:
+        while output := process.take():  # of which the guest is told nothing
+            streams.add(output.stream)
+            if output.stream == "stderr":
+                break
+
+    assert streams == {"stdout", "stderr"}

@@ -1,6 +1,7 @@
 """Input to the guest: nothing is lost, and nothing ends but the input."""
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -230,3 +231,69 @@ def test_descriptor_that_cannot_be_watched_is_an_error(loop: EventLoop) -> None:
     with pytest.raises(HostError, match="cannot watch descriptor"):
         loop.run()
     os.close(writing)
+
+
+def test_escape_key_is_heard_behind_what_the_guest_does_not_take(
+    loop: EventLoop, pipe: tuple[int, int]
+) -> None:
+    guest = Guest(loop, wanted=10_000_000, room=0)
+    ConsoleInput(loop, pipe[0], guest.receive, guest.act).start()
+
+    def type_all() -> None:
+        os.write(pipe[1], b"a" * 60_000)
+        os.write(pipe[1], b"b" * 60_000)
+        os.write(pipe[1], b"\x01x")
+
+    thread = threading.Thread(target=type_all)
+    thread.start()
+    loop.run()
+    thread.join()
+
+    assert guest.actions == [EscapeAction.QUIT]
+
+
+def test_end_of_the_input_is_told_when_the_guest_has_all_of_it(
+    loop: EventLoop, tmp_path: Path
+) -> None:
+    guest = Guest(loop, wanted=100, room=3)
+    taken: list[bytes] = []
+    (tmp_path / "input").write_bytes(b"hello")
+    fd = os.open(tmp_path / "input", os.O_RDONLY)
+
+    def delivered() -> None:
+        taken.append(bytes(guest.received))
+        loop.stop()
+
+    source = ConsoleInput(loop, fd, guest.receive, on_delivered=delivered)
+    source.start()
+
+    def make_room() -> None:
+        guest.room = 100
+        source.on_space()
+
+    after_rounds(loop, 5, make_room)
+    loop.run()
+    os.close(fd)
+
+    assert taken == [b"hello"]
+
+
+def test_terminal_of_others_is_not_read_until_it_is_ours_again(
+    loop: EventLoop, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreground = [False]
+    regained: list[bytes] = []
+    guest = Guest(loop, wanted=5)
+    monkeypatch.setattr("vmm.console.input.is_in_background", lambda fd: not foreground[0])
+    monkeypatch.setattr("vmm.console.input._FOREGROUND_STEP_SECONDS", 0.01)
+    os.write(pipe[1], b"hello")
+
+    def look() -> None:
+        regained.append(bytes(guest.received))
+
+    ConsoleInput(loop, pipe[0], guest.receive, on_foreground=look).start()
+    loop.call_later(0.05, lambda: foreground.__setitem__(0, True))
+    loop.run()
+
+    assert regained == [b""]
+    assert bytes(guest.received) == b"hello"

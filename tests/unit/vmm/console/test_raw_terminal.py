@@ -239,3 +239,12 @@ def test_terminal_is_restored_while_the_process_is_stopped_and_raw_again_after(
 
     assert (stop_signal, stopped, continued, status) == (signal.SIGSTOP, before, True, 0)
     assert modes(terminal[1]) == before
+
+
+def test_terminal_that_others_have_at_the_end_is_left_as_they_made_it(
+    terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RawTerminal(terminal[1]):
+        monkeypatch.setattr(os, "tcgetpgrp", lambda fd: os.getpgrp() + 1)
+
+    assert is_raw(terminal[1])  # as it was when they got it
