@@ -47,6 +47,7 @@ class Job:
     ) -> None:
         self.id = number
         self.kind = kind
+        self._began = time.monotonic()
         self.status: Status | None = None
         self.ready: Ready | None = None
         self._send_frame = send
@@ -246,7 +247,8 @@ class Job:
         if self._error:
             raise self._error.with_traceback(None)
         if not self._is_over() and (not condition() or time.monotonic() >= deadline):
-            raise AgentTimeoutError("agent: no answer in time")
+            waited = time.monotonic() - self._began
+            raise AgentTimeoutError(f"agent: no answer to {self.kind.name} ({waited:.3g} s so far)")
 
     def _next_piece(self, rest: memoryview) -> memoryview:
         piece = rest[: 0 if self._is_over() else min(self._space, _PIECE_BYTES)]

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -127,7 +128,7 @@ class Process:
         Returns when the guest has taken all but a window of it. A command that has ended drops what
         it did not read. Raises ``AgentTimeoutError``.
         """
-        with self._waiting(timeout) as deadline:
+        with self._waiting(timeout, "does not take its input") as deadline:
             self._job.send(data.encode() if isinstance(data, str) else data, deadline)
 
     def close_stdin(self) -> None:
@@ -215,17 +216,21 @@ class Process:
                 )
 
     @contextmanager
-    def _waiting(self, timeout: float) -> Iterator[float]:
+    def _waiting(self, timeout: float, how: str = "still runs") -> Iterator[float]:
         """Give the deadline of a wait. Whatever ends that early kills the command.
 
-        But for the caller's own timeout: the caller may wait again.
+        But for the caller's own timeout, whose error says ``how`` it is: the caller may wait again.
         """
         own = _in(timeout)
         try:
             yield min(own, self._deadline)
         except AgentTimeoutError as error:
             if own < self._deadline:
-                raise
+                ran = time.monotonic() - self._started
+                raise AgentTimeoutError(
+                    f"guest: {shlex.join(self.args)}: {how} after {timeout:g} s"
+                    f" (it began {ran:.3g} s ago)"
+                ) from error
             self._job.abandon()
             raise CommandTimeoutError(self.args, self._timeout or 0, b"", b"") from error
         except BaseException:

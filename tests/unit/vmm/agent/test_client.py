@@ -71,7 +71,7 @@ def test_input_waits_for_what_the_guest_consumes(agent: Agent, guest: FakeGuest)
 
     guest.reply = reply
     process = agent.start(["cat"], stdin=True)
-    with pytest.raises(AgentTimeoutError):
+    with pytest.raises(AgentTimeoutError, match=r"guest: cat: does not take its input after 0\.05"):
         process.write(bytes(100_000), timeout=0.05)
     assert len(received) == 32768
 

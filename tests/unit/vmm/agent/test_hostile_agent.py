@@ -381,7 +381,8 @@ def test_whatever_leaves_a_wait_abandons_the_job(
 
 def test_caller_whose_own_time_is_over_may_wait_again(agent: Agent, guest: FakeGuest) -> None:
     process = agent.start(["sleep", "1"])
-    with pytest.raises(AgentTimeoutError):
+    told = r"guest: sleep 1: still runs after 0 s \(it began [0-9.e-]+ s ago\)"
+    with pytest.raises(AgentTimeoutError, match=told):
         process.wait(0)
 
     guest.frame(1, STATUS, EXITED_0)
@@ -401,6 +402,22 @@ def test_file_that_takes_too_long_is_named(
 ) -> None:
     with pytest.raises(AgentTimeoutError, match=told):
         call(agent)
+
+
+def test_file_on_its_way_at_the_end_of_the_machine_is_named_with_what_was_over(
+    agent: Agent, guest: FakeGuest
+) -> None:
+    def reply(job: int, kind: int, body: bytes) -> None:
+        if kind == 5:
+            agent.fail(AgentLostError("agent: the machine has ended: it was stopped"))
+
+    guest.reply = reply
+    with pytest.raises(AgentLostError) as caught:
+        agent.write_file("/opt/big", bytes(100_000))
+
+    assert "it was stopped (to write '/opt/big': " in str(caught.value)
+    assert caught.value.doing.startswith("'/opt/big' was written, ")
+    assert caught.value.doing.endswith(" of 100000 bytes")
 
 
 def test_large_file_has_more_time(agent: Agent, guest: FakeGuest) -> None:
