@@ -125,7 +125,7 @@ def measure_boot() -> tuple[list[float], int]:
     rounds, peak = [], 0
     for _ in range(BOOT_ROUNDS):
         started = time.monotonic()
-        with default_guest("--", "true") as process:
+        with default_guest("--agent", "none", "--", "true") as process:
             with PeakMemory(process.pid) as memory:
                 rounds.append(seconds_until(process, b"init: ready", started))
                 seconds_until(process, b"reported status 0", started)

@@ -1,5 +1,7 @@
 """The user's terminal as the console of a guest: whose it is, its keys, stop and continue."""
 
+import pytest
+
 from tests.guest import bare_metal as bare
 from tests.workflow.command import VMM, on_terminal
 from tests.workflow.conftest import MakeKernel
@@ -79,3 +81,18 @@ def test_failed_start_leaves_the_terminal_as_it_was() -> None:
         raw = terminal.is_raw()
 
     assert not raw
+
+
+@pytest.mark.timeout(600)
+def test_size_of_the_window_is_that_of_a_virtio_console() -> None:
+    with on_terminal(VMM, "run", "--console", "virtio", size=(101, 33)) as terminal:
+        terminal.read_until(b"guest:/# ")
+        terminal.type(b"trap 'stty size' WINCH; stty size\n")
+        terminal.read_until(b"33 101")
+        terminal.read_until(b"guest:/# ")
+        terminal.resize(77, 22)
+        terminal.type(b"until stty size | grep '22 77'; do :; done; poweroff\n")
+        terminal.read_until(b"\n22 77")
+        status = terminal.wait()
+
+    assert status == 0
