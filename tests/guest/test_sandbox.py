@@ -7,26 +7,27 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.guest import bare_metal as bare
 from vmm.sandbox.host import missing
+from vmm.sandbox.policy import ALLOW, policy
 from vmm.testing import Guest
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"sandbox: {'; '.join(missing())}")
 
 DEADLINE = 280.0
 
-# Of the whole policy nothing is allowed, so that each call is told of; all of them go on.
+# Asks about every call, whatever the policy says of it, and lets all go on.
 RECORDED = """
 import sys
-import threading
-from vmm.sandbox import policy, process
 from vmm.cli import main
-policy.ALLOW = process.ALLOW = None
-process.policy = lambda *_: {}
+from vmm.sandbox import process
+from vmm.sandbox.policy import ENOSYS, USER_NOTIF
+process._asking = lambda action: action if action == ENOSYS else USER_NOTIF
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -62,6 +63,24 @@ def test_running_machine_is_confined(kernel: MakeKernel) -> None:
     assert {(one["NoNewPrivs"], one["Seccomp"]) for one in found} == {("1", "2")}
 
 
+def test_calls_of_a_run_are_those_of_the_list(kernel: MakeKernel, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(4096))
+    code = bare.say("up") + bare.out8(0xF4, 0)
+    allowed = {name for name, rule in policy((), 0).items() if rule.otherwise == ALLOW}
+
+    done = run(
+        *("--sandbox=log", "--kernel", kernel(code), f"--disk={disk}", "--timeout=60"),
+        program=RECORDED,
+    )
+    made = set(re.findall(r"would refuse (\w+)", done.stderr))
+
+    assert (done.stdout, done.returncode) == ("up", 0)
+    assert {"ioctl", "write", "futex", "clone", "mmap", "exit_group"} <= made
+    by_argument = {"ioctl", "mmap", "mprotect", "clone", "newfstatat", "fcntl", "prctl", "tgkill"}
+    assert made - by_argument <= allowed
+
+
 @pytest.mark.guest
 def test_nothing_that_a_run_does_is_refused(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
@@ -85,13 +104,17 @@ def test_nothing_that_a_run_does_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.guest(sandbox="require")
 def test_threads_of_a_tests_guest_are_confined_and_the_test_is_not(guest: Guest) -> None:
-    tasks = {thread.native_id: thread.name for thread in threading.enumerate()}
-    filtered = {
-        name
-        for task, name in tasks.items()
-        if "Seccomp:\t2" in Path(f"/proc/self/task/{task}/status").read_text()
-    }
-
-    assert {"vcpu-0", "event-loop", "entropy", "console"} <= filtered
-    assert "MainThread" not in filtered
     assert guest.sh("echo here") == "here"
+    served = threading.Event()
+    guest.machine.loop.call_soon_threadsafe(served.set)
+    assert served.wait(DEADLINE)
+    filtered = set()
+    for thread in threading.enumerate():
+        with suppress(FileNotFoundError):  # one that has ended
+            status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+            filtered |= {thread.name} if "Seccomp:\t2" in status else set()
+
+    assert {"vcpu-0", "event-loop", "console"} <= filtered
+    assert "MainThread" not in filtered
+    with guest.machine.snapshot() as snapshot:
+        assert snapshot.config.memory_bytes == 128 << 20

@@ -12,6 +12,7 @@ from vmm.cli.interruption import Interruption
 from vmm.cli.machine_options import (
     MAX_TIMEOUT_SECONDS,
     add_machine_arguments,
+    add_sandbox_argument,
     prepared_machine_config,
 )
 from vmm.cli.report import report
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the new folder to save it in")
     add_machine_arguments(parser)
+    add_sandbox_argument(parser)
     parser.add_argument(
         "--when",
         metavar="TEXT",
@@ -40,7 +42,7 @@ def execute(options: argparse.Namespace) -> int:
     """Boot, save, end, and return the exit status."""
     if options.folder.exists():
         raise ConfigurationError(f"snapshot {options.folder}: exists; choose a new name")
-    config = prepared_machine_config(options)
+    config = replace(prepared_machine_config(options), sandbox=options.sandbox)
     if options.when is None and config.agent == "none":
         config = replace(config, agent="beside")
     interruption = Interruption()

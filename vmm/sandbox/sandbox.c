@@ -21,6 +21,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Of Linux 6.7 and 6.12, where headers are older: struct landlock_ruleset_attr of ABI 6. */
@@ -90,7 +91,7 @@ struct watch {
     unsigned count;
 };
 
-enum { LINES = 256, TEXT = 256 };
+enum { LINES = 256, TEXT = 256, NOT_YET = -1000000 };
 
 /* Copies a path of the call as text; the page after it may be missing. */
 static void read_path(uint64_t address, char *path, size_t size)
@@ -156,13 +157,14 @@ static void *watch_calls(void *argument)
     }
 }
 
-static pthread_mutex_t waits_for_listener = PTHREAD_MUTEX_INITIALIZER;
-
+/* A lock would not do: the other thread may make no call any more that is asked about. */
 static void *begin_watch(void *argument)
 {
-    pthread_mutex_lock(&waits_for_listener);
-    pthread_mutex_unlock(&waits_for_listener);
-    return watch_calls(argument);
+    const struct watch *watch = argument;
+    const struct timespec moment = {0, 20000};
+    while (__atomic_load_n(&watch->listener, __ATOMIC_ACQUIRE) == NOT_YET)
+        nanosleep(&moment, NULL);
+    return watch->listener < 0 ? NULL : watch_calls(argument);
 }
 
 /*
@@ -175,18 +177,17 @@ int watch_filter(const void *program, unsigned instructions, const char *const *
     static struct watch watch;
     sigset_t all, before;
     pthread_t thread;
-    watch = (struct watch){-1, names, paths, count};
+    watch = (struct watch){NOT_YET, names, paths, count};
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_mutex_lock(&waits_for_listener);
     int error = pthread_create(&thread, NULL, begin_watch, &watch);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!error) {
-        pthread_detach(thread);
-        watch.listener = install(program, instructions, SECCOMP_FILTER_FLAG_NEW_LISTENER);
-    }
-    pthread_mutex_unlock(&waits_for_listener);
-    return error ? -error : watch.listener < 0 ? watch.listener : 0;
+    if (error)
+        return -error;
+    pthread_detach(thread);
+    int listener = install(program, instructions, SECCOMP_FILTER_FLAG_NEW_LISTENER);
+    __atomic_store_n(&watch.listener, listener, __ATOMIC_RELEASE);
+    return listener < 0 ? listener : 0;
 }
 
 /* No core file, no debugger of the same user, no more descriptors than that. For good. */

@@ -16,6 +16,7 @@ Threads of devices that are plugged later are not confined: they are of the one 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from virtio.errors import ConfigurationError
 from vmm.sandbox import host
@@ -24,7 +25,11 @@ from vmm.sandbox.policy import EPERM, KILL_PROCESS
 from vmm.sandbox.preload import preload
 from vmm.sandbox.process import filter_for
 
-_LATE = ("logging", "virtio.console", "vmm.agent.client")
+# A vCPU's thread saves its state for a snapshot; whoever logs may do it on any thread.
+_LATE: Final = (
+    *("logging", "virtio.console", "vmm.agent.client"),
+    *("vmm.snapshot.state", "vmm.x86.vcpu_state", "vmm.x86.kvm.msr"),
+)
 
 
 def thread_confinement(mode: SandboxMode) -> Callable[[], None]:
