@@ -24,7 +24,9 @@ _MAX_INIT_ARGUMENTS: Final = 32  # CONFIG_INIT_ENV_ARG_LIMIT, past which Linux p
 def boot_source(config: MachineConfig) -> BootSource:
     """Return the boot source of ``config``; builds the default guest when it is not cached."""
     kernel, initrd, init_arguments = config.kernel, config.initrd, config.init_arguments
-    words = [default_cmdline(_TERMINALS[config.console])] if config.default_cmdline else []
+    words = []
+    if config.default_cmdline:
+        words.append(default_cmdline(_TERMINALS[config.console], pci=config.transport == "pci"))
     if kernel is None:
         from vmm.image import default_kernel
 

@@ -17,6 +17,7 @@ from vmm.x86 import BootProtocol, check_cpus, check_memory
 ConsoleKind = Literal["serial", "virtio"]
 AgentRole = Literal["none", "init", "beside"]
 IoThreads = Literal["shared", "disks", "devices"]
+Transport = Literal["mmio", "pci"]
 
 MAX_POLL_US: Final = 1000
 DEFAULT_POLL_US: Final = 50
@@ -48,6 +49,8 @@ class MachineConfig:
     * ``ports``: names of further virtio console ports, channels between host and guest.
     * ``agent``: whether our agent serves the host in the guest: as its first process ("init") or
       beside that of the initrd ("beside").
+    * ``transport``: how the guest finds its virtio devices: by registers whose addresses the
+      command line tells, or on a PCI bus, as kernels expect it that have no such driver.
     * ``devices``: makers of further devices, such as a subclass of ``virtio.Device``.
     * ``spare_slots``: how many places for virtio devices are kept free for :meth:`Machine.plug`.
     * ``io_threads``: which devices have a thread of their own: all "devices", so that a slow one
@@ -80,6 +83,7 @@ class MachineConfig:
     agent: AgentRole = "none"
     devices: tuple[Callable[[], VirtioDevice], ...] = ()
     spare_slots: int = 0
+    transport: Transport = "mmio"
     io_threads: IoThreads = "devices"
     poll_us: int = field(default_factory=lambda: DEFAULT_POLL_US if spare_processor() else 0)
     on_panic: OnPanic = "auto"
@@ -95,6 +99,7 @@ class MachineConfig:
             ("console", self.console, ConsoleKind),
             ("agent", self.agent, AgentRole),
             ("I/O threads", self.io_threads, IoThreads),
+            ("transport", self.transport, Transport),
             ("on panic", self.on_panic, OnPanic),
         ):
             if value not in get_args(kind):

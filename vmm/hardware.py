@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from itertools import count
 from typing import TYPE_CHECKING
 
+from transport.core import VirtioTransport
 from transport.mmio.placeholder import MmioPlaceholder
 from transport.mmio.registers import VirtioMmio
 from virtio.block import Block
@@ -31,7 +32,7 @@ from vmm.x86 import (
 )
 
 if TYPE_CHECKING:
-    pass
+    from vmm.x86 import PciHost
 
 MachineDisk = RawDisk | OverlayDisk
 
@@ -69,27 +70,36 @@ class Hardware:
         self.platform = Platform(self.kvm, self.vm, self.ram, self.ports, self._line, events)
         self.disks = _open_disks(config, resources) if disks is None else list(disks)
         self.console_ports = console_ports(config)
-        self.transports: list[VirtioMmio] = []
+        self.transports: list[VirtioTransport] = []
         self.windows: list[VirtioMmioWindow] = []
+        self._pci = self.platform.add_pci(self.mmio) if config.transport == "pci" else None
         ports = list(self.console_ports.values())
         for name, device in configured_devices(config, self.disks, ports):
             self._add_virtio_device(name or self._free_name(device), device)
-        self._spare = [self._add_spare_slot() for _ in range(config.spare_slots)]
+        self._spare: list[tuple[VirtioMmioWindow, MmioPlaceholder]] = []
+        self._spare_left = config.spare_slots
+        if self._pci is None:
+            self._spare = [self._add_spare_slot() for _ in range(config.spare_slots)]
 
-    def plug(self, device: VirtioDevice) -> VirtioMmioWindow:
-        """Put a device into the next spare slot and return its window.
+    def plug(self, device: VirtioDevice) -> VirtioMmioWindow | None:
+        """Put a device into the next spare slot and return its window; on PCI there is none.
 
-        Raises :class:`ConfigurationError` when there is none left. The guest finds the device when
-        it looks there again.
+        Raises :class:`ConfigurationError` when there is no slot left. The guest finds the device
+        when it looks there again.
         """
-        if not self._spare:
+        if not self._spare_left:
             raise ConfigurationError(
                 f"{type(device).__name__}: no spare slot is left of {self._config.spare_slots}"
             )
-        window, placeholder = self._spare[0]
         device = with_ring_features(device, self._config)
-        placeholder.transport = self._attach(self._free_name(device), device, window, begin=None)
-        self._spare.pop(0)
+        name, window = self._free_name(device), None
+        if self._pci is not None:
+            self._attach_to_pci(self._pci, name, device, begin=None)
+        else:
+            window, placeholder = self._spare[0]
+            placeholder.transport = self._attach(name, device, window, begin=None)
+            self._spare.pop(0)
+        self._spare_left -= 1
         return window
 
     def start_io(self) -> None:
@@ -106,7 +116,7 @@ class Hardware:
     @property
     def plugged(self) -> bool:
         """Whether a device was plugged in that the configuration does not have."""
-        return len(self._spare) < self._config.spare_slots
+        return self._spare_left < self._config.spare_slots
 
     @property
     def given_back(self) -> bool:
@@ -136,6 +146,9 @@ class Hardware:
         return window
 
     def _add_virtio_device(self, name: str, device: VirtioDevice) -> None:
+        if self._pci is not None:
+            self._attach_to_pci(self._pci, name, device, begin=self._main.begin)
+            return
         window = self._next_window()
         transport = self._attach(name, device, window, begin=self._main.begin)
         self.mmio.add(window.address, VirtioMmio.WINDOW_SIZE, transport, name)
@@ -154,30 +167,48 @@ class Hardware:
         begin: Callable[[], object] | None,
     ) -> VirtioMmio:
         line = self._line(window.irq)
-        thread = self._io_thread(name, device, begin)
-        poll_us = 0 if thread is self._main else self._config.poll_us
+        thread, poll_us = self._io_thread(name, device, begin)
         transport = self._resources.enter_context(
             VirtioMmio(device, self.ram, line, thread.loop, name=name, poll_us=poll_us)
         )
         notify = window.address + VirtioMmio.QUEUE_NOTIFY
         for queue in transport.queues:
             self.vm.attach_ioeventfd(queue.notify_fd, notify, 4, queue.index)
+        self._serve(transport, thread)
+        return transport
+
+    def _attach_to_pci(
+        self,
+        pci: PciHost,
+        name: str,
+        device: VirtioDevice,
+        *,
+        begin: Callable[[], object] | None,
+    ) -> None:
+        thread, poll_us = self._io_thread(name, device, begin)
+        transport = pci.attach(device, self.ram, thread.loop, name, poll_us)
+        self._serve(self._resources.enter_context(transport), thread)
+
+    def _serve(self, transport: VirtioTransport, thread: IoThread) -> None:
+        for queue in transport.queues:
             thread.loop.add_reader(queue.notify_fd, queue.serve)
         self.transports.append(transport)
-        return transport
 
     def _io_thread(
         self, name: str, device: VirtioDevice, begin: Callable[[], object] | None
-    ) -> IoThread:
-        """Return the thread that serves a device; its own one starts when the main one has."""
+    ) -> tuple[IoThread, int]:
+        """Return the thread that serves a device, and for how long it may poll.
+
+        Its own one starts when the main one has.
+        """
         policy = self._config.io_threads
         if policy == "shared" or (policy == "disks" and not isinstance(device, Block)):
-            return self._main
+            return self._main, 0
         thread = self._resources.enter_context(IoThread(name, self._main.on_error, begin))
         self._io_threads.append(thread)
         if self._main.started:
             thread.start()
-        return thread
+        return thread, self._config.poll_us
 
 
 def _open_disks(config: MachineConfig, resources: ExitStack) -> list[MachineDisk]:

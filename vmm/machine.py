@@ -214,9 +214,12 @@ class Machine:
         device = make()
         window = self.hardware.plug(device)
         if self._upkeep is not None:
-            from vmm.agent.binding import bind_window
+            from vmm.agent.binding import bind_window, rescan_pci
 
-            bind_window(self.agent, self.hardware.windows.index(window))
+            if window is None:
+                rescan_pci(self.agent)
+            else:
+                bind_window(self.agent, self.hardware.windows.index(window))
         return device
 
     def resize_console(self, columns: int, rows: int) -> None:

@@ -1,5 +1,5 @@
 /*
- * A kernel that measures virtio-mmio devices, the same on every VMM that boots by PVH.
+ * A kernel that measures virtio devices, the same on every VMM that boots by PVH.
  *
  * Each word "bench=NAME,KEY=NUMBER,..." of its command line is a workload, and makes one line on
  * COM1. NAME is blk-read, blk-write, blk-stable (writes without VIRTIO_BLK_F_FLUSH: each is on the
@@ -11,7 +11,8 @@
  *     random      1 for places all over the disk, 0 (the default) for one after another
  *     event_idx   1 to negotiate VIRTIO_F_EVENT_IDX
  *
- * Devices are found by the "virtio_mmio.device=SIZE@BASE:IRQ" words. It runs in user mode, which is
+ * Devices are found by the "virtio_mmio.device=SIZE@BASE:IRQ" words, or on PCI with a word
+ * "bus=pci". It runs in user mode, which is
  * native also where KVM emulates kernels, and polls. Needs 64 MiB of RAM.
  *
  * The disk's 8-byte words must be numbered from 0. Reads go to its first half, and are compared with
@@ -311,6 +312,13 @@ static uint64_t number(const char **text)
 static void find_device(uint32_t id)
 {
     const char *at = command_line, *item;
+    common = 0;
+    if (next_word(&at, "bus=pci")) {
+        if (!find_on_pci(id))
+            fail("there is no virtio device of type # on PCI", (uint64_t)id);
+        return;
+    }
+    at = command_line;
     while ((item = next_word(&at, "virtio_mmio.device="))) {
         while (*item != '@')
             if (*item++ <= ' ')

@@ -1,5 +1,5 @@
 /*
- * The driver's side of one virtio-mmio device with one split queue, polled: no interrupts.
+ * The driver's side of one device with one split queue, polled: no interrupts.
  *
  * VIRTIO 1.4 "MMIO Device Register Layout", "Split Virtqueues", "Driver notifications".
  */
@@ -43,8 +43,20 @@ static int event_idx;
 static uint16_t offered, published, collected;
 static uint64_t kicks;
 
-static uint32_t get(uint32_t offset) { return *(volatile uint32_t *)(window + offset); }
-static void put(uint32_t offset, uint32_t value) { *(volatile uint32_t *)(window + offset) = value; }
+#include "pci.h"
+
+static uint32_t get(uint32_t offset)
+{
+    return common ? get_from_pci(offset) : *(volatile uint32_t *)(window + offset);
+}
+
+static void put(uint32_t offset, uint32_t value)
+{
+    if (common)
+        put_to_pci(offset, value);
+    else
+        *(volatile uint32_t *)(window + offset) = value;
+}
 
 static void put_address(uint32_t offset, volatile void *address)
 {

@@ -49,14 +49,14 @@ __asm__(
     "    .quad 0x00cff3000000ffff\n"      /* 0x1b: user data */
     "    .quad 0x00affb000000ffff\n"      /* 0x23: user code, 64 bits */
     "task_segment:\n"                    /* 0x28: task state, its address comes below */
-    "    .quad 0x00008900000000e8, 0\n"
+    "    .quad 0x0000890000000208, 0\n"
     "segments_register:\n"
     "    .word . - segments - 1\n"
     "    .quad segments\n"
     "task_state:\n"
     "    .skip 102\n"
     "    .word 104\n"                    /* where the bitmap begins: 0 opens a port */
-    "    .skip 0x400 / 8\n"
+    "    .skip 0xd00 / 8\n"             /* up to the configuration ports of PCI */
     "    .byte 0xff\n"
 
     ".section .bss.stack, \"aw\", @nobits\n"

@@ -9,7 +9,7 @@ from tests.perf.peers.guest import bench_kernel, write_image
 from tests.perf.peers.workload import GuestFailed, Workload, parse
 from virtio.block import Block, BlockBackend
 from virtio.device.lifecycle import VirtioDevice
-from vmm.config import MachineConfig
+from vmm.config import MachineConfig, Transport
 from vmm.disk.disk import DiskConfig
 from vmm.image.debian import find_tool
 from vmm.image.progress import silent
@@ -43,13 +43,16 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "disk.img"
 
 
-def run(words: str, image: Path | None = None, devices: Devices = ()) -> tuple[int, str]:
+def run(
+    words: str, image: Path | None = None, devices: Devices = (), transport: Transport = "mmio"
+) -> tuple[int, str]:
     """Return the status that the guest reports, and all that it said."""
     config = MachineConfig(
         kernel=bench_kernel(silent),
         memory_bytes=64 << 20,
         default_cmdline=False,
-        cmdline=words,
+        cmdline=words if transport == "mmio" else f"bus=pci {words}",
+        transport=transport,
         disks=(DiskConfig(str(image)),) if image else (),
         devices=devices,
     )
@@ -97,8 +100,10 @@ class Medium(BlockBackend):
         raise AssertionError("no zeroes are written here")
 
 
-def test_every_workload_is_done_and_verified(image: Path) -> None:
-    status, console = run(" ".join(workload.word for workload in SHORT), image)
+@pytest.mark.parametrize("transport", ["mmio", "pci"])
+def test_every_workload_is_done_and_verified(image: Path, transport: Transport) -> None:
+    words = " ".join(workload.word for workload in SHORT)
+    status, console = run(words, image, transport=transport)
     measured = parse(console)
 
     assert status == 0

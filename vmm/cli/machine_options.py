@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from virtio import features
 from virtio.errors import ConfigurationError
-from vmm.config import AgentRole, ConsoleKind, IoThreads, MachineConfig, parse_size
+from vmm.config import AgentRole, ConsoleKind, IoThreads, MachineConfig, Transport, parse_size
 from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import OnPanic
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
@@ -88,6 +88,12 @@ def add_machine_arguments(parser: ArgumentParser | QuickOptions) -> None:
         help="what is served by a thread of its own",
     )
     add(
+        "--transport",
+        choices=get_args(Transport),
+        default="mmio",
+        help="how the guest finds its virtio devices",
+    )
+    add(
         "--poll",
         type=int,
         metavar="MICROSECONDS",
@@ -145,6 +151,7 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             console=options.console,
             agent=options.agent or "none",
             io_threads=options.io_threads,
+            transport=options.transport,
             on_panic=options.on_panic,
             ports=tuple(name for name, _ in map(split_port, options.port)),
             ring_features=ring_features(options.ring_features),

@@ -103,3 +103,63 @@ class Ioeventfd(ctypes.Structure):
         ("flags", c_uint32),
         ("pad", c_char * 36),
     )
+
+
+@sized(8)
+class IrqLevel(ctypes.Structure):
+    """``struct kvm_irq_level { __u32 irq, level; }``"""
+
+    irq: int
+    level: int
+    _fields_ = (("irq", c_uint32), ("level", c_uint32))
+
+
+@sized(32)
+class Msi(ctypes.Structure):
+    """``struct kvm_msi { __u32 address_lo, address_hi, data, flags, devid; __u8 pad[12]; }``"""
+
+    address_lo: int
+    address_hi: int
+    data: int
+    flags: int
+    _fields_ = (
+        ("address_lo", c_uint32),
+        ("address_hi", c_uint32),
+        ("data", c_uint32),
+        ("flags", c_uint32),
+        ("devid", c_uint32),
+        ("pad", c_uint8 * 12),
+    )
+
+
+@sized(8)
+class IrqRoutingHead(ctypes.Structure):
+    """Head of ``struct kvm_irq_routing { __u32 nr, flags; struct kvm_irq_routing_entry
+    entries[]; }``
+    """
+
+    nr: int
+    flags: int
+    _fields_ = (("nr", c_uint32), ("flags", c_uint32))
+
+
+@sized(48)
+class IrqRoutingEntry(ctypes.Structure):
+    """``struct kvm_irq_routing_entry { __u32 gsi, type, flags, pad; union { struct
+    kvm_irq_routing_irqchip { __u32 irqchip, pin; }; struct kvm_irq_routing_msi { __u32
+    address_lo, address_hi, data, devid; }; __u32 pad[8]; } u; }``
+
+    ``u`` are the words of the union.
+    """
+
+    gsi: int
+    type: int
+    flags: int
+    u: Any
+    _fields_ = (
+        ("gsi", c_uint32),
+        ("type", c_uint32),
+        ("flags", c_uint32),
+        ("pad", c_uint32),
+        ("u", c_uint32 * 8),
+    )

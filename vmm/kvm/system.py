@@ -19,7 +19,11 @@ REQUIRED_CAPABILITIES: Final = {
     "KVM_CAP_IRQFD": 32,
     "KVM_CAP_IOEVENTFD": 36,
 }
+KVM_CAP_IRQ_ROUTING: Final = 25
+"""Its extent is the number of GSIs."""
 KVM_CAP_MAX_VCPUS: Final = 66
+KVM_CAP_SIGNAL_MSI: Final = 77
+KVM_CAP_IOEVENTFD_ANY_LENGTH: Final = 122
 
 _HINTS: Final = {
     errno.ENOENT: "there is no such device: load {modules}, or turn on virtualization in the"

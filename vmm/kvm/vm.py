@@ -51,6 +51,30 @@ class Vm(Resource):
         )
         ioctl.ioctl(self.fd, ioctl.KVM_IOEVENTFD, request)
 
+    def attach_write_eventfd(self, eventfd: int, address: int) -> None:
+        """Signal ``eventfd`` when the guest writes to ``address``, of any width and value."""
+        ioctl.ioctl(self.fd, ioctl.KVM_IOEVENTFD, structs.Ioeventfd(addr=address, fd=eventfd))
+
+    def detach_write_eventfd(self, eventfd: int, address: int) -> None:
+        """Undo :meth:`attach_write_eventfd`."""
+        request = structs.Ioeventfd(addr=address, fd=eventfd, flags=KVM_IOEVENTFD_FLAG_DEASSIGN)
+        ioctl.ioctl(self.fd, ioctl.KVM_IOEVENTFD, request)
+
+    def detach_irqfd(self, eventfd: int, gsi: int) -> None:
+        """Undo :meth:`attach_irqfd`; what was written is delivered when this returns."""
+        request = structs.Irqfd(fd=eventfd, gsi=gsi, flags=KVM_IRQFD_FLAG_DEASSIGN)
+        ioctl.ioctl(self.fd, ioctl.KVM_IRQFD, request)
+
+    def set_line(self, gsi: int, *, level: bool) -> None:
+        """Set the level of an interrupt line ("KVM_IRQ_LINE")."""
+        ioctl.ioctl(self.fd, ioctl.KVM_IRQ_LINE, structs.IrqLevel(irq=gsi, level=level))
+
+    def signal_msi(self, address: int, data: int) -> bool:
+        """Deliver a message now ("KVM_SIGNAL_MSI"); returns whether a processor took it."""
+        low, high = address & 0xFFFF_FFFF, address >> 32
+        request = structs.Msi(address_lo=low, address_hi=high, data=data)
+        return ioctl.try_ioctl(self.fd, ioctl.KVM_SIGNAL_MSI, ctypes.addressof(request)) > 0
+
     def create_vcpu(self, index: int, kind: type[AnyVcpu]) -> AnyVcpu:
         """Create vCPU ``index`` as a ``kind``, the architecture's own class ("KVM_CREATE_VCPU")."""
         fd = ioctl.ioctl(self.fd, ioctl.KVM_CREATE_VCPU, index)

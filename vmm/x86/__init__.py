@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vmm.x86.limits import BootProtocol as BootProtocol
     from vmm.x86.limits import check_cpus as check_cpus
     from vmm.x86.limits import check_memory as check_memory
+    from vmm.x86.pci import PciHost as PciHost
     from vmm.x86.platform import Platform as Platform
     from vmm.x86.position import describe_position as describe_position
     from vmm.x86.position import describe_registers as describe_registers
@@ -50,6 +51,7 @@ else:
             "layout": "VirtioMmioWindow ram_regions virtio_mmio_window",
             "legacy_devices": "GuestEvents",
             "limits": "BootProtocol check_cpus check_memory",
+            "pci": "PciHost",
             "platform": "Platform",
             "position": "describe_position describe_registers is_halted_for_ever shows_life",
             "requests": "RUNNING_REQUESTS",

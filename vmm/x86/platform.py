@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from virtio.errors import ConfigurationError
 from vmm.bus import Bus
 from vmm.kvm.system import Kvm
 from vmm.kvm.vm import Vm
@@ -24,6 +25,7 @@ from vmm.x86.legacy_devices import GuestEvents, LegacyDevices
 from vmm.x86.vcpu_setup import set_up_vcpu
 
 if TYPE_CHECKING:
+    from vmm.x86.pci import PciHost
     from vmm.x86.state import PlatformState
     from vmm.x86.vcpu_state import VcpuState
 
@@ -54,6 +56,16 @@ class Platform:
         _map_memory(vm, ram)  # before the chips: see there
         create_chips(vm)
         self._devices = LegacyDevices(ports, line, events)
+        self._ports = ports
+        self._events = events
+        self.pci: PciHost | None = None
+
+    def add_pci(self, mmio: Bus) -> PciHost:
+        """Give the PC a PCI bus, on its ports and on ``mmio``, the bus of memory-mapped I/O."""
+        from vmm.x86.pci import PciHost
+
+        self.pci = PciHost(self._kvm, self._vm, self._ports, mmio, self._events.reset)
+        return self.pci
 
     @property
     def serial(self) -> Serial16550A:
@@ -67,7 +79,8 @@ class Platform:
 
         Raises :class:`ConfigurationError` when the source cannot be booted in this machine.
         """
-        return write_boot(self._ram, source, cpus=cpus, windows=windows)
+        slots = () if self.pci is None else tuple(self.pci.bus.slots)
+        return write_boot(self._ram, source, cpus=cpus, windows=windows, pci_slots=slots)
 
     def create_vcpu(self, index: int) -> Vcpu:
         """Create vCPU ``index``, whose APIC ID is the same number."""
@@ -89,7 +102,12 @@ class Platform:
         from vmm.x86.state import PlatformState
 
         devices = self._devices
-        return PlatformState(save_chips(self._vm), devices.serial.state(), devices.i8042.state())
+        return PlatformState(
+            save_chips(self._vm),
+            devices.serial.state(),
+            devices.i8042.state(),
+            None if self.pci is None else self.pci.state(),
+        )
 
     def restore(self, state: PlatformState) -> None:
         """Bring chips and legacy devices into a saved state, once the vCPUs have theirs.
@@ -98,9 +116,13 @@ class Platform:
         """
         from vmm.x86.chip_state import restore_chips
 
+        if (self.pci is None) != (state.pci is None):
+            raise ConfigurationError("saved machine: has PCI, or has not, unlike its configuration")
         restore_chips(self._vm, state.chips)
         self._devices.serial.restore(state.serial)
         self._devices.i8042.restore(state.i8042)
+        if self.pci is not None and state.pci is not None:
+            self.pci.restore(state.pci)
 
     def vcpu_state(self, vcpu: Vcpu) -> VcpuState:
         """Return the state of a vCPU that is out of the guest."""

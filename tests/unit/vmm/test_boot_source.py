@@ -18,7 +18,7 @@ def default_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr("vmm.image.kernel.default_kernel", lambda *, cpus: kernel)
     monkeypatch.setattr("vmm.image.default_kernel", lambda *, cpus: kernel, raising=False)
     monkeypatch.setattr("vmm.image.default_initramfs", lambda: initramfs, raising=False)
-    monkeypatch.setattr(guest, "default_cmdline", lambda console: f"DEFAULTS-{console}")
+    monkeypatch.setattr(guest, "default_cmdline", lambda console, pci: f"DEFAULTS-{console}")
     return tmp_path
 
 

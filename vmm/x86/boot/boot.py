@@ -31,13 +31,20 @@ class BootSource(NamedTuple):
 
 
 def write_boot(
-    memory: BootMemory, source: BootSource, *, cpus: int, windows: Sequence[VirtioMmioWindow] = ()
+    memory: BootMemory,
+    source: BootSource,
+    *,
+    cpus: int,
+    windows: Sequence[VirtioMmioWindow] = (),
+    pci_slots: Sequence[int] = (),
 ) -> EntryPoint:
     """Load the guest and write all tables for ``cpus`` CPUs and the virtio-mmio ``windows``.
 
+    ``pci_slots`` are the slots of a PCI bus; there is such a bus if there are any.
+
     Raises :class:`ConfigurationError` when the source cannot be booted in this memory.
     """
-    write_mp_table(memory, cpus)
+    write_mp_table(memory, cpus, pci_slots)
     kernel = load_kernel(source.kernel, memory, protocol=source.protocol)
     write_cmdline(memory, build_cmdline(source.cmdline, windows, kernel.cmdline_max))
     initrd = load_initrd(source.initrd, memory, kernel) if source.initrd is not None else None

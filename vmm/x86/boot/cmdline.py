@@ -26,7 +26,7 @@ _NO_AVX_IN_GLIBC: Final = (
     "-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-AVX,-AVX_Fast_Unaligned_Load"
 )
 _FOR_EVERY_HOST: Final = (
-    "reboot=k panic=-1 pci=off noreplace-smp i8042.noaux i8042.nomux i8042.dumbkbd"
+    "reboot=k panic=-1 {pci} noreplace-smp i8042.noaux i8042.nomux i8042.dumbkbd"
 )
 # clearcpuid: of what KVM's emulator lacks, and of string instructions that it takes by the byte.
 _FOR_EMULATED_KERNELS: Final = (
@@ -34,12 +34,13 @@ _FOR_EMULATED_KERNELS: Final = (
 )
 
 
-def default_cmdline(console: str) -> str:
+def default_cmdline(console: str, *, pci: bool = False) -> str:
     """Return the kernel parameters that suit a machine of ours on this host, whatever the guest.
 
-    ``console`` is the guest's name of its console, such as ``ttyS0``.
+    ``console`` is the guest's name of its console, such as ``ttyS0``; ``pci`` tells whether the
+    machine has a PCI bus, which Linux would look for in vain elsewhere.
     """
-    words = f"console={console} {_FOR_EVERY_HOST}"
+    words = f"console={console} {_FOR_EVERY_HOST.format(pci='pci=conf1' if pci else 'pci=off')}"
     return f"{words} {_FOR_EMULATED_KERNELS}" if is_emulated_host() else words
 
 

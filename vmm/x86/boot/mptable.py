@@ -4,12 +4,14 @@ Implements the Intel MultiProcessor Specification 1.4, chapter 4.
 """
 
 import struct
+from collections.abc import Sequence
 
 from virtio.memory import GuestMemory
 from vmm.x86 import layout
 from vmm.x86.limits import check_cpus
 
 ISA_INTERRUPTS = 24
+ISA_INTERRUPTS_BESIDE_PCI = 16
 
 SPECIFICATION_1_4 = 4
 APIC_VERSION = 0x14
@@ -18,6 +20,8 @@ BOOTSTRAP = 2
 CPU_SIGNATURE = 0x600
 FEATURES_FPU_APIC = 0x201
 INT, NMI, EXTINT = 0, 1, 3
+LEVEL_LOW = 0x000F
+"""Trigger and polarity of PCI's lines."""
 ALL_APICS = 0xFF
 
 # "_MP_", table address, length in 16 bytes, revision, checksum, feature bytes
@@ -34,37 +38,50 @@ _IOAPIC = struct.Struct("<BBBBI")
 _INTERRUPT = struct.Struct("<BBHBBBB")
 
 
-def write_mp_table(memory: GuestMemory, cpus: int) -> None:
+def write_mp_table(memory: GuestMemory, cpus: int, pci_slots: Sequence[int] = ()) -> None:
     """Write floating pointer and table where Linux looks: the last KiB of base memory.
 
     Raises :class:`ConfigurationError` unless ``cpus`` is 1 to 254.
     """
-    data = mp_table(cpus, layout.MP_TABLE)
+    data = mp_table(cpus, layout.MP_TABLE, pci_slots)
     memory.view(layout.MP_TABLE, len(data))[:] = data
 
 
-def mp_table(cpus: int, address: int) -> bytes:
-    """Return floating pointer and configuration table of ``cpus`` CPUs, to stand at ``address``."""
+def mp_table(cpus: int, address: int, pci_slots: Sequence[int] = ()) -> bytes:
+    """Return floating pointer and configuration table of ``cpus`` CPUs, to stand at ``address``.
+
+    With ``pci_slots`` there is a PCI bus, pin A of whose slots is wired to four lines in turn. Its
+    number in the table is its own, 0, so that of the ISA bus is 1 then.
+    """
     check_cpus(cpus)
-    table = _table(_entries(cpus))
+    table = _table(_entries(cpus, pci_slots))
     fields = (b"_MP_", address + _FLOATING_POINTER.size, 1, SPECIFICATION_1_4)
     pointer = _FLOATING_POINTER.pack(*fields, 0, bytes(5))
     return _FLOATING_POINTER.pack(*fields, _checksum(pointer), bytes(5)) + table
 
 
-def _entries(cpus: int) -> list[bytes]:
+def _entries(cpus: int, pci_slots: Sequence[int]) -> list[bytes]:
     ioapic = cpus
+    isa = 1 if pci_slots else 0
+    isa_irqs = range(ISA_INTERRUPTS_BESIDE_PCI if pci_slots else ISA_INTERRUPTS)
     flags = [ENABLED | BOOTSTRAP] + [ENABLED] * (cpus - 1)
     return [
         *(
             _PROCESSOR.pack(0, cpu, APIC_VERSION, flags[cpu], CPU_SIGNATURE, FEATURES_FPU_APIC)
             for cpu in range(cpus)
         ),
-        _BUS.pack(1, 0, b"ISA   "),
+        *([_BUS.pack(1, 0, b"PCI   ")] if pci_slots else []),
+        _BUS.pack(1, isa, b"ISA   "),
         _IOAPIC.pack(2, ioapic, APIC_VERSION, ENABLED, layout.IOAPIC),
-        *(_INTERRUPT.pack(3, INT, 0, 0, irq, ioapic, irq) for irq in range(ISA_INTERRUPTS)),
-        _INTERRUPT.pack(4, EXTINT, 0, 0, 0, 0, 0),
-        _INTERRUPT.pack(4, NMI, 0, 0, 0, ALL_APICS, 1),
+        *(_INTERRUPT.pack(3, INT, 0, isa, irq, ioapic, irq) for irq in isa_irqs),
+        *(
+            _INTERRUPT.pack(
+                3, INT, LEVEL_LOW, 0, slot << 2, ioapic, layout.PCI_FIRST_IRQ + slot % 4
+            )
+            for slot in pci_slots
+        ),
+        _INTERRUPT.pack(4, EXTINT, 0, isa, 0, 0, 0),
+        _INTERRUPT.pack(4, NMI, 0, isa, 0, ALL_APICS, 1),
     ]
 
 
