@@ -64,6 +64,9 @@ def _sandbox_lines() -> Iterator[str]:
         yield f"sandbox: {fault}"
     if not faults:
         yield "sandbox: seccomp filters for all threads; --sandbox=require can be had"
+    from vmm.sandbox import cgroup, jail
+
+    yield jail.missing() or f"jail:   namespaces of all kinds; {cgroup.finding()}"
 
 
 def _image_lines() -> Iterator[str]:

@@ -122,6 +122,30 @@ def add_sandbox_argument(parser: ArgumentParser | QuickOptions) -> None:
     )
 
 
+def add_jail_arguments(parser: ArgumentParser | QuickOptions) -> None:
+    """Add the options for a jail around the machine's process."""
+    parser.add_argument(
+        "--jail",
+        action="store_true",
+        help="also put the machine's process in namespaces of its own, with an empty root, no"
+        " network, no capabilities, and limits where this user may set them",
+    )
+    parser.add_argument(
+        "--jail-limit",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another limit of the jail than the usual one: memory=SIZE, pids=NUMBER,"
+        " cpu=PROCESSORS or io=WEIGHT, or max for the value; or no limit at all: none",
+    )
+
+
+def check_jail_arguments(options: Namespace) -> None:
+    """Raise :class:`ConfigurationError` for limits of a jail that is not wanted."""
+    if options.jail_limit and not options.jail:
+        raise ConfigurationError("--jail-limit: it is for --jail, which is not given")
+
+
 def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
     """Turn the options of :func:`add_machine_arguments` into a configuration.
 

@@ -12,8 +12,10 @@ from virtio.errors import ConfigurationError
 from vmm.cli.console_output import ConsoleOutput, default_place
 from vmm.cli.interruption import Interruption
 from vmm.cli.machine_options import (
+    add_jail_arguments,
     add_machine_arguments,
     add_sandbox_argument,
+    check_jail_arguments,
     prepared_machine_config,
 )
 from vmm.cli.quick_options import QuickOptions
@@ -36,6 +38,7 @@ def add_arguments(parser: ArgumentParser | QuickOptions) -> None:
     """Add the options of this command."""
     add_machine_arguments(parser)
     add_sandbox_argument(parser)
+    add_jail_arguments(parser)
     parser.add_argument(
         "--restore",
         type=Path,
@@ -92,7 +95,8 @@ def execute(options: Namespace) -> int:
     """Run the guest, again after each reboot if asked for, and return the exit status."""
     if options.engine is not None:
         use(options.engine)
-    sandbox = ProcessSandbox(options.sandbox)
+    check_jail_arguments(options)
+    sandbox = ProcessSandbox(options.sandbox, jailed=options.jail)
     interruption = Interruption()
     with ExitStack() as stack:
         start, command = _start_of(options, stack)
@@ -103,24 +107,35 @@ def execute(options: Namespace) -> int:
         def once() -> Ending:
             return run_once(start, command, console, options, interruption, end_at, sandbox)
 
+        if options.jail:
+            from vmm.cli.jailed import jail_for
+
+            with jail_for(start, options.jail_limit) as sandbox.jail:
+                return _apart(once, options, sandbox.jail.begin)
         if options.on_reboot == "exit":
             return once().status
         if sandbox.mode != "off":
-            return _restarted_apart(once)
+            return _apart(once, options)
         while (ending := once()).end is End.REBOOT:
             pass
         return ending.status
 
 
-def _restarted_apart(once: Callable[[], Ending]) -> int:
-    """Run the guest again after each reboot, each time in a process that enters the sandbox."""
+def _apart(
+    once: Callable[[], Ending], options: Namespace, begin: Callable[[], object] = bool
+) -> int:
+    """Run the guest, again after each reboot if asked for, each time in a process of its own.
+
+    That process is confined, and calls ``begin`` first.
+    """
     from mmap import mmap
 
     from vmm.cli.keeper import run_confined
 
     def run() -> int:
+        begin()
         ending = once()
-        reboots[0] = ending.end is End.REBOOT
+        reboots[0] = options.on_reboot == "restart" and ending.end is End.REBOOT
         return ending.status
 
     with mmap(-1, 1) as reboots:  # which both processes have

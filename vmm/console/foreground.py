@@ -2,6 +2,15 @@
 
 import os
 from functools import cache
+from typing import Final
+
+# Fields of /proc/PID/stat, behind the name: proc(5).
+_PARENT: Final = 1
+_GROUP: Final = 2
+_FOREGROUND: Final = 5
+_STAT_BYTES: Final = 4096
+
+_view: int | None = None
 
 
 def is_in_background(fd: int) -> bool:
@@ -10,10 +19,25 @@ def is_in_background(fd: int) -> bool:
     A read of it would stop this process with SIGTTIN, a change of its modes with SIGTTOU.
     """
     try:
-        return os.tcgetpgrp(fd) != os.getpgrp()
+        foreground, own = os.tcgetpgrp(fd), os.getpgrp()
     except OSError:
         # No terminal, or not the controlling one, so there is no job control on it.
         return False
+    if not own and _view is not None:
+        fields = _fields(os.pread(_view, _STAT_BYTES, 0))
+        foreground, own = int(fields[_FOREGROUND]), int(fields[_GROUP])
+    return foreground != own
+
+
+def keep_view() -> None:
+    """Keep open what tells the groups by the numbers that they have outside.
+
+    In a namespace of process numbers all groups from outside have the number 0. proc(5) goes by
+    the namespace that it was mounted in.
+    """
+    global _view
+    if _view is None:
+        _view = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
 
 
 @cache
@@ -37,4 +61,8 @@ def may_stop() -> bool:
 
 def _parent(process: int) -> int:
     with open(f"/proc/{process}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[1])  # proc(5): the name may be anything
+        return int(_fields(file.read())[_PARENT])
+
+
+def _fields(stat: bytes) -> list[bytes]:
+    return stat.rpartition(b")")[2].split()  # the name, before the bracket, may be anything

@@ -23,6 +23,9 @@ _MODE: Final = 0o755
 _PRIVATE_MODE: Final = 0o700
 _OTHERS_WRITE: Final = 0o022
 
+owners_are_known = False
+"""Set where all that is used was checked, by a process that then loses sight of who is root."""
+
 
 def root() -> Path:
     """Return the cache's folder, which need not exist yet.
@@ -97,6 +100,8 @@ def _can_write(folder: Path) -> bool:
 
 def check_owner(path: Path) -> None:
     """Raise ``ConfigurationError`` when others can change what is in a folder of the cache."""
+    if owners_are_known:
+        return
     status = path.stat()
     if status.st_uid not in _trusted_owners():
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Builds ``vmm.sandbox._sandbox`` from ``sandbox.c`` on installation: see ``setup.py``."""
+"""Builds ``vmm.sandbox._sandbox`` of two C files on installation: see ``setup.py``."""
 
 from pathlib import Path
 
@@ -16,11 +16,19 @@ ffi.cdef(
                      const int8_t *paths, unsigned count);
     int limit_process(uint64_t descriptors);
     int explain_bus_errors(const char *message, unsigned length, int status);
+
+    int new_process_numbers(int with_user_namespace);
+    int new_namespaces(void);
+    int end_with_parent(void);
+    int keep_capabilities(uint64_t kept);
+    int drop_capabilities(void);
+    int empty_root(const char **call);
+    void hold_process_numbers(void);
     """
 )
 ffi.set_source(
     "vmm.sandbox._sandbox",
-    Path(__file__).with_name("sandbox.c").read_text(),
+    "".join(Path(__file__).with_name(name).read_text() for name in ("sandbox.c", "jail.c")),
     extra_compile_args=["-O2", "-Wall", "-Wextra"],
     libraries=["pthread"],
 )

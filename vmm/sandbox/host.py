@@ -11,7 +11,8 @@ from vmm.sandbox.mode import SandboxUnavailable
 from vmm.sandbox.policy import KILL_PROCESS, USER_NOTIF
 
 try:
-    from vmm.sandbox._sandbox import ffi, lib
+    from vmm.sandbox._sandbox import ffi as ffi
+    from vmm.sandbox._sandbox import lib as lib
 except ImportError:  # built without a C compiler, or for another machine type
     ffi = lib = None
 

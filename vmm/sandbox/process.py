@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from virtio.log import Logger
 from vmm.sandbox import host
@@ -23,6 +23,9 @@ from vmm.sandbox.policy import ALLOW, ENOSYS, PATHS, USER_NOTIF, policy
 from vmm.sandbox.preload import preload
 from vmm.sandbox.program import Soften, program
 from vmm.x86 import AUDIT_ARCH, FOREIGN_NUMBERS, RUNNING_REQUESTS, SYSTEM_CALLS
+
+if TYPE_CHECKING:
+    from vmm.sandbox.jail import Jail
 
 SPARE_DESCRIPTORS: Final = 64
 """For devices that are plugged, and for the moments in which a descriptor has two owners."""
@@ -36,12 +39,14 @@ class ProcessSandbox:
     """Confines this process in ``mode``; make it before anything is opened.
 
     Raises :class:`SandboxUnavailable` when the mode is ``require`` and the host lacks a part.
+    One that is to be ``jailed`` enters :attr:`jail` first, which is set by then.
     """
 
-    def __init__(self, mode: SandboxMode) -> None:
+    def __init__(self, mode: SandboxMode, *, jailed: bool = False) -> None:
         self.mode = mode
+        self.jail: Jail | None = None
         self._strangers: set[int] = set()
-        if mode == "off":
+        if mode == "off" and not jailed:
             return
         if mode == "require":
             host.check_all()
@@ -54,18 +59,23 @@ class ProcessSandbox:
 
         The machine is open and its guest loaded; its threads, and those that serve it, come after.
         """
-        if self.mode == "off":
+        if self.mode == "off" and self.jail is None:
             return
         preload(*late)
         for fd in self._strangers:
             os.close(fd)
+        most = max(descriptors()) + 1 + SPARE_DESCRIPTORS
+        if self.jail is not None:
+            self.jail.enter()  # before Landlock, which lets nobody mount
+        if self.mode == "off":
+            return
         if self.mode == "log":
             code = filter_for(soften=_asking)
             host.watch_filter(code, SYSTEM_CALLS, PATHS)
             return
         for fault in host.missing():
             _log.info("sandbox: %s", fault)
-        host.limit_process(max(descriptors()) + 1 + SPARE_DESCRIPTORS)
+        host.limit_process(most)
         host.deny_files_and_network(signals=True)
         if host.has_seccomp():
             host.set_filter(filter_for(), all_threads=True)

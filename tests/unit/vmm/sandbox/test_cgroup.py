@@ -1,0 +1,151 @@
+"""The cgroup of a jail: its place, its limits, and that nothing stays of it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vmm.config import MachineConfig
+from vmm.sandbox import cgroup
+from vmm.sandbox.cgroup import Cgroup, finding, own_cgroup, remove_abandoned
+from vmm.sandbox.limits import Limits, parse_limits
+from vmm.sandbox.mode import SandboxUnavailable
+
+ALL = "cpuset cpu io memory hugetlb pids"
+FILES = ("memory.max", "memory.oom.group", "pids.max", "cpu.max", "io.weight", "cgroup.procs")
+
+needs_cgroup = pytest.mark.skipif(finding().startswith("no limits"), reason=finding())
+
+IN_CGROUP = """
+import os, sys
+from vmm.sandbox.cgroup import Cgroup
+with Cgroup.make({}) as made:
+    if not (child := os.fork()):
+        made.join()
+        print(os.getpid(), made.path, open("/proc/self/cgroup").read().split()[-1], flush=True)
+        sys.stdin.read(1)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def limits(*words: str) -> Limits:
+    found = parse_limits(words, MachineConfig(), 0)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder like that of a delegated cgroup, in whose child this process is."""
+    own = tmp_path / "slice" / "scope"
+    own.mkdir(parents=True)
+    for place, switched_on in ((own.parent, ALL), (own, "")):
+        (place / "cgroup.procs").touch()
+        (place / "cgroup.controllers").write_text(ALL)
+        (place / "cgroup.subtree_control").write_text(switched_on)
+
+    def make(path: Path) -> None:
+        path.mkdir()
+        for name in FILES:
+            (path / name).touch()
+
+    monkeypatch.setattr(cgroup, "_make", make)
+    return own
+
+
+def test_place_is_beside_the_own_one_when_that_has_no_controllers_for_children(tree: Path) -> None:
+    made = Cgroup.make(limits(), tree)
+
+    assert made.path == tree.parent / f"vmm-jail-{os.getpid()}"
+    assert (tree / "cgroup.subtree_control").read_text() == ""
+
+
+def test_limits_are_written(tree: Path) -> None:
+    made = Cgroup.make(limits("cpu=2", "pids=70"), tree)
+
+    assert made.path is not None
+    assert {name: (made.path / name).read_text() for name in FILES[:5]} == {
+        "memory.max": str(256 << 20),
+        "memory.oom.group": "1",
+        "pids.max": "70",
+        "cpu.max": "200000 100000",
+        "io.weight": "default 50",
+    }
+    assert made.lacks == ""
+
+
+def test_usual_limit_without_its_controller_is_told_of(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroup, "_make", Path.mkdir)
+
+    assert Cgroup.make(limits("pids=max"), tree).lacks.startswith(
+        f"jail: no limit of memory, cpu: {tree.parent} has no such controllers; run it where"
+    )
+
+
+def test_limit_that_was_asked_for_is_had_or_refused(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroup, "_make", Path.mkdir)
+
+    with pytest.raises(SandboxUnavailable, match=r"jail: no limit of cpu: .* no such controllers"):
+        Cgroup.make(limits("cpu=1"), tree)
+    assert sorted(one.name for one in tree.parent.iterdir() if one.is_dir()) == ["scope"]
+
+
+def test_user_who_may_make_no_cgroup_is_told(tmp_path: Path) -> None:
+    made = Cgroup.make(limits(), tmp_path)
+
+    assert made.path is None
+    assert made.lacks.startswith("jail: no limit of memory, pids, cpu: no cgroup v2 in which")
+    with pytest.raises(SandboxUnavailable, match="no limit of io: no cgroup v2"):
+        Cgroup.make(limits("io=7"), tmp_path)
+
+
+def test_what_a_killed_keeper_left_is_removed_and_what_is_used_stays(tmp_path: Path) -> None:
+    names = ["vmm-jail-99999999", f"vmm-jail-{os.getpid()}", "vmm-jail-x", "other"]
+    for name in names:
+        (tmp_path / name).mkdir()
+
+    remove_abandoned(tmp_path)
+
+    assert {one.name for one in tmp_path.iterdir()} == set(names[1:])
+
+
+@needs_cgroup
+def test_process_is_in_the_cgroup_which_goes_away_with_it() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_CGROUP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as keeper:
+        assert keeper.stdout is not None
+        _, path, inside = keeper.stdout.readline().split()
+        was_there = os.path.isdir(path)
+        keeper.communicate("x")
+
+    assert was_there
+    assert Path(path).name == Path(inside).name
+    assert not os.path.exists(path)
+
+
+@needs_cgroup
+def test_cgroup_goes_away_when_its_process_is_killed() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_CGROUP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as keeper:
+        assert keeper.stdout is not None
+        number, path, _ = keeper.stdout.readline().split()
+        os.kill(int(number), signal.SIGKILL)
+        keeper.wait()
+
+    assert not os.path.exists(path)
+
+
+def test_own_cgroup_is_a_folder_of_processes_or_none() -> None:
+    own = own_cgroup()
+
+    assert own is None or (own / "cgroup.procs").exists()

@@ -1,0 +1,56 @@
+"""The jail for a machine of the command line: its limits, and what it needs to be seen before."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from vmm.config import MachineConfig
+from vmm.disk.disk import DiskConfig
+from vmm.sandbox.jail import Jail
+from vmm.sandbox.limits import file_bytes, overlay_bytes, parse_limits
+
+if TYPE_CHECKING:
+    from vmm.snapshot import Snapshot
+
+
+@contextmanager
+def jail_for(start: MachineConfig | Snapshot, limits: Sequence[str]) -> Iterator[Jail]:
+    """Give the jail for a machine that begins with ``start``, and say what it lacks.
+
+    Raises ``ConfigurationError`` for limits that cannot be.
+    """
+    if isinstance(start, MachineConfig):
+        config = start
+        _look_at_owners(config)
+        overlays = [(file_bytes(one.path), one.limit) for one in config.disks if one.volatile]
+    else:
+        config = start.config  # of whose disks each writes to memory
+        pairs = zip(config.disks, start.disks, strict=True)
+        overlays = [(disk.size_bytes, one.limit) for one, disk in pairs if _writes(one)]
+    with Jail(parse_limits(limits, config, overlay_bytes(overlays))) as jail:
+        if jail.lacks:
+            print(f"vmm: {jail.lacks}", file=sys.stderr)
+        yield jail
+
+
+def _writes(disk: DiskConfig) -> bool:
+    return not disk.read_only
+
+
+def _look_at_owners(config: MachineConfig) -> None:
+    """Find what a user boots out of the cache, and have its owners looked at.
+
+    For in the user namespace, where the machine opens files, those of root look like those of any
+    other user.
+    """
+    if os.geteuid() == 0 or (config.kernel is not None and config.agent == "none"):
+        return
+    from vmm.boot_source import boot_source
+    from vmm.image import cache_place
+
+    boot_source(config)
+    cache_place.owners_are_known = True
