@@ -5,7 +5,9 @@
  * landlock(7), seccomp(2), seccomp_unotify(2), prctl(2).
  */
 
+#ifndef _GNU_SOURCE /* Python.h defines it */
 #define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
