@@ -119,6 +119,37 @@ def mmio_seeds() -> Iterator[tuple[str, bytes]]:
         yield f"broken-{device}", bytes([device]) + broken + body
 
 
+def pci_seeds() -> Iterator[tuple[str, bytes]]:
+    """A whole life of each function on PCI: by its BAR, by messages and by the window."""
+    config, bar, field, serve, switch, start, enable, live, message = range(9)
+    window, restore, store = 9, 10, 11
+    table = struct.pack("<QIHH", 0x400, 16, 1, 1) + struct.pack("<QIHH", 0x480, 512, 3, 2)
+    table += struct.pack("<QIHH", 0x6A0, 1, 2, 0)
+    rings = (table.ljust(0x100, b"\0") + struct.pack("<HHHH", 0, 1, 0, 0)).ljust(0x400, b"\0")
+    body = rings + struct.pack("<IIQ", 0, 0, 1)
+    vector = 0xC000_0041
+    for function in range(2):
+        on = [(switch, function | 0x80, 2, 6), (start, function, 0, 0x00C000)]
+        queue = [(enable, function, 1 << 4 | 6, 0), (live, function, 0, 0)]
+        again = [(store, function, 0x40, 0x20000), (serve, function | 6, 0, 0)]
+        by_line = [*on, *queue, (serve, function | 6, 0, 0), (bar, function | 0x80, 0x1000, 0)]
+        yield f"line-{function}", steps_of_pci(*by_line, *again, (config, function, 4, 0)) + body
+        messages = [(message, function, 0x8001, vector), (message, function, 0x8000, vector)]
+        masked = [(message, function, 0xC001, vector), *again, (restore, function, 0, 0)]
+        yield f"msix-{function}", steps_of_pci(*on, *queue, *messages, *masked, *messages) + body
+        off = [(switch, function, 0, 0), *again, (switch, function, 0, 6), *again]
+        moved = [(switch, function | 0x80, place, 6) for place in range(7)]
+        yield f"moves-{function}", steps_of_pci(*on, *queue, *off, *moved, *again) + body
+        through = [(window, function | 0x20, 0x14, status) for status in (0, 1, 3, 11)]
+        yield f"window-{function}", steps_of_pci(*through, (field, function, 5, 2)) + body
+
+
+def steps_of_pci(*steps: tuple[int, int, int, int]) -> bytes:
+    """Return a script of steps, filled up to its full length with reads that change nothing."""
+    script = b"".join(struct.pack("<BBHI", *step) for step in steps)
+    return script + struct.pack("<BBHI", 0, 0x84, 0, 0) * (24 - len(steps))
+
+
 # Block
 
 
@@ -339,6 +370,7 @@ SEEDS = {
     "mmio_registers": mmio_seeds,
     "packed_ring": packed_seeds,
     "payload": payload_seeds,
+    "pci_functions": pci_seeds,
     "snapshot_folder": snapshot_seeds,
     "split_ring": split_seeds,
 }

@@ -19,6 +19,7 @@ TARGETS = (
     "mmio_registers",
     "packed_ring",
     "payload",
+    "pci_functions",
     "snapshot_folder",
     "split_ring",
 )
