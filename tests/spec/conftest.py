@@ -31,13 +31,33 @@ def device_case(request: pytest.FixtureRequest) -> DeviceCase:
 RigMaker = Callable[..., Rig]
 
 
+ON_BOTH_TRANSPORTS = {
+    *("test_com_config", "test_com_features", "test_com_reset", "test_com_status", "test_rng"),
+}
+"""Modules of tests that are run on virtio-pci as well, in the words of virtio-mmio."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of those modules once for each transport."""
+    module = metafunc.module.__name__.rpartition(".")[2]
+    if "rig_class" in metafunc.fixturenames and module in ON_BOTH_TRANSPORTS:
+        metafunc.parametrize("rig_class", [Rig, PciRig], ids=["mmio", "pci"], indirect=True)
+
+
 @pytest.fixture
-def make_rig() -> Iterator[RigMaker]:
+def rig_class(request: pytest.FixtureRequest) -> type[Rig]:
+    """What puts a device on its transport: virtio-mmio, unless the test runs on both."""
+    value: type[Rig] = getattr(request, "param", Rig)
+    return value
+
+
+@pytest.fixture
+def make_rig(rig_class: type[Rig]) -> Iterator[RigMaker]:
     """A function that puts a device on its transport, which is closed after the test."""
     rigs: list[Rig] = []
 
     def make(device: VirtioDevice, memory: FlatMemory | None = None) -> Rig:
-        rigs.append(Rig(device, memory))
+        rigs.append(rig_class(device, memory))
         return rigs[-1]
 
     yield make

@@ -255,6 +255,7 @@ def test_change_before_driver_ok_has_a_new_generation(
     rig = make_rig(device)
     rig.reach(status)
     generation = rig.driver.read(0xFC)
+    rig.read_config(0, 4)
 
     case.change(device)
 
@@ -278,6 +279,7 @@ def test_change_is_visible_when_its_interrupt_comes(gadget: Rig) -> None:
     assert isinstance(device, Gadget)
     gadget.start()
     generation = gadget.driver.read(0xFC)
+    gadget.read_config(0, 4)
     seen = []
 
     def look() -> None:

@@ -120,7 +120,7 @@ def test_reset_drops_pending_interrupts(device_case: DeviceCase, make_rig: RigMa
     rig = make_rig(device_case.make())
     rig.start()
     rig.request(device_case.queue, device_case.request)
-    assert (rig.driver.interrupt_status, rig.line.level) == (1, True)
+    assert (rig.line.level, rig.driver.interrupt_status) == (True, 1)
 
     rig.driver.status = 0
 

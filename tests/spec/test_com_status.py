@@ -122,8 +122,8 @@ def test_needs_reset_of_a_live_device_is_a_configuration_change(
 
     break_ring(rig, device_case.queue)
 
-    assert rig.driver.interrupt_status == 2
     assert rig.line.level
+    assert rig.driver.interrupt_status == 2
 
 
 @pytest.mark.spec("COM-05")
