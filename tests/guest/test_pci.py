@@ -9,6 +9,7 @@ import pytest
 
 from tests.guest.bare_metal import HALT_FOR_EVER, load32, out8, say, store32
 from virtio.entropy import Entropy
+from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig
 from vmm.ending.ending import End
 from vmm.machine import Machine
@@ -110,6 +111,29 @@ def test_reset_control_port_resets(bare_metal: BareMetal) -> None:
         one.boot()
 
         assert one.wait(DEADLINE).end == End.REBOOT
+
+
+def test_device_can_be_plugged_into_a_free_slot(bare_metal: BareMetal) -> None:
+    # Listens for the time that somebody plugs a device in, and reads the ids of slot 2.
+    ids = load32(ECAM + (2 << 15)) + say_eax_as_digits()
+    code = ids + say(" ") + LISTEN + ids + out8(0xF4, 0)
+    with Machine(replace(on_pci(bare_metal, code), spare_slots=1)) as machine:
+        machine.boot()
+        machine.console.wait_for(" ", timeout=DEADLINE)
+        machine.plug(Entropy)
+        with pytest.raises(ConfigurationError, match="no spare slot is left of 1"):
+            machine.plug(Entropy)
+        machine.console.send("?")
+
+        assert machine.wait(DEADLINE).status == 0
+        assert machine.console.history().decode() == "???????? 10441:?4"
+
+
+def test_machine_with_more_devices_than_slots_is_refused(bare_metal: BareMetal) -> None:
+    config = replace(on_pci(bare_metal, HALT_FOR_EVER), devices=(Entropy,) * 32)
+
+    with pytest.raises(ConfigurationError, match="all 32 PCI slots are taken"), Machine(config):
+        pass
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ def test_options_become_the_configuration() -> None:
     config = config_of(
         *("--memory", "1G", "--cpus", "2", "--console", "virtio", "--agent", "beside"),
         *("--io-threads", "shared", "--poll", "7", "--no-rng", "--boot", "pvh"),
+        *("--transport", "pci"),
         *("--on-panic", "wait"),
         *("--cmdline", "debug", "--no-default-cmdline", "--disk", "a.img,ro", "--disk", "b.img"),
     )
@@ -40,6 +41,7 @@ def test_options_become_the_configuration() -> None:
         console="virtio",
         agent="beside",
         io_threads="shared",
+        transport="pci",
         on_panic="wait",
         poll_us=7,
         rng=False,
@@ -108,7 +110,13 @@ def test_timeout_that_is_none_is_refused(seconds: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--boot", "uefi"), ("--console", "vga"), ("--io-threads", "none"), ("--on-panic", "no")],
+    [
+        ("--boot", "uefi"),
+        ("--console", "vga"),
+        ("--io-threads", "none"),
+        ("--transport", "isa"),
+        ("--on-panic", "no"),
+    ],
 )
 def test_other_words_than_the_configurations_are_refused(arguments: tuple[str, str]) -> None:
     with pytest.raises(argparse.ArgumentError, match="invalid choice"):

@@ -80,6 +80,20 @@ def test_bus_ioapic_and_interrupts_are_those_of_an_isa_machine() -> None:
     ]
 
 
+def test_lines_of_pci_are_told_beside_an_isa_bus_of_another_number() -> None:
+    entries = walk(mp_table(1, 0x9FC00, (0, 1, 5))[16:])
+
+    assert of_kind(entries, 1) == [b"\x01\x00PCI   ", b"\x01\x01ISA   "]
+    isa = [bytes([3, 0, 0, 0, 1, irq, 1, irq]) for irq in range(16)]
+    # Level, active low; device 5 is four times that in the source, and on the second line.
+    lines = [bytes([3, 0, 15, 0, 0, slot << 2, 1, 16 + slot % 4]) for slot in (0, 1, 5)]
+    assert of_kind(entries, 3) == isa + lines
+    assert of_kind(entries, 4) == [
+        bytes.fromhex("0403000001000000"),
+        bytes.fromhex("040100000100ff01"),
+    ]
+
+
 @pytest.mark.parametrize("cpus", [-1, 0, 255])
 def test_cpu_count_out_of_bounds_is_refused(cpus: int) -> None:
     with pytest.raises(ConfigurationError, match=f"{cpus} processors: must be 1 to 254"):
