@@ -75,7 +75,8 @@ def fuzz(target: str, seconds: int, *, findings: Path, grown: Path) -> Report:
         )
         log.seek(0)
         text = log.read().decode(errors="replace")
-    found = tuple(sorted(path for path in findings.iterdir() if path not in before))
+    new = (path for path in findings.glob(f"{target}-*") if path not in before)
+    found = tuple(sorted(new))
     reason = _reason(text) if child.returncode or found else ""
     return _report(target, text, found, reason)
 

@@ -24,6 +24,7 @@ from vmm.snapshot import Snapshot
 CHANGE = struct.Struct("<HBq")
 CHANGES_MAX = 12
 LINE_MAX = 5000
+REPEATED_MAX = 100_000
 HEAD = "pyvmm-snapshot 3 sha256={}\n"
 FILES = ("disk0", "disk1", "memory", "state")
 VALUES: tuple[Any, ...] = (
@@ -135,7 +136,9 @@ def _apply(state: Any, owner: Any, key: Any, what: int, value: int) -> None:
     elif what == 2:
         del owner[key]
     elif what == 3 and isinstance(owner[key], list):
-        owner[key] = owner[key] * (value % 50)
+        # Several changes of a list in lists multiply: the memory would be our own doing.
+        small = len(json.dumps(owner[key])) < REPEATED_MAX
+        owner[key] = owner[key] * (value % 50 if small else 2)
     elif what == 4:
         other = state
         for step in FOLDER.places[value % len(FOLDER.places)]:
