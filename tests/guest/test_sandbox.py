@@ -81,6 +81,28 @@ def test_calls_of_a_run_are_those_of_the_list(kernel: MakeKernel, tmp_path: Path
     assert made - by_argument <= allowed
 
 
+@pytest.mark.parametrize(
+    ("code", "status", "told"),
+    [
+        (bare.UNDEFINED, 122, "triple fault"),
+        (bare.out8(0x505, 1), 121, "pvpanic"),
+        (bare.HALT_FOR_EVER, 126, "halted for ever"),
+        (b"\xb8\x00\x00\x00\xd0\xff\xe0", 123, "could not emulate"),  # jumps to where no RAM is
+    ],
+)
+def test_crash_is_told_whole_in_the_sandbox(
+    kernel: MakeKernel, code: bytes, status: int, told: str
+) -> None:
+    done = run(
+        *("--sandbox=require", "--stats", "--timeout=60"),
+        *("--kernel", kernel(bare.say("up") + code)),
+    )
+
+    assert done.returncode == status, done.stderr
+    assert told in done.stderr
+    assert "vmm: exits: " in done.stderr
+
+
 @pytest.mark.guest
 def test_nothing_that_a_run_does_is_refused(tmp_path: Path) -> None:
     disk = tmp_path / "disk"

@@ -10,7 +10,7 @@ from typing import Final
 
 from virtio.engine import data_paths
 
-_FAILURES: Final = ("vmm.x86.emulation.failure", "traceback")
+_FAILURES: Final = ("vmm.ending.oops", "vmm.x86.emulation.failure", "traceback")
 
 
 def preload(*modules: str) -> None:

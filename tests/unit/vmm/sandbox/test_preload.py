@@ -1,0 +1,69 @@
+"""What a machine imports late is there before the sandbox hides it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# What vmm run has imported when it enters the sandbox, for a command and a terminal.
+LOADED = """
+import sys
+import vmm.cli.run, vmm.cli.session, vmm.snapshot.snapshot, vmm.cli.user_terminal, vmm.cli.command
+from vmm.sandbox.preload import preload
+preload("vmm.console.input", "vmm.console.filter", "vmm.stats")
+for name, module in sys.modules.items():
+    print(name, getattr(module, "__file__", None) or "-")
+"""
+OURS = ("virtio", "transport", "vmm")
+
+# Imports in functions that are called before a machine is confined, by the module that makes them.
+BEFORE = {
+    "vmm.boot_source": {"vmm.image.agent", "vmm.image.initramfs"},
+    "vmm.cli": {"vmm.cli.parser"},
+    "vmm.cli.run": {"vmm.cli.jailed", "vmm.cli.keeper"},
+    "vmm.cli.session": {"vmm.cli.port_files"},
+    "vmm.devices": {"virtio.console"},
+    "vmm.disk.disk": {"tempfile"},
+    "vmm.image.cache": {"shutil"},
+    "vmm.image.debian": {"shutil", "subprocess"},
+    "vmm.image.disk": {"subprocess", "vmm.image.disk_content"},
+    "vmm.image.kernel": {"vmm.image.kernel_build"},
+    "vmm.machine": {"vmm.agent.upkeep", "vmm.sandbox.threads"},
+    "vmm.snapshot.disks": {"vmm.image.content"},
+    "vmm.snapshot.folder": {"shutil"},
+    "vmm.x86.boot.initrd": {"vmm.x86.boot.initramfs"},
+    "vmm.x86.boot.kernel": {"vmm.x86.boot.lookalike", "vmm.x86.boot.payload"},
+    "vmm.x86.emulation.emulator": {"vmm.x86.native_run"},
+    "vmm.x86.idle": {"vmm.x86.native_run"},
+}
+NOT_IN_A_RUN = {
+    "virtio.log": {"logging"},  # the command's own loggers do without
+    # Of a program that plugs devices; who resizes a console has imported it.
+    "vmm.machine": {"vmm.agent.binding", "virtio.console"},
+}
+
+
+def imports_in_functions(source: str) -> Iterator[str]:
+    """Name the modules that functions of a module import when they are called."""
+    for function in ast.walk(ast.parse(source)):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    yield node.module
+                elif isinstance(node, ast.Import):
+                    yield from (one.name for one in node.names)
+
+
+def test_what_is_imported_in_the_sandbox_was_imported_before() -> None:
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True)
+    loaded = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    late: dict[str, set[str]] = {}
+    for name, file in loaded.items():
+        if name.partition(".")[0] in OURS and file.endswith(".py"):
+            wanted = set(imports_in_functions(Path(file).read_text())) - loaded.keys()
+            wanted -= BEFORE.get(name, set()) | NOT_IN_A_RUN.get(name, set())
+            late |= {name: wanted} if wanted else {}
+
+    assert "vmm.machine" in loaded, done.stderr
+    assert late == {}
