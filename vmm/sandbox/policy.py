@@ -36,6 +36,24 @@ _PR_SET_NAME: Final = 15
 _PR_SET_TIMERSLACK: Final = 29
 _PR_SET_VMA: Final = 0x5356_4D41
 
+_SIGTSTP: Final = 20
+
+# asm-generic/mman-common.h. Not among them: MADV_HWPOISON and MADV_SOFT_OFFLINE, by which root
+# takes pages from the host, MADV_MERGEABLE, which lets others measure what is in memory, and
+# what would have RAM dumped and inherited again.
+_ADVICE: Final = {
+    "MADV_WILLNEED": 3,
+    "MADV_DONTNEED": 4,
+    "MADV_FREE": 8,
+    "MADV_REMOVE": 9,
+    "MADV_DONTFORK": 10,
+    "MADV_HUGEPAGE": 14,
+    "MADV_NOHUGEPAGE": 15,
+    "MADV_DONTDUMP": 16,
+    "MADV_GUARD_INSTALL": 102,
+    "MADV_GUARD_REMOVE": 103,
+}
+
 _DESCRIPTOR_COMMANDS: Final = {
     "F_GETFD": 1,
     "F_SETFD": 2,
@@ -74,18 +92,30 @@ PATHS: Final = dict.fromkeys(
 class Check:
     """Gives ``action`` when the low 32 bits of an argument, under ``mask``, are one of ``values``.
 
-    The kernel looks at no more of these arguments: they are int, or flags in the low half.
+    Or, with ``others``, none of them. The kernel looks at no more of these arguments: they are int,
+    or flags in the low half.
     """
 
-    __slots__ = ("action", "index", "mask", "values")
+    __slots__ = ("action", "index", "mask", "others", "values")
 
     def __init__(
-        self, index: int, values: Sequence[int], *, mask: int = WHOLE, action: int = ALLOW
+        self,
+        index: int,
+        values: Sequence[int],
+        *,
+        mask: int = WHOLE,
+        others: bool = False,
+        action: int = ALLOW,
     ) -> None:
         self.index = index
         self.values = tuple(values)
         self.mask = mask
+        self.others = others
         self.action = action
+
+    def fits(self, arguments: Sequence[int]) -> bool:
+        """Whether a call with these arguments gets the action."""
+        return (arguments[self.index] & self.mask in self.values) is not self.others
 
 
 class Rule:
@@ -101,7 +131,7 @@ class Rule:
     def action(self, arguments: Sequence[int]) -> int:
         """Return what a call with these arguments gets."""
         for check in self.checks:
-            if arguments[check.index] & check.mask in check.values:
+            if check.fits(arguments):
                 return check.action
         return self.otherwise
 
@@ -150,7 +180,6 @@ _ALLOWED: Final = {
     "brk": "memory of the interpreter",
     "munmap": "memory of the interpreter, the end of a machine",
     "mremap": "memory of the interpreter",
-    "madvise": "memory that is given back, stacks of threads",
     "membarrier": "the fence of a ring",
     "rt_sigaction": "handlers of signals are set back at the end",
     "rt_sigprocmask": "a thread blocks signals",
@@ -205,12 +234,21 @@ def policy(requests: Iterable[int], process: int) -> Policy:
     )
     not_executable = (Check(2, (0,), mask=_PROT_EXEC),)
     own = (Check(0, (process,)),)
-    own_group = (Check(0, (process, 0)),)  # the job that a user suspends
+    own_or_suspend = (
+        *own,
+        Check(0, (0,), others=True, action=KILL_PROCESS),
+        Check(1, (_SIGTSTP,)),  # to the group, which is the job: Ctrl-Z
+    )
     return {
         "ioctl": Rule("KVM by its requests, terminals", EPERM, ioctls),
         **{name: Rule(reason) for name, reason in _ALLOWED.items()},
         "mmap": Rule("memory, never executable", EPERM, not_executable),
         "mprotect": Rule("memory, never executable", EPERM, not_executable),
+        "madvise": Rule(
+            "memory that is given back, stacks of threads",
+            EPERM,
+            (Check(2, tuple(_ADVICE.values())),),
+        ),
         "clone": Rule(
             "threads, never processes",
             KILL_PROCESS,
@@ -227,7 +265,7 @@ def policy(requests: Iterable[int], process: int) -> Policy:
             EPERM,
             (Check(0, (_PR_SET_NAME, _PR_SET_TIMERSLACK, _PR_SET_VMA)),),
         ),
-        "kill": Rule("a signal to ourselves or our job, to stop", KILL_PROCESS, own_group),
+        "kill": Rule("a signal to ourselves; our job is suspended", KILL_PROCESS, own_or_suspend),
         "tgkill": Rule("a vCPU is made to leave the guest", KILL_PROCESS, own),
         **_ANSWERED,
         **{name: Rule("no file is opened any more", EPERM) for name in _FILE_CALLS.split()},

@@ -70,7 +70,13 @@ def _block(rule: Rule, soften: Soften) -> list[Instruction]:
         code.append((LOAD, 0, 0, _ARGUMENTS + 8 * check.index))  # the low half, on a little endian
         if check.mask != WHOLE:
             code.append((AND, 0, 0, check.mask))
-        for value in check.values:
-            code += (JUMP_EQUAL, 0, 1, value), (RETURN, 0, 0, soften(check.action))
+        answer = (RETURN, 0, 0, soften(check.action))
+        if check.others:
+            count = len(check.values)
+            code += ((JUMP_EQUAL, count - at, 0, one) for at, one in enumerate(check.values))
+            code.append(answer)
+        else:
+            for value in check.values:
+                code += (JUMP_EQUAL, 0, 1, value), answer
     code.append((RETURN, 0, 0, soften(rule.otherwise)))
     return code

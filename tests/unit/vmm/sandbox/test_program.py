@@ -88,6 +88,14 @@ def test_memory_is_never_executable() -> None:
     assert answer("mprotect", 0, 4096, 7) == EPERM
 
 
+def test_memory_is_given_back_and_no_page_is_taken_from_the_host_or_shared() -> None:
+    assert answer("madvise", 0, 4096, 4) == ALLOW  # MADV_DONTNEED
+    assert answer("madvise", 0, 4096, 100) == EPERM  # MADV_HWPOISON
+    assert answer("madvise", 0, 4096, 101) == EPERM  # MADV_SOFT_OFFLINE
+    assert answer("madvise", 0, 4096, 12) == EPERM  # MADV_MERGEABLE
+    assert answer("madvise", 0, 4096, 17) == EPERM  # MADV_DODUMP
+
+
 def test_threads_can_be_made_and_processes_cannot() -> None:
     assert answer("clone", 0x3D0F00) == ALLOW
     assert answer("clone", 0x3D0F00 & ~0x10000) == KILL  # without CLONE_THREAD
@@ -113,6 +121,10 @@ def test_signals_go_to_this_process_alone() -> None:
     assert answer("tgkill", os.getpid(), 1, 10) == ALLOW
     assert answer("kill", os.getpid(), 19) == ALLOW
     assert answer("kill", 1, 9) == KILL
+    assert answer("kill", 0, 20) == ALLOW  # SIGTSTP to the job, for Ctrl-Z
+    assert answer("kill", 0, 9) == KILL
+    assert answer("kill", 1, 20) == KILL
+    assert answer("kill", (1 << 64) - 1, 20) == KILL
     assert answer("tkill", os.getpid(), 9) == KILL
 
 
