@@ -9,34 +9,21 @@ driver-api/early-userspace/buffer-format.rst "initramfs buffer format"; arch/x86
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from virtio.errors import ConfigurationError, HostError
 from virtio.log import Logger
 from vmm.host.files import write_all
 from vmm.x86.boot.archives import Readable, plain_end, zeros_end
+from vmm.x86.boot.decompression import BLOCK, DamagedError, Decode, Source, codec_of
 from vmm.x86.boot.image_file import ImageFile
-from vmm.x86.boot.payload import (
-    BLOCK,
-    DECODER_MEMORY_MAX,
-    LZ4_BLOCK,
-    LZ4_COMPRESSED_MAX,
-    LZ4_MAGIC,
-    ZSTD_WINDOW_MAX,
-)
 
 logger = Logger(__name__)
 
 _ALIGNMENT: Final = 4
-_INPUT_BYTES: Final = 1 << 16
-_ZSTD_INPUT_BYTES: Final = 2048
-"""zstandard gives all that a piece unpacks to at once: 128 KiB for each 4 bytes at most."""
-
-
-class _DamagedError(Exception):
-    """The stream cannot be unpacked; the text says why."""
+_LZ4_FRAME: Final = b"\x04\x22\x4d\x18"
 
 
 class _TooLargeError(Exception):
@@ -105,11 +92,11 @@ def _unpack(image: Readable, end: int, target: _Target) -> None:
             _copy(image, end, image.size, target)  # an end that Linux may understand
             return
         name, decode = codec
-        source = _Source(image, end)
+        source = Source(image, end, image.size)
         try:
             for block in decode(source):
                 target.write(block)
-        except _DamagedError as error:
+        except DamagedError as error:
             raise ConfigurationError(
                 f"{image.name}: its {name} data at byte {end} is truncated or damaged: {error}"
             ) from None
@@ -124,122 +111,10 @@ def _copy(image: Readable, start: int, end: int, target: _Target) -> None:
         target.write(image.read(offset, min(BLOCK, end - offset)))
 
 
-class _Source:
-    """Reads a compressed stream; ``position`` is behind it when it has been unpacked."""
-
-    def __init__(self, image: Readable, position: int) -> None:
-        self._image = image
-        self.position = position
-
-    def read(self, length: int) -> bytes:
-        data = self._image.read(self.position, length)
-        self.position += len(data)
-        return data
-
-
-def _pump(source: _Source, decoder: Any, errors: type[Exception]) -> Iterator[bytes]:
-    """Drive a decoder of ``bz2`` or ``lzma``, which never gives more than a block at a time."""
-    while not decoder.eof:
-        block = source.read(_INPUT_BYTES) if decoder.needs_input else b""
-        if decoder.needs_input and not block:
-            raise _DamagedError("the data ends too early")
-        try:
-            yield decoder.decompress(block, BLOCK)
-        except errors as error:
-            raise _DamagedError(str(error)) from error
-    source.position -= len(decoder.unused_data)
-
-
-def _gzip(source: _Source) -> Iterator[bytes]:
-    import zlib
-
-    decoder = zlib.decompressobj(wbits=31)
-    while not decoder.eof:
-        block = decoder.unconsumed_tail or source.read(_INPUT_BYTES)
-        if not block:
-            raise _DamagedError("the data ends too early")
-        try:
-            yield decoder.decompress(block, BLOCK)
-        except zlib.error as error:
-            raise _DamagedError(str(error)) from error
-    source.position -= len(decoder.unused_data)
-
-
-def _bzip2(source: _Source) -> Iterator[bytes]:
-    import bz2
-
-    return _pump(source, bz2.BZ2Decompressor(), OSError)
-
-
-def _xz(source: _Source) -> Iterator[bytes]:
-    import lzma
-
-    decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, DECODER_MEMORY_MAX)
-    return _pump(source, decoder, lzma.LZMAError)
-
-
-def _lzma(source: _Source) -> Iterator[bytes]:
-    import lzma
-
-    decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, DECODER_MEMORY_MAX)
-    return _pump(source, decoder, lzma.LZMAError)
-
-
-def _zstd(source: _Source) -> Iterator[bytes]:
-    import zstandard
-
-    context = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_MAX)
-    decoder = context.decompressobj()
-    while not decoder.eof:
-        block = source.read(_ZSTD_INPUT_BYTES)
-        if not block:
-            raise _DamagedError("the data ends too early")
-        try:
-            yield decoder.decompress(block)
-        except zstandard.ZstdError as error:
-            raise _DamagedError(str(error)) from error
-    source.position -= len(decoder.unused_data)
-
-
-def _lz4(source: _Source) -> Iterator[bytes]:
-    """Unpack the legacy frame, which has no end: what can be no block comes after it."""
-    import lz4.block
-
-    source.read(4)
-    while len(head := source.read(4)) == 4:
-        size = int.from_bytes(head, "little")
-        if size == LZ4_MAGIC:
-            continue
-        if not 0 < size <= LZ4_COMPRESSED_MAX:
-            source.position -= 4
-            return
-        block = source.read(size)
-        if len(block) < size:
-            raise _DamagedError("the data ends too early")
-        try:
-            yield lz4.block.decompress(block, uncompressed_size=LZ4_BLOCK)
-        except lz4.block.LZ4BlockError as error:
-            raise _DamagedError(str(error)) from error
-
-
-_CODECS: Final[tuple[tuple[bytes, str, Callable[[_Source], Iterator[bytes]]], ...]] = (
-    (b"\x1f\x8b", "gzip", _gzip),
-    (b"\xfd7zXZ\0", "xz", _xz),
-    (b"\x5d\0\0", "lzma", _lzma),
-    (b"BZh", "bzip2", _bzip2),
-    (b"\x02\x21\x4c\x18", "lz4", _lz4),
-    (b"\x28\xb5\x2f\xfd", "zstd", _zstd),
-)
-_LZ4_FRAME: Final = b"\x04\x22\x4d\x18"
-
-
-def _codec(image: Readable, offset: int) -> tuple[str, Callable[[_Source], Iterator[bytes]]] | None:
+def _codec(image: Readable, offset: int) -> tuple[str, Decode] | None:
     head = image.read(offset, 8)
-    for magic, name, decode in _CODECS:
-        if head.startswith(magic):
-            return name, decode
     if head.startswith(_LZ4_FRAME):
         raise ConfigurationError(
             f"{image.name}: is in lz4's frame format, which Linux does not unpack: use lz4 -l"
         )
-    return None
+    return codec_of(head)
