@@ -38,7 +38,7 @@ from virtio.device.declaration import DEFAULT_RING_FEATURES, Device, feature, fi
 from virtio.errors import ConfigurationError, HostError
 from virtio.log import Logger
 from virtio.rate import TokenBucket
-from virtio.saved import checked
+from virtio.saved import checked, shown
 from virtio.virtqueue.request import Request
 
 if TYPE_CHECKING:
@@ -424,7 +424,8 @@ def _zero_all(backend: BlockBackend, ranges: Iterable[Range]) -> None:
 def _serial(serial: str) -> str:
     if len(serial) > SERIAL_BYTES or not serial.isascii() or not serial.isprintable():
         raise ConfigurationError(
-            f"disk serial {serial!r}: at most {SERIAL_BYTES} printable ASCII characters are allowed"
+            f"disk serial {shown(serial)}: at most {SERIAL_BYTES} printable ASCII characters are"
+            " allowed"
         )
     return serial
 
