@@ -41,7 +41,9 @@ def boot_source(config: MachineConfig) -> BootSource:
     words.append(config.cmdline)
     if init_arguments:
         words += ["--", *_init_words(init_arguments)]
-    return BootSource(kernel, initrd, " ".join(filter(None, words)), config.boot)
+    # Our own guest's kernel knows no ACPI, so nothing is spent on tables for it.
+    acpi = config.acpi and config.kernel is not None
+    return BootSource(kernel, initrd, " ".join(filter(None, words)), config.boot, acpi)
 
 
 def _with_agent(config: MachineConfig, initrd: Path | bytes | None) -> tuple[Path | bytes, str]:

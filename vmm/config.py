@@ -41,6 +41,9 @@ class MachineConfig:
     * ``init_arguments``: for the guest's init. The default guest's runs them as a command, and
       reports its exit status; to another guest's they go as words of the command line.
     * ``boot``: ``"auto"`` takes PVH when the kernel offers it, else its 64-bit entry.
+    * ``acpi``: whether a kernel of the user's is told of the machine by ACPI tables, which also
+      bring a power button and a generation ID. Without them a kernel has the MP table and the
+      command line; the default guest's, which knows no ACPI, has only those in any case.
     * ``memory_bytes``: guest RAM, a multiple of 4096.
     * ``disks``: one virtio block device each, ``/dev/vda`` first.
     * ``rng``: whether there is a virtio entropy device.
@@ -74,6 +77,7 @@ class MachineConfig:
     default_cmdline: bool = True
     init_arguments: tuple[str, ...] = ()
     boot: BootProtocol = "auto"
+    acpi: bool = True
     memory_bytes: int = 128 << 20
     cpus: int = 1
     disks: tuple[DiskConfig, ...] = ()

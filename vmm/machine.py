@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from virtio.device.lifecycle import VirtioDevice
 from virtio.engine import check_environment
-from virtio.errors import ConfigurationError, InternalError
+from virtio.errors import ConfigurationError, Error, InternalError
 from virtio.log import Logger
 from vmm.agent import PORT_NAME
 from vmm.boot_source import boot_source
@@ -238,6 +238,27 @@ class Machine:
             self._verdict.end(End.TIMEOUT, f"{End.TIMEOUT.value} of {timeout:g} s")
         return self._finish()
 
+    def shutdown(self) -> bool:
+        """Ask the guest to switch itself off; :meth:`wait` tells when it has.
+
+        By ACPI's power button, which is for a program of the guest (systemd-logind, acpid); else
+        by our agent, which does so at once. False when the guest has neither; True says that it
+        was asked, not that it will.
+        """
+        if self.hardware.platform.press_power_button():
+            return True
+        if self._upkeep is None or not self._main.started or self.ending is not None:
+            return False
+        try:
+            self.agent.power_off()
+        except (Error, TimeoutError):
+            return self.ending is not None
+        return True
+
+    def press_power_button(self) -> bool:
+        """Press ACPI's power button, as :meth:`shutdown` does first; from any thread."""
+        return self.hardware.platform.press_power_button()
+
     def end(self, end: End, message: str = "") -> None:
         """Have :meth:`wait` return with this ending, unless there is one; from any thread."""
         self._verdict.end(end, message)
@@ -305,6 +326,7 @@ class Machine:
         return GuestEvents(
             output=self.console.write,
             reset=self._guest_reset,
+            power_off=self._guest_powered_off,
             status=self._verdict.guest_reported,
             panic=self._guest_signalled,
         )
@@ -314,6 +336,9 @@ class Machine:
 
     def _guest_reset(self) -> None:
         self._verdict.guest_reset(devices_reset=self.hardware.given_back)
+
+    def _guest_powered_off(self) -> None:
+        self._verdict.guest_powered_off(devices_reset=self.hardware.given_back)
 
     def _guest_halted(self) -> None:
         self._verdict.guest_halted(devices_reset=self.hardware.given_back)

@@ -42,6 +42,13 @@ def add_machine_arguments(parser: ArgumentParser | QuickOptions) -> None:
     add("--cmdline", default="", metavar="STR", help="added to the kernel command line")
     add("--no-default-cmdline", action="store_true", help="take --cmdline as it is")
     add("--boot", choices=get_args(BootProtocol), default="auto", help="how to enter the kernel")
+    add(
+        "--acpi",
+        action="store_true",
+        default=True,
+        help="tell a kernel of its machine by ACPI, too (default)",
+    )
+    add("--no-acpi", action="store_false", dest="acpi", help="no ACPI, only the MP table")
     add("--memory", default="128M", metavar="SIZE", help="guest RAM, such as 128M or 1G")
     add("--cpus", type=int, default=1, metavar="N", help="virtual processors")
     add(
@@ -168,6 +175,7 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             default_cmdline=not options.no_default_cmdline,
             init_arguments=tuple(options.init_arguments),
             boot=options.boot,
+            acpi=options.acpi,
             memory_bytes=parse_size(options.memory),
             cpus=options.cpus,
             disks=disks,

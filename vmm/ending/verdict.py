@@ -100,6 +100,12 @@ class Verdict:
             self._signs.withdraw_panic()
         self._unless_panicked("a reset", End.REBOOT)
 
+    def guest_powered_off(self, *, devices_reset: bool = False) -> None:
+        """Note that the guest switched the machine off; see :meth:`guest_halted`."""
+        if devices_reset:
+            self._signs.withdraw_panic()
+        self._unless_panicked("ACPI's power-off", End.POWER_OFF)
+
     def guest_reported(self, status: int) -> None:
         """Note that the guest wrote ``status`` to the debug-exit port.
 

@@ -11,6 +11,11 @@ from virtio.errors import ConfigurationError
 from virtio.saved import U64, check_saved
 from vmm.kvm.ioctl import get_bytes, ioctl, set_bytes
 from vmm.kvm.vm import Vm
+from vmm.x86.chips import (
+    KVM_IRQCHIP_IOAPIC,
+    KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE,
+)
 from vmm.x86.kvm.chips import (
     KVM_GET_CLOCK,
     KVM_GET_IRQCHIP,
@@ -23,9 +28,6 @@ from vmm.x86.kvm.chips import (
 )
 from vmm.x86.vcpu_state import exactly
 
-KVM_IRQCHIP_PIC_MASTER: Final = 0
-KVM_IRQCHIP_PIC_SLAVE: Final = 1
-KVM_IRQCHIP_IOAPIC: Final = 2
 _CHIPS: Final = (KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC)
 
 _CHIP_ID: Final = struct.Struct("<I")  # struct kvm_irqchip begins with it

@@ -15,12 +15,14 @@ from vmm.legacy.serial import Serial16550A
 class GuestEvents(NamedTuple):
     """Functions that are called, on a vCPU's thread, when the guest uses the PC's own devices.
 
-    ``output`` takes bytes of the serial port; ``reset`` a request for a reset; ``status`` what the
-    guest wrote to the debug-exit port; ``panic`` the bits it wrote to the pvpanic port.
+    ``output`` takes bytes of the serial port; ``reset`` a request for a reset, and ``power_off``
+    one to switch the machine off; ``status`` what the guest wrote to the debug-exit port; ``panic``
+    the bits it wrote to the pvpanic port.
     """
 
     output: Callable[[bytes], object]
     reset: Callable[[], object]
+    power_off: Callable[[], object]
     status: Callable[[int], object]
     panic: Callable[[int], object]
 

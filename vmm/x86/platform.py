@@ -25,6 +25,7 @@ from vmm.x86.legacy_devices import GuestEvents, LegacyDevices
 from vmm.x86.vcpu_setup import set_up_vcpu
 
 if TYPE_CHECKING:
+    from vmm.x86.acpi.machine import AcpiDevices
     from vmm.x86.pci import PciHost
     from vmm.x86.state import PlatformState
     from vmm.x86.vcpu_state import VcpuState
@@ -52,6 +53,10 @@ class Platform:
         self._kvm = kvm
         self._vm = vm
         self._ram = ram
+        self._ports = ports
+        self._line = line
+        self._events = events
+        self._acpi: AcpiDevices | None = None
         self._msrs: list[int] | None = None
         _map_memory(vm, ram)  # before the chips: see there
         create_chips(vm)
@@ -80,6 +85,8 @@ class Platform:
         Raises :class:`ConfigurationError` when the source cannot be booted in this machine.
         """
         slots = () if self.pci is None else tuple(self.pci.bus.slots)
+        if source.acpi:
+            self._add_acpi().begin()
         return write_boot(self._ram, source, cpus=cpus, windows=windows, pci_slots=slots)
 
     def create_vcpu(self, index: int) -> Vcpu:
@@ -107,6 +114,7 @@ class Platform:
             devices.serial.state(),
             devices.i8042.state(),
             None if self.pci is None else self.pci.state(),
+            None if self._acpi is None else self._acpi.registers.state(),
         )
 
     def restore(self, state: PlatformState) -> None:
@@ -123,6 +131,15 @@ class Platform:
         self._devices.i8042.restore(state.i8042)
         if self.pci is not None and state.pci is not None:
             self.pci.restore(state.pci)
+        if state.acpi is not None:
+            self._add_acpi().restore(state.acpi)
+
+    def press_power_button(self) -> bool:
+        """Ask the guest to switch itself off; False when no driver of its would hear.
+
+        What the guest does then is up to its programs. Any thread may call this.
+        """
+        return self._acpi is not None and self._acpi.press_power_button()
 
     def vcpu_state(self, vcpu: Vcpu) -> VcpuState:
         """Return the state of a vCPU that is out of the guest."""
@@ -138,6 +155,12 @@ class Platform:
         from vmm.x86.vcpu_state import restore_vcpu
 
         restore_vcpu(vcpu, state)
+
+    def _add_acpi(self) -> AcpiDevices:
+        from vmm.x86.acpi.machine import AcpiDevices
+
+        self._acpi = AcpiDevices(self._vm, self._ram, self._ports, self._line, self._events)
+        return self._acpi
 
 
 def _map_memory(vm: Vm, ram: GuestRam) -> None:

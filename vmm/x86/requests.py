@@ -30,7 +30,7 @@ RUNNING_REQUESTS: Final[dict[Request, str]] = {
     ioctl.KVM_SET_GSI_ROUTING: "a PCI vector settles",
     vcpu.KVM_KVMCLOCK_CTRL: "goes on after a pause",
     chips.KVM_GET_LAPIC: "snapshots",
-    chips.KVM_GET_IRQCHIP: "snapshots",
+    chips.KVM_GET_IRQCHIP: "snapshots, the power button",
     chips.KVM_GET_PIT2: "snapshots",
     chips.KVM_GET_CLOCK: "snapshots",
     cpuid.KVM_GET_CPUID2: "snapshots",

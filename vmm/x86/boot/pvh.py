@@ -23,9 +23,15 @@ _MEMMAP_ENTRY = struct.Struct("<QQII")
 
 
 def write_start_info(
-    memory: GuestMemory, initrd: LoadedInitrd | None, memory_map: Sequence[MemoryRange]
+    memory: GuestMemory,
+    initrd: LoadedInitrd | None,
+    memory_map: Sequence[MemoryRange],
+    rsdp: int = 0,
 ) -> None:
-    """Write ``hvm_start_info``, its module list (the initrd, if any) and its memory map."""
+    """Write ``hvm_start_info``, its module list (the initrd, if any) and its memory map.
+
+    ``rsdp`` is the address of ACPI's root pointer, 0 without one.
+    """
     if initrd:
         module = _MODLIST_ENTRY.pack(initrd.address, initrd.size, 0, 0)
         _write(memory, layout.PVH_MODULES, module)
@@ -33,7 +39,7 @@ def write_start_info(
     _write(memory, layout.PVH_MEMORY_MAP, b"".join(entries))
     start_info = _START_INFO.pack(
         *(XEN_HVM_START_MAGIC_VALUE, VERSION, 0, 1 if initrd else 0),
-        *(layout.PVH_MODULES if initrd else 0, layout.COMMAND_LINE, 0, layout.PVH_MEMORY_MAP),
+        *(layout.PVH_MODULES if initrd else 0, layout.COMMAND_LINE, rsdp, layout.PVH_MEMORY_MAP),
         *(len(memory_map), 0),
     )
     _write(memory, layout.PVH_START_INFO, start_info)

@@ -13,6 +13,7 @@ from vmm.x86.boot.initrd import LoadedInitrd
 from vmm.x86.boot.kernel import LoadedKernel
 
 SIZE = 4096
+ACPI_RSDP_ADDR = 0x070
 E820_ENTRIES = 0x1E8
 SETUP_HEADER = 0x1F1
 BOOT_FLAG = 0x1FE
@@ -36,8 +37,11 @@ def write_zero_page(
     kernel: LoadedKernel,
     initrd: LoadedInitrd | None,
     memory_map: Sequence[MemoryRange],
+    rsdp: int = 0,
 ) -> None:
     """Write the zero page for a kernel whose command line stands at its place in the layout.
+
+    ``rsdp`` is the address of ACPI's root pointer, 0 without one.
 
     All bytes not set stay zero, among them ``sentinel`` (0x1ef): otherwise Linux would distrust the
     page and clear parts of it.
@@ -47,6 +51,7 @@ def write_zero_page(
         _write_own_header(page, kernel)
     else:
         page[SETUP_HEADER : SETUP_HEADER + len(kernel.setup_header)] = kernel.setup_header
+    struct.pack_into("<Q", page, ACPI_RSDP_ADDR, rsdp)
     page[TYPE_OF_LOADER] = UNDEFINED_LOADER
     struct.pack_into("<I", page, CMD_LINE_PTR, layout.COMMAND_LINE)
     if initrd:

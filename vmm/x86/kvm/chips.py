@@ -32,6 +32,7 @@ class Irqchip(ctypes.Structure):
     """``struct kvm_irqchip { __u32 chip_id, pad; union { char dummy[512]; ... } chip; }``"""
 
     chip_id: int
+    chip: Any
     _fields_ = (("chip_id", c_uint32), ("pad", c_uint32), ("chip", c_uint8 * 512))
 
 

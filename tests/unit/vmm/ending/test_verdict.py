@@ -160,6 +160,7 @@ PANICKED, CRASH_LOADED, SHUTDOWN = 1, 2, 4
     ("finish", "sign"),
     [
         (Verdict.guest_reset, "a reset"),
+        (Verdict.guest_powered_off, "ACPI's power-off"),
         (Verdict.guest_halted, "a halt for ever"),
         (lambda v: v.guest_halted(devices_reset=True), "a halt for ever with all devices reset"),
         (lambda v: v.guest_signalled(SHUTDOWN), "pvpanic's power-off"),
@@ -459,3 +460,21 @@ def test_every_end_has_a_status_of_its_own() -> None:
         End.HALTED: 126,
         End.INTERRUPTED: 130,
     }
+
+
+def test_a_power_off_by_acpi_is_the_end_that_it_says() -> None:
+    verdict = Verdict(Timers(), alive)
+
+    verdict.guest_powered_off()
+
+    assert verdict.ending is not None
+    assert (verdict.ending.end, verdict.ending.rests_on) == (End.POWER_OFF, ("ACPI's power-off",))
+
+
+def test_words_of_a_panic_before_an_orderly_power_off_by_acpi_are_no_panic() -> None:
+    verdict = Verdict(Timers(), alive)
+    verdict.see_line("Kernel panic - not syncing: said a program")
+
+    verdict.guest_powered_off(devices_reset=True)
+
+    assert ending_of(verdict) is End.POWER_OFF

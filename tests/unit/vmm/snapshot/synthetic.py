@@ -26,6 +26,7 @@ from vmm.snapshot.disks import continue_disks
 from vmm.snapshot.snapshot import Snapshot
 from vmm.snapshot.state import MachineState, check_machine_state
 from vmm.x86 import PlatformState
+from vmm.x86.acpi.registers import AcpiRegisters, AcpiState
 from vmm.x86.chip_state import ChipState, restore_chips
 from vmm.x86.vcpu_state import VcpuState, restore_vcpu
 
@@ -78,7 +79,7 @@ def take_snapshot(*disks: DiskConfig) -> Snapshot:
         os.pwrite(memory, content, 0)
     serial = Serial16550A(RecordingLine(), bytes)
     keyboard = I8042(RecordingLine(), bytes)
-    platform = PlatformState(CHIPS, serial.state(), keyboard.state())
+    platform = PlatformState(CHIPS, serial.state(), keyboard.state(), None, AcpiState(events=1))
     state = MachineState((VCPU,), platform, tuple(states))
     return Snapshot(config, state, memory, tuple(frozen))
 
@@ -100,6 +101,8 @@ def restore(snapshot: Snapshot) -> None:
             restore_chips(NOBODY, state.platform.chips)
         Serial16550A(RecordingLine(), bytes).restore(state.platform.serial)
         I8042(RecordingLine(), bytes).restore(state.platform.i8042)
+        if state.platform.acpi is not None:
+            AcpiRegisters(RecordingLine(), bytes, bytes).restore(state.platform.acpi)
         for device, saved in zip(devices, state.transports, strict=True):
             transport = VirtioMmio(device, ram, RecordingLine(), ManualLoop())
             stack.enter_context(transport)

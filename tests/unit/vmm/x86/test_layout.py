@@ -4,6 +4,7 @@ import pytest
 
 from virtio.errors import ConfigurationError
 from vmm.x86.boot.e820 import memory_map
+from vmm.x86.boot.mptable import mp_table
 from vmm.x86.layout import ram_regions, virtio_mmio_window
 
 
@@ -51,3 +52,7 @@ def test_memory_map_of_a_machine_with_ram_above_4_gib() -> None:
         (0xEEC00000, 0x10000000, 2),
         (0x100000000, 0x40000000, 1),
     ]
+
+
+def test_the_longest_mp_table_ends_before_the_acpi_tables() -> None:
+    assert 0x9FC00 + len(mp_table(254, 0x9FC00, range(32))) <= 0xA2000

@@ -191,3 +191,57 @@ def test_no_view_of_guest_ram_outlives_a_boot_or_a_refusal(tmp_path: Path) -> No
     mapping.close()
 
     assert "truncated" in str(caught.value)
+
+
+ACPI_PARAMETER = b"acpi_no_auto_serialize\0"
+
+
+def boot_with_acpi(
+    directory: Path, *, code: bytes = b"", cmdline: str = "quiet", protocol: str = "linux64"
+) -> bytearray:
+    content = bytearray(VMLINUX + code)
+    struct.pack_into("<Q", content, 64 + 32, 16 + 20 + len(code))  # p_filesz of the first segment
+    (directory / "vmlinux").write_bytes(content)
+    ram = bytearray(RAM)
+    source = BootSource(directory / "vmlinux", None, cmdline, protocol, acpi=True)  # type: ignore[arg-type]
+    write_boot(FlatMemory([(0, ram)]), source, cpus=1, windows=WINDOWS)
+    return ram
+
+
+def test_a_kernel_is_told_where_acpi_begins(tmp_path: Path) -> None:
+    zero_page = boot_with_acpi(tmp_path)[0x7000:0x8000]
+    start_info = boot_with_acpi(tmp_path, protocol="pvh")[0x6000:0x6038]
+
+    assert struct.unpack_from("<Q", zero_page, 0x70) == (0xE0000,)
+    assert struct.unpack_from("<Q", start_info, 32) == (0xE0000,)
+
+
+def test_a_kernel_with_acpi_is_not_told_of_its_devices_twice(tmp_path: Path) -> None:
+    ram = boot_with_acpi(tmp_path, code=ACPI_PARAMETER)
+
+    assert ram[0x20000:0x20006] == b"quiet\0"
+    assert ram[0xE0000:0xE0008] == b"RSD PTR "
+
+
+@pytest.mark.parametrize("cmdline", ["acpi=off", "quiet acpi=off", 'ro "acpi=off" quiet'])
+def test_a_kernel_whose_acpi_is_off_is_told_on_the_command_line(
+    tmp_path: Path, cmdline: str
+) -> None:
+    ram = boot_with_acpi(tmp_path, code=ACPI_PARAMETER, cmdline=cmdline)
+
+    assert b" virtio_mmio.device=4K@0xc0001000:5\0" in ram[0x20000:0x20100]
+
+
+def test_a_kernel_without_acpi_has_the_mp_table_and_the_command_line(tmp_path: Path) -> None:
+    ram = boot_with_acpi(tmp_path)
+
+    assert ram[0x20000 : 0x20000 + len(LINE)] == LINE
+    assert ram[0x9FC00:0x9FC04] == b"_MP_"
+    assert ram[0xE0000:0xE0008] == b"RSD PTR "
+
+
+def test_without_acpi_there_are_no_tables(tmp_path: Path) -> None:
+    _, ram = boot(tmp_path, protocol="linux64")
+
+    assert ram[0xE0000:0xE0008] == b"\xee" * 8
+    assert ram[0x7070:0x7078] == bytes(8)
