@@ -50,7 +50,7 @@ def run_once(
         restored = not isinstance(start, MachineConfig)
         made = Machine(start) if isinstance(start, MachineConfig) else Machine.restore(start)
         machine = stack.enter_context(made)
-        interruption.watch(machine)
+        interruption.watch(machine, ask=not command)
         if restored:
             explain_bus_errors(CUT_OFF, STATUS_HOST)
         else:

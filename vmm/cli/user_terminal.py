@@ -15,6 +15,7 @@ from vmm.console.window import WindowWatch, window_size
 from vmm.host.loop import EventLoop
 
 _FD: Final = 0
+NO_BUTTON: Final = "vmm: the guest listens to no power button; Ctrl-A x ends the machine\r\n"
 
 
 class UserTerminal:
@@ -83,9 +84,15 @@ class UserTerminal:
     def _act(self, action: EscapeAction) -> None:
         if action is EscapeAction.QUIT:
             self._interruption("ended by Ctrl-A x")
+        elif action is EscapeAction.POWER_BUTTON:
+            if not self._interruption.press_power_button():
+                self._say(NO_BUTTON)
         elif action is EscapeAction.SUSPEND:
             self._raw.suspend()
         else:
-            with suppress(OSError):
-                sys.stderr.write(HELP_TEXT)
-                sys.stderr.flush()
+            self._say(HELP_TEXT)
+
+    def _say(self, text: str) -> None:
+        with suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()

@@ -5,6 +5,7 @@ import enum
 ESCAPE = 0x01
 HELP_TEXT = (
     "Ctrl-A x  end the machine\r\n"
+    "Ctrl-A p  press the guest's power button, which asks it to switch itself off\r\n"
     "Ctrl-A a  send Ctrl-A to the guest\r\n"
     "Ctrl-A z  stop vmm, until the shell continues it\r\n"
     "Ctrl-A h  show this help\r\n"
@@ -15,6 +16,7 @@ class EscapeAction(enum.Enum):
     """A wish of the user, by the escape key."""
 
     QUIT = "quit"
+    POWER_BUTTON = "power button"
     HELP = "help"
     SUSPEND = "suspend"
 
@@ -51,6 +53,8 @@ class EscapeFilter:
                 return bytes(kept), EscapeAction.QUIT
             if key in b"hH?":
                 action = EscapeAction.HELP
+            elif key in b"pP":
+                action = EscapeAction.POWER_BUTTON
             elif key in b"zZ\x1a":
                 action = EscapeAction.SUSPEND
             elif key in b"aA\x01":

@@ -18,6 +18,7 @@ from vmm.console.escape import EscapeAction, EscapeFilter
         (b"\x01\x01", b"\x01", None),
         (b"a\x01qb", b"ab", None),
         (b"a\x01zb", b"ab", EscapeAction.SUSPEND),
+        (b"a\x01pb", b"ab", EscapeAction.POWER_BUTTON),
         (b"\x03\x04\x1a\x1c", b"\x03\x04\x1a\x1c", None),
         (b"\xc3\xa9\x00", b"\xc3\xa9\x00", None),
     ],
