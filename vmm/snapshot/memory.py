@@ -8,12 +8,13 @@ whether that has happened.
 
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Final
 
 from virtio.saved import U32, U64, Length
 from vmm.host.files import copy_data, extents
+from vmm.host.zeros import crc32_of_zeros
 from vmm.snapshot.folder import SnapshotFolder
 
 MEMORY_FILE: Final = "memory"
@@ -95,14 +96,28 @@ def _joined(parts: Iterable[Extent]) -> list[Extent]:
     return joined
 
 
-def _checksum(fd: int, data: Iterable[Extent], crc: Callable[..., int] = zlib.crc32) -> int:
-    value, buffer = 0, memoryview(bytearray(_PIECE_BYTES))
+def _checksum(fd: int, data: Iterable[Extent]) -> int:
+    """Return the checksum of parts of a file, whose holes nobody waits for: they may be huge."""
+    value = 0
     for offset, length in data:
         end = offset + length
-        while offset < end:
-            count = os.preadv(fd, [buffer[: end - offset]], offset)
-            if not count:
-                break
-            value = crc(buffer[:count], value)
-            offset += count
+        for first, count in extents(fd, end, offset) if length > _PIECE_BYTES else ():
+            if first - offset > _PIECE_BYTES:
+                value, offset = crc32_of_zeros(first - offset, value), first
+            value, offset = _read(fd, offset, first + count, value), first + count
+        if end - offset > _PIECE_BYTES:
+            value, offset = crc32_of_zeros(end - offset, value), end
+        value = _read(fd, offset, end, value)
+    return value
+
+
+def _read(fd: int, offset: int, end: int, value: int) -> int:
+    """Go on with a checksum over the bytes of a file from ``offset`` to ``end``."""
+    buffer = memoryview(bytearray(min(_PIECE_BYTES, end - offset)))
+    while offset < end:
+        count = os.preadv(fd, [buffer[: end - offset]], offset)
+        if not count:
+            break
+        value = zlib.crc32(buffer[:count], value)
+        offset += count
     return value

@@ -1,6 +1,7 @@
 """The files of a snapshot: what is damaged, old or of another host is refused with the reason."""
 
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -168,6 +169,40 @@ def test_parts_that_memory_does_not_have_are_refused(
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"bytes of memory at .* cannot be"):
         open_memory(replace(memory[0], data=data), folder)
+
+
+def test_holes_that_are_claimed_as_data_are_checked_and_not_read(
+    folder: SnapshotFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 255 << 30
+    with open(folder.new_file("memory"), "wb") as file:
+        file.truncate(size)
+        for offset in (5000, 3 * MEBIBYTE, 9 << 30):
+            file.seek(offset)
+            file.write(b"data")
+    read = []
+
+    def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
+        read.append(len(buffers[0]))
+        assert sum(read) < 8 * MEBIBYTE
+        return os_preadv(fd, buffers, offset)
+
+    os_preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", preadv)
+
+    with pytest.raises(ConfigurationError, match="its checksum is wrong"):
+        open_memory(SavedMemory(size, ((0, size),), 0), folder)
+    assert read
+
+
+@pytest.mark.parametrize("part", [(0, 16 * MEBIBYTE), (4097, 9 * MEBIBYTE), (9, 3 * MEBIBYTE)])
+def test_checksum_counts_holes_as_zeros(
+    folder: SnapshotFolder, memory: tuple[SavedMemory, Path], part: tuple[int, int]
+) -> None:
+    offset, length = part
+    crc = zlib.crc32(memory[1].read_bytes()[offset : offset + length])
+
+    os.close(open_memory(SavedMemory(16 * MEBIBYTE, (part,), crc), folder))
 
 
 def test_scattered_memory_is_saved_in_few_parts(
