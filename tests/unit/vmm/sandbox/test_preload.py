@@ -32,10 +32,12 @@ BEFORE = {
     "vmm.machine": {"vmm.agent.upkeep", "vmm.sandbox.threads"},
     "vmm.snapshot.disks": {"vmm.image.content"},
     "vmm.snapshot.folder": {"shutil"},
+    "vmm.x86.boot.boot": {"vmm.x86.acpi.tables", "vmm.x86.boot.finds_acpi"},
     "vmm.x86.boot.initrd": {"vmm.x86.boot.initramfs"},
     "vmm.x86.boot.kernel": {"vmm.x86.boot.lookalike", "vmm.x86.boot.payload"},
     "vmm.x86.emulation.emulator": {"vmm.x86.native_run"},
     "vmm.x86.idle": {"vmm.x86.native_run"},
+    "vmm.x86.platform": {"vmm.x86.acpi.machine"},
 }
 NOT_IN_A_RUN = {
     "virtio.log": {"logging"},  # the command's own loggers do without
