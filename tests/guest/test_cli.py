@@ -144,6 +144,30 @@ def test_reader_that_goes_away_ends_the_run(kernel: MakeKernel) -> None:
     assert errors == b"vmm: nobody reads the console output any more: Broken pipe\n"
 
 
+def test_full_disk_under_the_console_output_is_the_hosts_failure(kernel: MakeKernel) -> None:
+    endless = bare.say("x") + b"\xeb" + bytes([0x100 - 2 - len(bare.say("x"))])
+    done = vmm("run", "--no-rng", "--console-to", "/dev/full", "--kernel", kernel(endless))
+
+    assert done.returncode == 125
+    first, *_ = done.stderr.splitlines()
+    assert first == b"vmm: console output: /dev/full: No space left on device"
+
+
+def test_console_output_to_no_name_is_refused(kernel: MakeKernel) -> None:
+    done = vmm("run", "--no-rng", "--console-to", "", "--kernel", kernel(b""))
+
+    assert done.returncode == 2
+    assert done.stderr == b"vmm: --console-to : No such file or directory\n"
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e300"])
+def test_timeout_that_no_clock_keeps_is_refused_for_a_restored_guest_too(seconds: str) -> None:
+    done = vmm("run", f"--timeout={seconds}", "--restore", "/nonexistent")
+
+    assert done.returncode == 2
+    assert re.fullmatch(rb"vmm: --timeout \S+: must be above 0 .* seconds\n", done.stderr)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from virtio.errors import ConfigurationError
 from vmm.cli.interruption import Interruption
 from vmm.console.output import OutputSink
+from vmm.ending.ending import End
 
 if TYPE_CHECKING:
     from vmm.machine import Machine
 
 _STANDARD: Final = {"stdout": 1, "stderr": 2, "none": None}
+_NO_READER: Final = (errno.EPIPE, errno.ECONNRESET, errno.EIO)  # a terminal that hung up has EIO
 
 
 def default_place(*, with_command: bool, agent_is_init: bool) -> str:
@@ -34,7 +36,8 @@ class ConsoleOutput:
     """The place of the console's output: ``stdout``, ``stderr``, ``none`` or a file, opened now.
 
     On stderr, where messages of ours stand, and if ``filtered`` it is text and colours only. A
-    reader of stdout who goes away ends the run, and so does a file that takes no more.
+    reader who goes away ends the run as interrupted, and a file that takes no more as one that the
+    host failed.
     """
 
     def __init__(self, place: str, stack: ExitStack, *, filtered: bool) -> None:
@@ -46,8 +49,15 @@ class ConsoleOutput:
         """Send the output of a machine there."""
         if self._fd is None:
             return
-        on_gone = None if self._place == "stderr" else partial(_output_gone, interruption)
-        sink = stack.enter_context(OutputSink(self._fd, self._place, on_gone=on_gone))
+
+        def on_gone(error: OSError) -> None:
+            if error.errno in _NO_READER:
+                interruption(f"nobody reads the console output any more: {error.strerror}")
+            else:
+                machine.end(End.HOST_FAILED, f"console output: {self._place}: {error.strerror}")
+
+        heeded = None if self._place == "stderr" else on_gone
+        sink = stack.enter_context(OutputSink(self._fd, self._place, on_gone=heeded))
         machine.console.add_sink(_filtered(sink, stack) if self._filtered else sink.write)
 
 
@@ -69,7 +79,3 @@ def _filtered(sink: OutputSink, stack: ExitStack) -> Callable[[bytes], object]:
     console_filter = ConsoleFilter()
     stack.callback(lambda: sink.write(console_filter.end()))
     return lambda data: sink.write(console_filter.feed(data))
-
-
-def _output_gone(interruption: Interruption, error: OSError) -> None:
-    interruption(f"nobody reads the console output any more: {error.strerror}")

@@ -153,17 +153,21 @@ def check_jail_arguments(options: Namespace) -> None:
         raise ConfigurationError("--jail-limit: it is for --jail, which is not given")
 
 
-def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
-    """Turn the options of :func:`add_machine_arguments` into a configuration.
-
-    The default guest gets its demonstration disk when no other disk is given.
-    """
+def check_timeout(options: Namespace) -> None:
+    """Raise for a ``--timeout`` that no clock can keep: none, less than none, ``inf``, ``nan``."""
     if options.timeout is not None and not 0 < options.timeout <= MAX_TIMEOUT_SECONDS:
         raise ConfigurationError(
             f"--timeout {options.timeout:g}: must be above 0 and at most"
             f" {MAX_TIMEOUT_SECONDS:g} seconds"
         )
 
+
+def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
+    """Turn the options of :func:`add_machine_arguments` into a configuration.
+
+    The default guest gets its demonstration disk when no other disk is given.
+    """
+    check_timeout(options)
     if options.no_disk and options.disk:
         raise ConfigurationError("--no-disk: with --disk there is one; take either away")
 

@@ -16,6 +16,7 @@ from vmm.cli.machine_options import (
     add_machine_arguments,
     add_sandbox_argument,
     check_jail_arguments,
+    check_timeout,
     prepared_machine_config,
 )
 from vmm.cli.quick_options import QuickOptions
@@ -186,13 +187,14 @@ def _console(
     start: MachineConfig | Snapshot, command: Sequence[str], options: Namespace, stack: ExitStack
 ) -> ConsoleOutput:
     config = start if isinstance(start, MachineConfig) else start.config
-    place = options.console_to or default_place(
-        with_command=bool(command), agent_is_init=config.agent == "init"
-    )
+    place = options.console_to
+    if place is None:
+        place = default_place(with_command=bool(command), agent_is_init=config.agent == "init")
     return ConsoleOutput(place, stack, filtered=options.console_filter)
 
 
 def _check_restore(options: Namespace) -> None:
+    check_timeout(options)
     parser = QuickOptions()
     add_machine_arguments(parser)
     defaults = vars(parser.parse([])) | {"timeout": options.timeout}

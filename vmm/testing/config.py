@@ -16,6 +16,8 @@ from vmm.sandbox.mode import SandboxMode, check_mode
 SPARE_SLOTS: Final = 6
 """The number of disks and devices that a test can have: the guest boots with so many places."""
 
+MAX_DEADLINE_SECONDS: Final = 1e7
+
 
 @dataclass(frozen=True, slots=True)
 class GuestConfig:
@@ -54,6 +56,11 @@ class GuestConfig:
 
     def __post_init__(self) -> None:
         check_mode(self.sandbox)
+        if not 0 < self.deadline <= MAX_DEADLINE_SECONDS:
+            raise ConfigurationError(
+                f"deadline {self.deadline!r}: must be above 0 and at most"
+                f" {MAX_DEADLINE_SECONDS:g} seconds"
+            )
         for name in ("disks", "devices"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         wanted = len(self.disks) + len(self.devices)

@@ -42,3 +42,9 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     )
 
     assert line == f"ConfigurationError: files['/a']: {tmp_path / 'file'}: Permission denied"
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf"), 1e300])
+def test_deadline_that_no_clock_keeps_is_refused(seconds: float) -> None:
+    with pytest.raises(ConfigurationError, match=r"deadline .*: must be above 0 and at most"):
+        GuestConfig(deadline=seconds)
