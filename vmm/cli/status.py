@@ -4,10 +4,13 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TextIO
+from typing import Final, TextIO
 
 from vmm.cli.refusal import explain
+from vmm.console.text import printable
 from vmm.ending.ending import STATUS_INTERRUPTED
+
+_LONGEST: Final = 8192  # a path of Linux fits in, with what is said of it
 
 
 def status_of(work: Callable[[], int]) -> int:
@@ -41,5 +44,6 @@ def forget(stream: TextIO) -> None:
 
 
 def _complain(message: str) -> None:
+    """Print one line, also for a name that has line breaks or what a terminal obeys in it."""
     with suppress(OSError):
-        print(f"vmm: {message}", file=sys.stderr)
+        print(f"vmm: {printable(message, _LONGEST)}", file=sys.stderr)
