@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from virtio.device.handlers import TURN_NS
 from virtio.virtqueue.chain import MAX_CHAIN_BYTES
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ STEP_BYTES: Final = 65536
 # The budget of one call, after which others have their turn: what a host does with bytes may cost
 # much more than their copy, and 64 chains of any length are no bound.
 TURN_BYTES: Final = 256 * 1024
-TURN_NS: Final = 2_000_000
 
 
 class Stream:

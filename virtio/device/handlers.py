@@ -6,6 +6,7 @@ and wants buffers). VIRTIO 1.4 "Virtqueues".
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 NATIVE_BURST: Final = 256
+TURN_NS: Final = 2_000_000
+"""After that much time in a turn others have theirs, whatever is left of the burst."""
+
 CO_VARARGS, CO_VARKEYWORDS = 4, 8  # of code objects; the module inspect is not for a start
 
 
@@ -228,6 +232,7 @@ class FillingHandler(QueueHandler):
             if end != LEFT:
                 return end == MORE or (bool(self._wanted()) and queue.enable_notification())
         left, patience, has_data = self.kind.burst, queue.patience(), True
+        end_ns = time.monotonic_ns() + TURN_NS
         try:
             while has_data and (wanted := min(left, self._wanted())) > 0:
                 batch = queue.pop_batch(wanted)
@@ -237,6 +242,8 @@ class FillingHandler(QueueHandler):
                     break
                 left -= batch.size
                 has_data = self._fill(queue, batch)
+                # A buffer that was filled may have let the host come with more, at its own pace.
+                left = left if time.monotonic_ns() < end_ns else 0
         finally:  # also when the next chain is a bad one
             queue.notify()
         return has_data and bool(self._wanted()) and (left <= 0 or queue.enable_notification())

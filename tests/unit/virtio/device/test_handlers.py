@@ -34,6 +34,13 @@ class Source(Device):
         return chain.write(self.lines.popleft()) if self.lines else None
 
 
+class OneByOne(Source):
+    """Has one line at a time, as a small buffer behind it has."""
+
+    def wanted(self) -> int:
+        return min(1, len(self.lines))
+
+
 class BatchSource(Source):
     """Does so for batches, and claims to have more than it has."""
 
@@ -115,6 +122,20 @@ def test_one_burst_is_filled_at_once_and_the_rest_in_the_next_turn() -> None:
 
     assert (more, collected(bench)) == (True, [b"0", b"1", b"2", b"3"])
     assert (source.handle_queue(0), collected(bench)) == (False, [b"4", b"5"])
+
+
+def test_time_ends_a_turn_before_its_burst_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = OneByOne()
+    bench = Bench(source, VERSION_1)
+    for number in range(3):
+        bench.drivers[0].add([], [8])
+        source.lines.append(b"%d" % number)
+    hours = iter(range(0, 1 << 50, 3600 * 10**9))
+    monkeypatch.setattr("virtio.device.handlers.time.monotonic_ns", lambda: next(hours))
+
+    turns = [(source.handle_queue(0), collected(bench)) for _ in range(3)]
+
+    assert turns == [(True, [b"0"]), (True, [b"1"]), (False, [b"2"])]
 
 
 def test_a_burst_is_one_interrupt() -> None:
