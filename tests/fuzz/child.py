@@ -9,7 +9,7 @@ import sys
 
 import atheris
 
-INSTRUMENTED = ["virtio", "transport", "vmm"]
+INSTRUMENTED = ["virtio", "transport", "vmm", "tests.bpf"]
 
 
 def main(arguments: list[str]) -> None:

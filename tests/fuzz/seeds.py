@@ -360,6 +360,39 @@ def agent_seeds() -> Iterator[tuple[str, bytes]]:
         )
 
 
+# The sandbox
+
+
+def sandbox_seeds() -> Iterator[tuple[str, bytes]]:
+    """Calls of each kind that the filter tells apart, by their arguments, numbers and ABI."""
+    scripts: dict[str, list[tuple[int, ...]]] = {
+        "ioctl": [(16, 0, 0, 0xAE80), (16, 0, 0, 0xAE01), (16, 0, 0, 0x5401), (16, 0, 0, 0x5412)],
+        "memory": [(9, 0, 0, 4096, 3), (9, 0, 0, 4096, 5), (10, 0, 0, 4096, 1), (10, 0, 0, 0, 7)],
+        "threads": [(56, 0, 0x3D0F00), (56, 0, 0x7D0F00), (56, 0, 0x11), (435, 0, 0, 88), (57, 0)],
+        "advice": [(28, 0, 0, 4096, 4), (28, 0, 0, 4096, 100), (28, 0, 0, 4096, 12)],
+        "signals": [
+            (62, 0, 4242, 9),
+            (62, 0, 0, 20),
+            (62, 0, 0, 9),
+            (62, 0, 1, 9),
+            (234, 0, 4242, 1, 10),
+        ],
+        "files": [(2, 0), (257, 0), (262, 0, 5, 0, 0, 0x1000), (262, 0, 5, 0, 0, 0), (5, 0, 3)],
+        "flags": [
+            (72, 0, 0, 1033),
+            (72, 0, 0, 8),
+            (157, 0, 15),
+            (157, 0, 38, 1),
+            (157, 0, 1 << 32),
+        ],
+        "abi": [(0, 0x80000003), (0x40000000, 0), (499, 0), (0xFFFFFFFF, 0), (471, 0), (182, 0)],
+        "plain": [(number, 0) for number in (0, 1, 3, 202, 231, 232, 295, 296, 318)],
+    }
+    for name, script in scripts.items():
+        calls = [(*call, 0, 0, 0, 0, 0, 0)[:8] for call in script]
+        yield name, b"".join(struct.pack("<II6Q", *call) for call in calls)
+
+
 SEEDS = {
     "agent_frames": agent_seeds,
     "block_request": block_seeds,
@@ -371,6 +404,7 @@ SEEDS = {
     "packed_ring": packed_seeds,
     "payload": payload_seeds,
     "pci_functions": pci_seeds,
+    "sandbox_filter": sandbox_seeds,
     "snapshot_folder": snapshot_seeds,
     "split_ring": split_seeds,
 }

@@ -20,6 +20,7 @@ TARGETS = (
     "packed_ring",
     "payload",
     "pci_functions",
+    "sandbox_filter",
     "snapshot_folder",
     "split_ring",
 )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.vmm.sandbox import bpf
+from tests import bpf
 from vmm.sandbox.policy import policy
 from vmm.sandbox.process import filter_for
 from vmm.x86 import RUNNING_REQUESTS, SYSTEM_CALLS
