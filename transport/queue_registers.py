@@ -92,7 +92,7 @@ class QueueRegisters:
             return Queue.from_state(memory, state)
         except DriverError as error:  # rings or chains that are not in this memory
             # Whose views would keep it from being unmapped, as long as the error is looked at.
-            from traceback import clear_frames
+            from virtio.frames import clear_frames
 
             clear_frames(error.__traceback__)
             raise ConfigurationError(f"saved queue {self.index}: {error}") from None

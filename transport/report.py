@@ -53,7 +53,7 @@ class Reporter:
         Clears the variables of the frames that the error came through, because whoever keeps a
         record of the log must not keep the guest's memory alive with it.
         """
-        from traceback import clear_frames
+        from virtio.frames import clear_frames
 
         self.note("failed: %s", str(error))
         if self._failures.take(1):

@@ -89,10 +89,8 @@ class Logger:
             logger.log(level, message, *values, exc_info=error, stacklevel=3)
             return
         text = f"vmm: {_NAMES[level]}: {self._name}: {message % values if values else message}\n"
-        if error is not None:
-            from traceback import format_exception
-
-            text += "".join(format_exception(error))
         with suppress(OSError, ValueError):  # nobody reads it, and the run must not end for that
             sys.stderr.write(text)
+            if error is not None:  # by the interpreter itself, which imports nothing for it
+                sys.__excepthook__(type(error), error, error.__traceback__)
             sys.stderr.flush()

@@ -150,7 +150,6 @@ class Machine:
         for _ in range(cpus):
             vcpu = self._vcpus.add(hardware, self._resources)
             platform.set_up_vcpu(vcpu, cpus, entry)
-        logger.info("entering the guest")
 
     def pause(self) -> None:
         """Hold every vCPU out of the guest until :meth:`resume`; devices finish what they have."""
@@ -159,6 +158,7 @@ class Machine:
     def resume(self) -> None:
         """Let a restored or paused machine run; harmless for a running one."""
         if not self._main.started:
+            logger.info("entering the guest")
             # The guest first: it runs while the rest is set in motion, and its kicks wait.
             self._vcpus.start()
             self._main.start()

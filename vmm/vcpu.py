@@ -147,7 +147,7 @@ class VcpuThread:
         except Exception as error:
             logger.exception("vCPU %d: a bug in serving an exit", self.vcpu.index)
             # A log that keeps the record must not keep the guest's memory with it.
-            from traceback import clear_frames
+            from virtio.frames import clear_frames
 
             clear_frames(error.__traceback__)
             self._on_end(End.HOST_FAILED, f"vCPU {self.vcpu.index}: {error!r}", [])

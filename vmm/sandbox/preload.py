@@ -1,6 +1,6 @@
 """Imports, before the files are out of reach, what a machine imports late.
 
-Failures need the most: an exception wants its traceback, a guest that broke down its instruction.
+Failures need the most: a guest that broke down wants its instruction shown.
 """
 
 import gc
@@ -10,7 +10,7 @@ from typing import Final
 
 from virtio.engine import data_paths
 
-_FAILURES: Final = ("vmm.ending.oops", "vmm.x86.emulation.failure", "traceback")
+_FAILURES: Final = ("vmm.ending.oops", "vmm.x86.emulation.failure", "virtio.frames")
 
 
 def preload(*modules: str) -> None:

@@ -12,6 +12,7 @@ on these by the list in ``policy.py``.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
@@ -62,6 +63,7 @@ class ProcessSandbox:
         if self.mode == "off" and self.jail is None:
             return
         preload(*late)
+        gc.freeze()  # a search for garbage among what was imported would find none
         for fd in self._strangers:
             os.close(fd)
         most = max(descriptors()) + 1 + SPARE_DESCRIPTORS

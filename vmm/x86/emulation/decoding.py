@@ -2,9 +2,8 @@
 
 from typing import Final
 
-from iced_x86 import Decoder, Instruction, Mnemonic
-
 from vmm.x86.emulation.cpu import CannotEmulate
+from vmm.x86.emulation.disassembler import Decoder, Instruction, Mnemonic
 from vmm.x86.emulation.instructions import HANDLERS, Handler
 from vmm.x86.emulation.operation import Operation
 from vmm.x86.emulation.state import LONGEST_INSTRUCTION_BYTES, State

@@ -2,9 +2,8 @@
 
 from typing import Final
 
-from iced_x86 import CpuidFeature, Formatter, FormatterSyntax, Instruction
-
 from vmm.x86.emulation.decoding import decode
+from vmm.x86.emulation.disassembler import CpuidFeature, Formatter, FormatterSyntax, Instruction
 from vmm.x86.emulation.state import State
 
 _REGISTER_ROWS: Final = (

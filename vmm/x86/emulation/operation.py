@@ -7,9 +7,15 @@ Offset in 64-Bit Mode".
 
 from typing import Final
 
-from iced_x86 import Instruction, MemorySizeExt, OpKind, Register, Register_, RegisterExt
-
 from vmm.x86.emulation.cpu import CannotEmulate
+from vmm.x86.emulation.disassembler import (
+    Instruction,
+    MemorySizeExt,
+    OpKind,
+    Register,
+    Register_,
+    RegisterExt,
+)
 from vmm.x86.emulation.state import State
 
 _FIELDS: Final = (  # in the order of the register numbers, from Register.RAX

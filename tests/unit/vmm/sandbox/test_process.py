@@ -122,6 +122,16 @@ def test_what_a_machine_does_still_works() -> None:
     assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
 
 
+def test_log_shows_the_traceback_of_a_failure() -> None:
+    before = "from virtio import log\nlog.show(log.WARNING)\n"
+    code = "try:\n    1 / 0\nexcept ZeroDivisionError:\n    log.Logger('here').exception('failed')"
+
+    lines = confined(code, before).stderr.splitlines()
+
+    assert lines[:2] == ["vmm: ERROR: here: failed", "Traceback (most recent call last):"]
+    assert lines[-1] == "ZeroDivisionError: division by zero"
+
+
 def test_process_gains_no_privileges_and_is_filtered() -> None:
     before = "status = open('/proc/self/status')"
     code = "print([line for line in status if line.startswith(('NoNewPrivs', 'Seccomp:'))])"
