@@ -1,7 +1,9 @@
 """Guests whose machine is in the sandbox: nothing that a run does is refused."""
 
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -29,6 +31,26 @@ from vmm.sandbox import process
 from vmm.sandbox.policy import ENOSYS, USER_NOTIF
 process._asking = lambda action: action if action == ENOSYS else USER_NOTIF
 sys.exit(main(sys.argv[1:]))
+"""
+
+# A shell with job control, as far as one job needs it: waits for its stop, and continues it.
+SHELL = """
+import os, signal, subprocess, sys
+def take_terminal():
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    os.tcsetpgrp(0, os.getpid())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+job = subprocess.Popen([sys.executable, "-m", "vmm", *sys.argv[1:]], preexec_fn=take_terminal)
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+status = os.waitpid(job.pid, os.WUNTRACED)[1]
+os.tcsetpgrp(0, os.getpid())
+print("stopped" if os.WIFSTOPPED(status) else f"ended, {status}", flush=True)
+os.tcsetpgrp(0, job.pid)
+os.killpg(job.pid, signal.SIGCONT)
+job.wait()
+os.tcsetpgrp(0, os.getpid())
+print(f"ended by {job.returncode}.", flush=True)
 """
 
 MakeKernel = Callable[[bytes], str]
@@ -123,6 +145,51 @@ def test_nothing_that_a_run_does_is_refused(tmp_path: Path) -> None:
     ]
     assert refused == []
     assert done.returncode == 0
+
+
+@pytest.mark.guest
+def test_confined_guest_reads_and_writes_its_disk(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"of the host\n".ljust(1 << 20, b"\0"))
+    script = "head -n 1 /dev/vda; echo of the guest | dd of=/dev/vda bs=512 seek=9 conv=sync; sync"
+
+    done = run(
+        *("--sandbox=require", f"--disk={disk}", "--timeout=250"),
+        *("--", "sh", "-c", script),
+    )
+
+    assert (done.stdout, done.returncode) == ("of the host\n", 0)
+    assert disk.read_bytes()[9 * 512 :].startswith(b"of the guest\n")
+
+
+def test_confined_machine_is_suspended_and_continued(kernel: MakeKernel) -> None:
+    machine = ["run", "--sandbox=require", "--no-rng", "--kernel", kernel(bare.say("up"))]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", SHELL, *machine])
+    try:
+        seen(terminal, "up")
+        os.write(terminal, b"\x01z")
+        seen(terminal, "stopped")
+        os.write(terminal, b"\x01x")
+        end = seen(terminal, "ended by 1")
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+
+    assert "ended by Ctrl-A x" in end
+
+
+def seen(terminal: int, text: str) -> str:
+    """Read from a terminal until it has shown ``text``; all that it showed."""
+    shown = ""
+    while text not in shown:
+        ready, _, _ = select.select([terminal], [], [], DEADLINE)
+        assert ready, f"no {text!r} in {shown!r}"
+        shown += os.read(terminal, 1 << 16).decode(errors="replace")
+    return shown
 
 
 @pytest.mark.guest(sandbox="require")

@@ -11,7 +11,7 @@ from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig, parse_size
 from vmm.disk.disk import DiskConfig
-from vmm.sandbox.mode import SandboxMode, check_mode
+from vmm.sandbox.mode import SandboxMode, check_mode, usual_mode
 
 SPARE_SLOTS: Final = 6
 """The number of disks and devices that a test can have: the guest boots with so many places."""
@@ -38,8 +38,8 @@ class GuestConfig:
       its ``files`` count as the test does. The build of a kernel and time in a debugger do not.
     * ``shared``: one guest for all tests of a module that want the same, rather than one for each.
       The fixture ``session_guest`` is one for all tests of a run.
-    * ``sandbox``: that of :class:`vmm.MachineConfig`; a guest with ``devices`` of the test's own
-      has none, as these may need anything.
+    * ``sandbox``: that of :class:`vmm.MachineConfig`, by default what ``PYVMM_SANDBOX`` says, or
+      "auto"; a guest with ``devices`` of the test's own has none, as these may need anything.
     """
 
     memory: str = "128M"
@@ -52,7 +52,7 @@ class GuestConfig:
     devices: tuple[Callable[[], VirtioDevice], ...] = ()
     deadline: float = 60.0
     shared: bool = False
-    sandbox: SandboxMode = "auto"
+    sandbox: SandboxMode = field(default_factory=usual_mode)
 
     def __post_init__(self) -> None:
         check_mode(self.sandbox)

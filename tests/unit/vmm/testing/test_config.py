@@ -48,3 +48,13 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_deadline_that_no_clock_keeps_is_refused(seconds: float) -> None:
     with pytest.raises(ConfigurationError, match=r"deadline .*: must be above 0 and at most"):
         GuestConfig(deadline=seconds)
+
+
+@pytest.mark.parametrize(("said", "mode"), [("require", "require"), ("off", "off"), ("", "auto")])
+def test_sandbox_is_what_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, said: str, mode: str
+) -> None:
+    monkeypatch.setenv("PYVMM_SANDBOX", said)
+
+    assert GuestConfig().sandbox == mode
+    assert GuestConfig(sandbox="off").sandbox == "off"
