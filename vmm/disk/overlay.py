@@ -8,6 +8,7 @@ to the size of the disk, or up to a limit, past which writing fails with ENOSPC.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import threading
 from abc import abstractmethod
@@ -163,6 +164,7 @@ class OverlayDisk(BaseDisk):
         """Return a read-only copy of this moment, while nobody writes; the caller closes it."""
         delta = _empty(self.size_bytes)
         copy_data(self._delta, delta, self.size_bytes)
+        fcntl.fcntl(delta, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL)
         return OverlayDisk(self.base.share(), read_only=True, delta=delta, own=self._own.runs())
 
     def share(self) -> Self:
@@ -243,7 +245,8 @@ class OverlayDisk(BaseDisk):
 
 
 def _empty(size_bytes: int) -> int:
-    """Return a file in memory that takes none until it is written."""
-    fd = os.memfd_create("disk-overlay", os.MFD_CLOEXEC)
+    """Return a file in memory that takes none until it is written, and whose size stays."""
+    fd = os.memfd_create("disk-overlay", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, size_bytes)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     return fd

@@ -51,6 +51,24 @@ def test_a_new_overlay_reads_as_its_base(overlay: OverlayDisk, content: bytes) -
     assert overlay.changed_runs() == []
 
 
+def test_size_of_the_blocks_in_memory_stays(overlay: OverlayDisk) -> None:
+    with pytest.raises(PermissionError):
+        os.ftruncate(overlay._delta, SIZE + 1)
+    with pytest.raises(PermissionError):
+        os.ftruncate(overlay._delta, 0)
+
+
+def test_blocks_of_a_frozen_copy_cannot_be_written(overlay: OverlayDisk) -> None:
+    write(overlay, 0, b"first")
+
+    with overlay.frozen() as frozen:
+        with pytest.raises(PermissionError):
+            os.pwrite(frozen._delta, b"x", 0)
+        write(overlay, 0, b"later")
+
+        assert read(frozen, 0, 5) == b"first"
+
+
 @pytest.mark.parametrize(
     ("offset", "length", "runs"),
     [
