@@ -162,6 +162,16 @@ def test_confined_guest_reads_and_writes_its_disk(tmp_path: Path) -> None:
     assert disk.read_bytes()[9 * 512 :].startswith(b"of the guest\n")
 
 
+@pytest.mark.guest
+def test_demonstration_is_confined() -> None:
+    command = [sys.executable, "-m", "vmm", "demo", "--sandbox=require"]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
+
+    assert done.returncode == 0, done.stderr
+    assert "on the host: found in the disk image" in done.stdout
+
+
 def test_confined_machine_is_suspended_and_continued(kernel: MakeKernel) -> None:
     machine = ["run", "--sandbox=require", "--no-rng", "--kernel", kernel(bare.say("up"))]
     pid, terminal = pty.fork()

@@ -10,12 +10,14 @@ from typing import Final
 
 from virtio.errors import InternalError
 from vmm.cli.interruption import Interruption
+from vmm.cli.keeper import run_confined
+from vmm.cli.machine_options import add_sandbox_argument
 from vmm.cli.report import report
 from vmm.config import MachineConfig
 from vmm.console.output import OutputSink
 from vmm.disk.disk import DiskConfig
-from vmm.ending.ending import Ending
 from vmm.machine import Machine
+from vmm.sandbox.process import ProcessSandbox
 from vmm.x86 import open_kvm
 
 DEADLINE_SECONDS: Final = 300.0
@@ -39,6 +41,7 @@ poweroff
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("--stats", action="store_true", help="print counts at the end")
+    add_sandbox_argument(parser)
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -46,6 +49,7 @@ def execute(options: argparse.Namespace) -> int:
     from vmm.image import build_initramfs, demo_disk
     from vmm.image.initramfs import RUN_SCRIPT
 
+    sandbox = ProcessSandbox(options.sandbox)
     open_kvm().close()  # before anything is built
     token = f"the guest was here {secrets.token_hex(8)}"
     script = _SCRIPT.replace("{token}", token)
@@ -55,21 +59,29 @@ def execute(options: argparse.Namespace) -> int:
             initrd=build_initramfs({RUN_SCRIPT: script}),
             disks=(DiskConfig(str(disk), serial="demo"),),
         )
-        ending = _run(config, stats=options.stats)
-        if ending.status == 0 and token.encode() not in disk.read_bytes():
+        # The disk is looked at, and the folder removed, by this process, which is not confined.
+        interruption = Interruption()
+        with interruption.by_signals():
+            status = run_confined(lambda: _run(config, interruption, sandbox, stats=options.stats))
+        if status == 0 and token.encode() not in disk.read_bytes():
             raise InternalError("what the guest wrote is not in the disk image")
-    if ending.status == 0:
+    if status == 0:
         print(f"on the host: found in the disk image: {token}")
-    return ending.status
+    return status
 
 
-def _run(config: MachineConfig, *, stats: bool) -> Ending:
-    interruption = Interruption()
-    with interruption.by_signals(), Machine(config) as machine, OutputSink(1) as sink:
+def _run(
+    config: MachineConfig, interruption: Interruption, sandbox: ProcessSandbox, *, stats: bool
+) -> int:
+    with Machine(config) as machine:
         interruption.watch(machine)
-        machine.console.add_sink(sink.write)
-        machine.boot()
-        ending = machine.wait(DEADLINE_SECONDS)
+        machine.load()
+        machine.hardware.kvm.close()
+        sandbox.enter(["vmm.stats"] if stats else [])
+        with OutputSink(1) as sink:
+            machine.console.add_sink(sink.write)
+            machine.resume()
+            ending = machine.wait(DEADLINE_SECONDS)
     sys.stdout.flush()
     report(ending, machine if stats else None)
-    return ending
+    return ending.status
