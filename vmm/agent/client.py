@@ -2,7 +2,6 @@
 
 import math
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -14,6 +13,7 @@ from vmm.agent.job import CREDIT_BYTES, Job
 from vmm.agent.link import AgentPort, Link
 from vmm.agent.process import LIMIT_BYTES, Process, Result
 from vmm.agent.protocol import Flag, How, Power, Request
+from vmm.host.clock import deadline_in
 
 READY_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 60.0
@@ -41,11 +41,11 @@ class Agent:
 
         Raises ``AgentTimeoutError``.
         """
-        return self._link.wait_ready(_in(timeout))
+        return self._link.wait_ready(deadline_in(timeout))
 
     def ping(self, timeout: float = ANSWER_SECONDS) -> Ready:
         """Have the agent answer now; raises ``AgentTimeoutError``."""
-        deadline = _in(timeout)
+        deadline = deadline_in(timeout)
         return self._link.begin(Request.HELLO, b"", deadline).wait_ready(deadline)
 
     def run(
@@ -118,7 +118,7 @@ class Agent:
             credit=CREDIT_BYTES,
             size=terminal or (0, 0),
         )
-        job = self._link.begin(Request.RUN, request, _in(READY_SECONDS))
+        job = self._link.begin(Request.RUN, request, deadline_in(READY_SECONDS))
         shown = [os.fsdecode(word) for word in words]
         return Process(job, shown, folder=cwd, timeout=timeout, has_input=stdin or bool(terminal))
 
@@ -150,7 +150,7 @@ class Agent:
 
         For a guest that was restored: its copies would give the same random numbers.
         """
-        deadline = _in(timeout)
+        deadline = deadline_in(timeout)
         self._check_refresh(self._begin_refresh(seed, unix_time_ns, deadline), deadline)
 
     def hold(self) -> None:
@@ -161,7 +161,7 @@ class Agent:
         self, seed: bytes, unix_time_ns: int | None = None, timeout: float = ANSWER_SECONDS
     ) -> None:
         """Reset the agent and refresh the guest, before any call that was held does something."""
-        deadline = _in(timeout)
+        deadline = deadline_in(timeout)
         try:
             self._link.reset(deadline)
             job = self._begin_refresh(seed, unix_time_ns, deadline, first=True)
@@ -175,7 +175,7 @@ class Agent:
         The agent forgets what was under way, also what another process asked that saved the guest.
         Raises ``AgentTimeoutError`` when the guest does not notice.
         """
-        return self._link.reset(_in(timeout))
+        return self._link.reset(deadline_in(timeout))
 
     def power_off(self, timeout: float = ANSWER_SECONDS) -> None:
         """End the machine, and wait until it has."""
@@ -215,7 +215,7 @@ class Agent:
             raise guest_error(status.value, "refresh", "clock and random generator")
 
     def _end(self, how: Power, status: int, timeout: float) -> None:
-        deadline = _in(timeout)
+        deadline = deadline_in(timeout)
         request = bytes([how, status])
         job = self._link.begin(Request.POWER, request, deadline)
         try:
@@ -228,10 +228,6 @@ class Agent:
         if answer.how == How.FAILED:
             raise guest_error(answer.value, "end", "machine")
         self._link.wait_failed(deadline)  # the guest was quicker to say so than the host to see it
-
-
-def _in(timeout: float) -> float:
-    return time.monotonic() + timeout
 
 
 def _words(argv: Sequence[Word]) -> list[bytes]:
@@ -259,4 +255,4 @@ def _encoded(word: Word) -> bytes:
 def _milliseconds(timeout: float | None) -> int:
     if timeout is None:
         return 0
-    return min(max(1, math.ceil(timeout * 1000)), _MOST_MS)
+    return max(1, math.ceil(min(timeout * 1000, _MOST_MS)))

@@ -22,6 +22,7 @@ from vmm.agent.errors import (
 from vmm.agent.job import Job
 from vmm.agent.output import Output
 from vmm.agent.protocol import How
+from vmm.host.clock import deadline_in
 
 LIMIT_BYTES: Final = 256 << 20
 _FOREVER: Final = 365 * 86400.0
@@ -180,7 +181,7 @@ class Process:
         """
         output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
         data = input.encode() if isinstance(input, str) else input
-        own = _in(timeout)
+        own = deadline_in(timeout)
         try:
             self._exchange(data, output, min(own, self._deadline), limit_bytes)
         except AgentTimeoutError as error:
@@ -221,7 +222,7 @@ class Process:
 
         But for the caller's own timeout, whose error says ``how`` it is: the caller may wait again.
         """
-        own = _in(timeout)
+        own = deadline_in(timeout)
         try:
             yield min(own, self._deadline)
         except AgentTimeoutError as error:
@@ -257,10 +258,6 @@ class Process:
 
     def _returncode(self, status: Status) -> int:
         return status.value if status.how == How.EXITED else -status.value
-
-
-def _in(timeout: float) -> float:
-    return time.monotonic() + timeout
 
 
 def _shown(output: dict[str, bytearray], *, text: bool) -> tuple[str | bytes, str | bytes]:

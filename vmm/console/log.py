@@ -10,6 +10,7 @@ from virtio.errors import Error
 from virtio.log import Logger
 from vmm.console.lines import LONGEST_LINE_BYTES, cut_lines, lines_of, lines_with
 from vmm.console.text import printable
+from vmm.host.clock import deadline_in
 
 HISTORY_BYTES = 64 * 1024
 LINES_IN_ERRORS = 20
@@ -129,7 +130,7 @@ class ConsoleLog:
         seconds, and ConsoleClosedError when the guest ends without a match.
         """
         expression = _compile(pattern)
-        started = time.monotonic()
+        started, deadline = time.monotonic(), deadline_in(timeout)
         while True:
             output, position, closed = self._unsearched()
             # Searched without the lock, which a vCPU may be waiting for.
@@ -143,7 +144,7 @@ class ConsoleLog:
                     f"console: {_show(pattern)} not seen: {closed}"
                     f" (waited {waited:.1f} s of {timeout:g} s){self.told()}"
                 )
-            if not self._wait_for_more(position + len(output), started + timeout):
+            if not self._wait_for_more(position + len(output), deadline):
                 raise ConsoleTimeoutError(
                     f"console: {_show(pattern)} not seen within {timeout:g} s{self.told()}"
                 )

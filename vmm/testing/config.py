@@ -18,6 +18,14 @@ SPARE_SLOTS: Final = 6
 
 MAX_DEADLINE_SECONDS: Final = 1e7
 
+_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
+    "memory": (str,),
+    "cpus": (int,),
+    "cmdline": (str,),
+    "files": (Mapping,),
+    "deadline": (float, int),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class GuestConfig:
@@ -56,6 +64,7 @@ class GuestConfig:
 
     def __post_init__(self) -> None:
         check_mode(self.sandbox)
+        self._check_kinds()
         if not 0 < self.deadline <= MAX_DEADLINE_SECONDS:
             raise ConfigurationError(
                 f"deadline {self.deadline!r}: must be above 0 and at most"
@@ -68,6 +77,15 @@ class GuestConfig:
             raise ConfigurationError(
                 f"{wanted} disks and devices: a guest of a test has room for {SPARE_SLOTS}"
             )
+
+    def _check_kinds(self) -> None:
+        for name, kinds in _KINDS.items():
+            if not isinstance(value := getattr(self, name), kinds):
+                wanted = " or ".join(kind.__name__ for kind in kinds)
+                raise ConfigurationError(f"{name} {value!r}: must be {wanted}")
+        for path, content in self.files.items():
+            if not (isinstance(path, str) and isinstance(content, str | bytes | Path)):
+                raise ConfigurationError(f"files[{path!r}]: must be text, bytes or a Path")
 
     def machine(self) -> MachineConfig:
         """Return the machine that is booted and saved.

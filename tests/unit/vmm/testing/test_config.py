@@ -1,6 +1,7 @@
 """What a test wants of a guest is checked before anything boots."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,3 +59,18 @@ def test_sandbox_is_what_the_environment_says(
 
     assert GuestConfig().sandbox == mode
     assert GuestConfig(sandbox="off").sandbox == "off"
+
+
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        ({"deadline": "soon"}, "deadline 'soon': must be float or int"),
+        ({"cpus": "2"}, "cpus '2': must be int"),
+        ({"memory": 128}, "memory 128: must be str"),
+        ({"files": ["/x"]}, r"files \['/x'\]: must be Mapping"),
+        ({"files": {"/x": 3}}, r"files\['/x'\]: must be text, bytes or a Path"),
+    ],
+)
+def test_option_of_the_wrong_kind_is_refused_by_its_name(option: Any, line: str) -> None:
+    with pytest.raises(ConfigurationError, match=line):
+        GuestConfig(**option)
