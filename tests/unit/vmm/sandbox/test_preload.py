@@ -1,6 +1,7 @@
 """What a machine imports late is there before the sandbox hides it."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,7 +59,9 @@ def imports_in_functions(source: str) -> Iterator[str]:
 
 
 def test_what_is_imported_in_the_sandbox_was_imported_before() -> None:
-    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True)
+    usual = {name: value for name, value in os.environ.items() if name != "PYVMM_ENGINE"}
+    command = [sys.executable, "-c", LOADED]
+    done = subprocess.run(command, capture_output=True, text=True, env=usual)
     loaded = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     late: dict[str, set[str]] = {}
     for name, file in loaded.items():
