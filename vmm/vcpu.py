@@ -15,6 +15,7 @@ from virtio.errors import HostError, InternalError
 from virtio.log import Logger
 from vmm.ending.ending import End
 from vmm.exits import Bus, ExitHandlers, InstructionEmulator, OnEnd
+from vmm.host import threads
 from vmm.host.gil import use_exact_timers
 from vmm.kvm import vcpu as kvm
 from vmm.x86 import Vcpu
@@ -69,7 +70,7 @@ class VcpuThread:
 
     def start(self) -> None:
         """Let the vCPU run."""
-        self._thread.start()
+        threads.start(self._thread)
         self._ready.wait()
 
     def stop(self) -> None:

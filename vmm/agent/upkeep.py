@@ -16,6 +16,7 @@ from virtio.errors import Error
 from virtio.log import Logger
 from vmm.agent import Agent, AgentLostError
 from vmm.agent.link import AgentPort
+from vmm.host import threads
 
 SEED_BYTES: Final = 64
 
@@ -38,7 +39,7 @@ class AgentUpkeep:
         """Begin; the machine runs."""
         if restored:
             self.agent.hold()
-            self._thread.start()
+            threads.start(self._thread)
 
     def end(self, message: str) -> None:
         """Let all calls fail, as the machine has ended; harmless the second time."""

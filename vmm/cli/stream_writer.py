@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from vmm.host import threads
 from vmm.host.files import write_all
 
 LAST_SECONDS: Final = 2.0
@@ -36,7 +37,7 @@ class StreamWriter:
         self._waiting: deque[bytes] = deque()
         self._gone = False
         # A daemon: a reader that never comes back must not keep the process from ending.
-        threading.Thread(target=self._run, name=f"output {name}", daemon=True).start()
+        threads.start(threading.Thread(target=self._run, name=f"output {name}", daemon=True))
 
     def put(self, data: bytes) -> None:
         """Take output; never blocks."""

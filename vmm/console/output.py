@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 
 from virtio.log import Logger
+from vmm.host import threads
 from vmm.host.files import write_all
 from vmm.host.resource import Resource
 
@@ -53,7 +54,7 @@ class OutputSink(Resource):
         self._gone = False
         # A daemon: a reader that never comes back must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=f"output {name}", daemon=True)
-        self._thread.start()
+        threads.start(self._thread)
 
     def write(self, data: bytes) -> None:
         """Take output; never blocks and never raises."""

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from virtio.errors import HostError
+from vmm.host import threads
 from vmm.host.resource import Resource
 from vmm.vcpu import VcpuThread
 from vmm.x86 import is_halted_for_ever, native_wait_idle
@@ -62,7 +63,7 @@ class HaltWatch(Resource):
 
     def start(self) -> None:
         """Start to look; the vCPUs' threads run already."""
-        self._thread.start()
+        threads.start(self._thread)
 
     def stop(self) -> None:
         """Stop to look; harmless the second time."""

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 
+from vmm.host import threads
 from vmm.host.gil import use_exact_timers
 from vmm.host.loop import EventLoop
 from vmm.host.resource import Resource
@@ -39,7 +40,7 @@ class IoThread(Resource):
 
     def start(self) -> None:
         """Serve from now on."""
-        self._thread.start()
+        threads.start(self._thread)
 
     def stop(self) -> None:
         """Stop serving for good; returns when the callback that runs has returned."""
