@@ -5,7 +5,9 @@
  * namespaces(7), user_namespaces(7), pid_namespaces(7), pivot_root(2), capabilities(7).
  */
 
+#ifndef _GNU_SOURCE /* Python.h defines it */
 #define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/securebits.h>
