@@ -19,7 +19,7 @@ setup: $(READY) ## Create .venv with the package and its tools, and build the gu
 
 # What the native parts are built from: a change of theirs is a reason to install again.
 NATIVE := setup.py $(wildcard virtio/native/*.[ch] virtio/native/build.py vmm/x86/run* \
-  vmm/sandbox/sandbox.c vmm/sandbox/build.py)
+  vmm/sandbox/*.c vmm/sandbox/build.py)
 
 $(READY): pyproject.toml $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

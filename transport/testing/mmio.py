@@ -5,10 +5,10 @@ Device Register Layout": what it shared with the transport it could not check.
 """
 
 from transport.mmio.registers import VirtioMmio
-from virtio.testing import QueueDriver
+from transport.testing.steps import InitializingDriver
 
 
-class MmioDriver:
+class MmioDriver(InitializingDriver):
     """The driver's side of the registers of a virtio-mmio device, one step at a time."""
 
     def __init__(self, transport: VirtioMmio) -> None:
@@ -54,15 +54,6 @@ class MmioDriver:
             self.write(0x24, word)
             self.write(0x20, features >> 32 * word & 0xFFFF_FFFF)
 
-    def negotiate(self, features: int = 1 << 32) -> bool:
-        """Reset, introduce the driver and settle the features; whether the device took them."""
-        self.status = 0
-        self.status = 0x01
-        self.status = 0x03
-        self.accept_features(features)
-        self.status = 0x0B
-        return self.status == 0x0B
-
     def set_up_queue(
         self, index: int, size: int, descriptor_area: int, driver_area: int, device_area: int
     ) -> bool:
@@ -75,20 +66,6 @@ class MmioDriver:
             self.write(offset + 4, address >> 32)
         self.write(0x44, 1)
         return self.read(0x44) == 1
-
-    def go_live(self) -> None:
-        """Set DRIVER_OK, the last step of the initialization."""
-        self.status = 0x0F
-
-    def start(self, *queues: QueueDriver, features: int = 1 << 32) -> None:
-        """Initialize the device with the queues given, from index 0 on, up to DRIVER_OK.
-
-        Raises :class:`AssertionError` when the device refuses features or queues.
-        """
-        assert self.negotiate(features), f"the device refuses features {features:#x}"
-        for index, queue in enumerate(queues):
-            assert self.set_up_queue(index, *queue.layout), f"the device refuses queue {index}"
-        self.go_live()
 
     def notify(self, index: int) -> None:
         """Tell the device of buffers in a queue."""

@@ -5,8 +5,8 @@ device's; where a structure is, the driver learns from the capabilities, as any 
 """
 
 from transport.pci.bus import PciBus
+from transport.testing.steps import InitializingDriver
 from virtio.named_tuple import NamedTuple
-from virtio.testing import QueueDriver
 
 COMMON, NOTIFY, ISR, DEVICE, WINDOW = 1, 2, 3, 4, 5
 
@@ -24,7 +24,7 @@ class Structure(NamedTuple):
     more: bytes
 
 
-class PciDriver:
+class PciDriver(InitializingDriver):
     """Drives the virtio function in ``slot`` of a bus, one step at a time.
 
     The function is found as the machine left it; :meth:`switch_on` gives it an address and lets it
@@ -148,15 +148,6 @@ class PciDriver:
             self.set_common(0x08, word, 4)
             self.set_common(0x0C, features >> 32 * word & 0xFFFF_FFFF, 4)
 
-    def negotiate(self, features: int = 1 << 32) -> bool:
-        """Reset, introduce the driver and settle the features; whether the device took them."""
-        self.status = 0
-        self.status = 0x01
-        self.status = 0x03
-        self.accept_features(features)
-        self.status = 0x0B
-        return self.status == 0x0B
-
     def configure_queue(
         self, index: int, size: int, descriptor_area: int, driver_area: int, device_area: int
     ) -> None:
@@ -175,20 +166,6 @@ class PciDriver:
         self.configure_queue(index, size, descriptor_area, driver_area, device_area)
         self.set_common(0x1C, 1, 2)
         return self.common(0x1C, 2) == 1
-
-    def go_live(self) -> None:
-        """Set DRIVER_OK, the last step of the initialization."""
-        self.status = 0x0F
-
-    def start(self, *queues: QueueDriver, features: int = 1 << 32) -> None:
-        """Initialize the device with the queues given, from index 0 on, up to DRIVER_OK.
-
-        Raises :class:`AssertionError` when the device refuses features or queues.
-        """
-        assert self.negotiate(features), f"the device refuses features {features:#x}"
-        for index, queue in enumerate(queues):
-            assert self.set_up_queue(index, *queue.layout), f"the device refuses queue {index}"
-        self.go_live()
 
     def notify_offset(self, index: int) -> int:
         """Return where in the notification structure a queue is notified."""

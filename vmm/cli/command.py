@@ -8,6 +8,7 @@ guest starts.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import sys
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from vmm.cli.user_terminal import UserTerminal
     from vmm.machine import Machine
 
-_FOREVER: Final = 365 * 86400.0
 _STEP_SECONDS: Final = 0.1
 _NOT_EXECUTABLE: Final = 126
 _NOT_FOUND: Final = 127
@@ -59,7 +59,7 @@ class GuestCommand:
         """
         agent = self._machine.agent
         try:
-            agent.wait_ready(_FOREVER)
+            agent.wait_ready(math.inf)
             self._process = process = self._start(agent)
             source = self._connect_input(process, terminal)
             self._pass_output_on(process)

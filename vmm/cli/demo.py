@@ -11,8 +11,8 @@ from typing import Final
 from virtio.errors import InternalError
 from vmm.cli.interruption import Interruption
 from vmm.cli.keeper import run_confined
-from vmm.cli.machine_options import add_sandbox_argument
 from vmm.cli.report import report
+from vmm.cli.sandbox_options import add_sandbox_argument
 from vmm.config import MachineConfig
 from vmm.console.output import OutputSink
 from vmm.disk.disk import DiskConfig

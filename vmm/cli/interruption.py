@@ -2,11 +2,11 @@
 
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, Final
 
+from vmm.cli.heeded import heeding
 from vmm.ending.ending import End
 from vmm.machine import Machine
 
@@ -68,19 +68,11 @@ class Interruption:
         with suppress(OSError, ValueError):
             print(f"vmm: {message}: pressed the guest's power button", file=sys.stderr)
 
-    @contextmanager
-    def by_signals(self) -> Iterator[None]:
+    def by_signals(self) -> AbstractContextManager[object]:
         """Take SIGINT, SIGTERM and SIGHUP as the wish, inside this block; SIGTERM asks first."""
 
         def note(number: int, frame: Any) -> None:
             wish = self.ask if number == signal.SIGTERM else self
             wish(f"interrupted by {signal.Signals(number).name}")
 
-        # A signal that nohup(1) or a shell without job control made us ignore stays ignored.
-        heeded = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, note) for number in heeded}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return heeding(_SIGNALS, note)

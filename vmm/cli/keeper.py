@@ -8,10 +8,10 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
+from vmm.cli.heeded import heeding
 from vmm.cli.status import status_of
 
 _FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -35,7 +35,16 @@ def run_confined(work: Callable[[], int]) -> int:
             status = status_of(work)
         finally:
             os._exit(status)
-    with _forwarding(child):
+
+    before = {number: signal.getsignal(number) for number in _FORWARDED}
+
+    def forward(number: int, frame: Any) -> None:
+        os.kill(child, number)
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    with heeding(_FORWARDED, forward):
         _, waited = os.waitpid(child, os.WUNTRACED)
         while os.WIFSTOPPED(waited):  # the user suspends the job, of which this process is a part
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -45,20 +54,3 @@ def run_confined(work: Callable[[], int]) -> int:
     if status == -signal.SIGSYS:
         print("vmm: the sandbox ended the machine, for a system call", file=sys.stderr)
     return status if status >= 0 else _SIGNALLED - status
-
-
-@contextmanager
-def _forwarding(child: int) -> Iterator[None]:
-    def forward(number: int, frame: Any) -> None:
-        os.kill(child, number)
-        handler = before[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
-
-    heeded = [one for one in _FORWARDED if signal.getsignal(one) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, forward) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

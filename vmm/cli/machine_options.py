@@ -13,11 +13,11 @@ from vmm.config import AgentRole, ConsoleKind, IoThreads, MachineConfig, Transpo
 from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import OnPanic
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
-from vmm.sandbox.mode import MODES, usual_mode
 from vmm.x86 import BootProtocol, open_kvm
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable
 
     from vmm.cli.quick_options import QuickOptions
 
@@ -36,12 +36,26 @@ RING_FEATURES: Final = {
 
 def add_machine_arguments(parser: ArgumentParser | QuickOptions) -> None:
     """Add the options that say what machine to build."""
-    add = parser.add_argument
+    _add_boot_arguments(parser.add_argument)
+    _add_hardware_arguments(parser.add_argument)
+    _add_service_arguments(parser.add_argument)
+
+
+def _add_boot_arguments(add: Callable[..., object]) -> None:
     add("--kernel", type=Path, metavar="FILE", help="vmlinux or bzImage (default: our own guest)")
     add("--initrd", type=Path, metavar="FILE", help="initial RAM disk")
     add("--cmdline", default="", metavar="STR", help="added to the kernel command line")
     add("--no-default-cmdline", action="store_true", help="take --cmdline as it is")
     add("--boot", choices=get_args(BootProtocol), default="auto", help="how to enter the kernel")
+    add(
+        "--agent",
+        choices=get_args(AgentRole),
+        help="have our agent in the guest, as its first process or beside that (default: none, or"
+        " init for a command in the default guest)",
+    )
+
+
+def _add_hardware_arguments(add: Callable[..., object]) -> None:
     add(
         "--acpi",
         action="store_true",
@@ -83,22 +97,19 @@ def add_machine_arguments(parser: ArgumentParser | QuickOptions) -> None:
         help="where the guest's console is: ttyS0 or hvc0",
     )
     add(
-        "--agent",
-        choices=get_args(AgentRole),
-        help="have our agent in the guest, as its first process or beside that (default: none, or"
-        " init for a command in the default guest)",
+        "--transport",
+        choices=get_args(Transport),
+        default="mmio",
+        help="how the guest finds its virtio devices",
     )
+
+
+def _add_service_arguments(add: Callable[..., object]) -> None:
     add(
         "--io-threads",
         choices=get_args(IoThreads),
         default="devices",
         help="what is served by a thread of its own",
-    )
-    add(
-        "--transport",
-        choices=get_args(Transport),
-        default="mmio",
-        help="how the guest finds its virtio devices",
     )
     add(
         "--poll",
@@ -115,42 +126,6 @@ def add_machine_arguments(parser: ArgumentParser | QuickOptions) -> None:
         " reset or halt (default: only one with a crash kernel goes on)",
     )
     add("--timeout", type=float, metavar="SECONDS", help="end a guest that has not ended by then")
-
-
-def add_sandbox_argument(parser: ArgumentParser | QuickOptions) -> None:
-    """Add the option that says how the machine's process is confined."""
-    parser.add_argument(
-        "--sandbox",
-        choices=MODES,
-        default=usual_mode(),
-        help="what is taken from this process before the guest runs: all that the host can take"
-        " (auto, the default), nothing (off), or nothing but a line for each call that would be"
-        " refused (log); with require a host that lacks a part is an error",
-    )
-
-
-def add_jail_arguments(parser: ArgumentParser | QuickOptions) -> None:
-    """Add the options for a jail around the machine's process."""
-    parser.add_argument(
-        "--jail",
-        action="store_true",
-        help="also put the machine's process in namespaces of its own, with an empty root, no"
-        " network, no capabilities, and limits where this user may set them",
-    )
-    parser.add_argument(
-        "--jail-limit",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="another limit of the jail than the usual one: memory=SIZE, pids=NUMBER,"
-        " cpu=PROCESSORS or io=WEIGHT, or max for the value; or no limit at all: none",
-    )
-
-
-def check_jail_arguments(options: Namespace) -> None:
-    """Raise :class:`ConfigurationError` for limits of a jail that is not wanted."""
-    if options.jail_limit and not options.jail:
-        raise ConfigurationError("--jail-limit: it is for --jail, which is not given")
 
 
 def check_timeout(options: Namespace) -> None:

@@ -12,14 +12,12 @@ from virtio.errors import ConfigurationError
 from vmm.cli.console_output import ConsoleOutput, default_place
 from vmm.cli.interruption import Interruption
 from vmm.cli.machine_options import (
-    add_jail_arguments,
     add_machine_arguments,
-    add_sandbox_argument,
-    check_jail_arguments,
     check_timeout,
     prepared_machine_config,
 )
 from vmm.cli.quick_options import QuickOptions
+from vmm.cli.sandbox_options import add_jail_arguments, add_sandbox_argument, check_jail_arguments
 from vmm.cli.session import run_once
 from vmm.config import MachineConfig
 from vmm.ending.ending import End, Ending

@@ -12,10 +12,10 @@ from vmm.cli.interruption import Interruption
 from vmm.cli.machine_options import (
     MAX_TIMEOUT_SECONDS,
     add_machine_arguments,
-    add_sandbox_argument,
     prepared_machine_config,
 )
 from vmm.cli.report import report
+from vmm.cli.sandbox_options import add_sandbox_argument
 from vmm.config import MachineConfig
 from vmm.console.output import OutputSink
 from vmm.ending.deadline import deadline
