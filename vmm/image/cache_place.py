@@ -152,8 +152,13 @@ def is_worked_on(place: Path, name: str) -> bool:
         fd = _open_lock(place, name, os.O_RDONLY)
     except ConfigurationError:  # nobody has begun
         return False
+    return is_taken(fd, fcntl.LOCK_SH)
+
+
+def is_taken(fd: int, lock: int) -> bool:
+    """Whether another process keeps us from a lock of flock(2); closes the file."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, lock | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:

@@ -16,6 +16,7 @@ from typing import Final
 from virtio.errors import ConfigurationError
 from vmm.host.size import parse_size
 from vmm.image import cache
+from vmm.image.cache_place import is_taken
 
 SNAPSHOT_PREFIX: Final = "snapshot-"
 LIMIT_VARIABLE: Final = "PYVMM_CACHE_LIMIT"
@@ -59,13 +60,7 @@ def is_held(entry: Path) -> bool:
         fd = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+    return is_taken(fd, fcntl.LOCK_EX)
 
 
 def trim(limit: int | None = None) -> list[cache.Entry]:

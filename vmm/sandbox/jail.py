@@ -51,8 +51,8 @@ class Jail:
     """A jail for one process after the other; a ``with`` block of the keeper, which stays outside.
 
     ``limits`` are those of a cgroup, or None for none, and ``lacks`` is a line about those that
-    this host does not have. Raises :class:`SandboxUnavailable` when this
-    host does not let this user have one.
+    this host does not have. Raises :class:`SandboxUnavailable` when this host does not let this
+    user have one.
     """
 
     def __init__(self, limits: Limits | None) -> None:
