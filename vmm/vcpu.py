@@ -15,8 +15,8 @@ from virtio.errors import HostError, InternalError
 from virtio.log import Logger
 from vmm.ending.ending import End
 from vmm.exits import Bus, ExitHandlers, InstructionEmulator, OnEnd
-from vmm.host import threads
 from vmm.host.gil import use_exact_timers
+from vmm.host.threads import start_thread
 from vmm.kvm import vcpu as kvm
 from vmm.x86 import Vcpu
 
@@ -70,7 +70,7 @@ class VcpuThread:
 
     def start(self) -> None:
         """Let the vCPU run."""
-        threads.start(self._thread)
+        start_thread(self._thread)
         self._ready.wait()
 
     def stop(self) -> None:

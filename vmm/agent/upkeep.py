@@ -16,7 +16,7 @@ from virtio.errors import Error
 from virtio.log import Logger
 from vmm.agent import Agent, AgentLostError
 from vmm.agent.link import AgentPort
-from vmm.host import threads
+from vmm.host.threads import start_thread
 
 SEED_BYTES: Final = 64
 
@@ -39,7 +39,7 @@ class AgentUpkeep:
         """Begin; the machine runs."""
         if restored:
             self.agent.hold()
-            threads.start(self._thread)
+            start_thread(self._thread)
 
     def end(self, message: str) -> None:
         """Let all calls fail, as the machine has ended; harmless the second time."""

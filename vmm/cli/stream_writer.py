@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from vmm.host import threads
 from vmm.host.files import write_all
+from vmm.host.threads import start_thread
 
 LAST_SECONDS: Final = 2.0
 """How long a reader has for what is left when the machine ended without its command's end."""
@@ -37,7 +37,7 @@ class StreamWriter:
         self._waiting: deque[bytes] = deque()
         self._gone = False
         # A daemon: a reader that never comes back must not keep the process from ending.
-        threads.start(threading.Thread(target=self._run, name=f"output {name}", daemon=True))
+        start_thread(threading.Thread(target=self._run, name=f"output {name}", daemon=True))
 
     def put(self, data: bytes) -> None:
         """Take output; never blocks."""

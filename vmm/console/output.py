@@ -4,9 +4,9 @@ import threading
 from collections.abc import Callable
 
 from virtio.log import Logger
-from vmm.host import threads
 from vmm.host.files import write_all
 from vmm.host.resource import Resource
+from vmm.host.threads import start_thread
 
 SINK_CAPACITY_BYTES = 1024 * 1024
 CLOSE_TIMEOUT_SECONDS = 2.0
@@ -54,7 +54,7 @@ class OutputSink(Resource):
         self._gone = False
         # A daemon: a reader that never comes back must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=f"output {name}", daemon=True)
-        threads.start(self._thread)
+        start_thread(self._thread)
 
     def write(self, data: bytes) -> None:
         """Take output; never blocks and never raises."""

@@ -4,13 +4,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from vmm.host.threads import start_thread
+
 
 @contextmanager
 def deadline(seconds: float, on_passed: Callable[[], object]) -> Iterator[None]:
     """Call ``on_passed``, on another thread, if the block takes longer than ``seconds``."""
     timer = threading.Timer(seconds, on_passed)
     timer.daemon = True
-    timer.start()
+    start_thread(timer)
     try:
         yield
     finally:

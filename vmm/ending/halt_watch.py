@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from virtio.errors import HostError
-from vmm.host import threads
 from vmm.host.resource import Resource
+from vmm.host.threads import start_thread
 from vmm.vcpu import VcpuThread
 from vmm.x86 import is_halted_for_ever, native_wait_idle
 
@@ -63,7 +63,7 @@ class HaltWatch(Resource):
 
     def start(self) -> None:
         """Start to look; the vCPUs' threads run already."""
-        threads.start(self._thread)
+        start_thread(self._thread)
 
     def stop(self) -> None:
         """Stop to look; harmless the second time."""

@@ -3,10 +3,10 @@
 import threading
 from collections.abc import Callable
 
-from vmm.host import threads
 from vmm.host.gil import use_exact_timers
 from vmm.host.loop import EventLoop
 from vmm.host.resource import Resource
+from vmm.host.threads import start_thread
 
 
 class IoThread(Resource):
@@ -40,7 +40,7 @@ class IoThread(Resource):
 
     def start(self) -> None:
         """Serve from now on."""
-        threads.start(self._thread)
+        start_thread(self._thread)
 
     def stop(self) -> None:
         """Stop serving for good; returns when the callback that runs has returned."""

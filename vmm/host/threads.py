@@ -17,7 +17,7 @@ FOR_THE_MAIN_THREAD: Final = frozenset(
 )
 
 
-def start(thread: threading.Thread) -> None:
+def start_thread(thread: threading.Thread) -> None:
     """Start a thread, which blocks these signals, as do the threads that it starts.
 
     Linux gives a signal of the process to any thread that does not block it; one that continues a

@@ -12,6 +12,8 @@ from time import monotonic
 from types import FrameType
 from typing import Final
 
+from vmm.host.threads import start_thread
+
 _DEBUGGERS: Final = {"bdb", "pdb", "ipdb", "pudb", "pydevd", "_pydevd_bundle", "debugpy"}
 
 _running: "set[TimeLimit]" = set()
@@ -74,7 +76,7 @@ class TimeLimit:
             self._since = monotonic()
             self._timer = threading.Timer(max(0.0, self._left), self._passed)
             self._timer.daemon = True
-            self._timer.start()
+            start_thread(self._timer)
 
     def _stop(self) -> None:
         if self._timer is not None:

@@ -1,9 +1,12 @@
 """Threads that leave signals to the main thread."""
 
+import re
 import signal
 import threading
+from pathlib import Path
 
-from vmm.host import threads
+import vmm
+from vmm.host.threads import FOR_THE_MAIN_THREAD, start_thread
 
 
 def test_thread_and_those_it_starts_block_the_signals_of_the_main_thread() -> None:
@@ -20,9 +23,20 @@ def test_thread_and_those_it_starts_block_the_signals_of_the_main_thread() -> No
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     thread = threading.Thread(target=main)
-    threads.start(thread)
+    start_thread(thread)
     thread.join()
 
-    wanted = {int(one) for one in threads.FOR_THE_MAIN_THREAD}
+    wanted = {int(one) for one in FOR_THE_MAIN_THREAD}
     assert [wanted <= mask for mask in masks] == [True, True]
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_every_thread_of_the_program_is_started_so() -> None:
+    makers = [
+        path.name
+        for path in Path(vmm.__file__).parent.rglob("*.py")
+        if re.search(r"threading\.(Thread|Timer)\(", text := path.read_text())
+        and "start_thread(" not in text
+    ]
+
+    assert makers == []
