@@ -83,13 +83,16 @@ def check_content(image: int, content: FolderContent, seconds: int) -> None:
     numbers = _numbers(disk)
     for name in numbers:
         if name not in content.files and name != _LOST_AND_FOUND:
-            raise _difference(content, name, "is not there any more")
+            raise _difference(content, name, "is new in it")
     by_inode: dict[tuple[int, int], int] = {}
     for name, status in content.files.items():
         if name not in numbers:
             raise _difference(content, name, "is missing in it")
         number = numbers[name]
-        _compare(disk, disk.inode(number), content, name, status)
+        try:
+            _compare(disk, disk.inode(number), content, name, status)
+        except OSError as error:
+            raise _difference(content, name, error.strerror or "cannot be read") from None
         if not stat.S_ISDIR(status.st_mode):
             first = by_inode.setdefault((status.st_dev, status.st_ino), number)
             if first != number:

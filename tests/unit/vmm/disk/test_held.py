@@ -178,10 +178,11 @@ class TestOverlay:
             crew.run(read)
             wait_until(slow.entered.is_set)
             overlay.close()
+            during = [is_open(fd) for fd in fds]
             slow.gate.set()
 
         assert [str(error) for error in errors] == ["[Errno 9] the disk is closed"]
-        assert [is_open(fd) for fd in fds] == [False, False]
+        assert (during[0], [is_open(fd) for fd in fds]) == (True, [False, False])
 
 
 def test_an_image_on_disk_may_wait_and_one_in_memory_does_not(tmp_path: os.PathLike[str]) -> None:

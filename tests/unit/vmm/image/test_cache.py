@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -69,12 +70,12 @@ def test_interrupted_build_leaves_nothing(folder: Path) -> None:
 
 def test_killed_build_is_swept_by_the_next_builder(folder: Path) -> None:
     builder = start("""
-        import time
+        import signal
         from vmm.image import cache
         def make(entry):
             (entry / "half").write_text("")
             print("begun", flush=True)
-            time.sleep(60)
+            signal.pause()
         cache.obtain("thing-1", make)
     """)
     with builder:
@@ -137,6 +138,16 @@ def test_second_process_waits_and_takes_what_the_first_made() -> None:
             first.stdin.write("\n")
             first.stdin.flush()
             assert second.stdout.read() == "first\n"
+
+
+def test_lock_that_was_waited_for_is_held(folder: Path) -> None:
+    folder.mkdir()
+    with ExitStack() as before:
+        before.enter_context(cache_place.locked(folder, "thing-1"))
+        with cache_place.locked(folder, "thing-1", before.close):
+            assert cache_place.is_worked_on(folder, "thing-1")
+
+    assert not cache_place.is_worked_on(folder, "thing-1")
 
 
 def test_builds_of_other_entries_are_not_swept(folder: Path) -> None:
@@ -408,3 +419,25 @@ def test_folder_in_tmp_that_others_made_is_refused(
     assert line.startswith("ConfigurationError: cache ")
     assert "no folder of yours" in line or "others can write to it" in line
     assert os.listdir(tmp_path / "elsewhere") == []
+
+
+def test_entry_behind_a_link_in_tmp_is_not_seen(filled: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "new-1").mkdir(parents=True)
+    (tmp_path / "tmp" / f"pyvmm-{os.geteuid()}").symlink_to(tmp_path / "elsewhere")
+
+    line = powerless_script("from vmm.image import cache; print(cache.lookup('new-1'))", filled)
+
+    assert line == "None"
+
+
+@pytest.mark.parametrize("open_to_others", [".", "new-1"])
+def test_entry_in_tmp_that_others_can_change_is_refused(
+    filled: dict[str, str], tmp_path: Path, open_to_others: str
+) -> None:
+    own = tmp_path / "tmp" / f"pyvmm-{os.geteuid()}"
+    (own / "new-1").mkdir(parents=True)
+    (own / open_to_others).chmod(0o777)
+
+    line = powerless_script("from vmm.image import cache; cache.lookup('new-1')", filled)
+
+    assert line.startswith(f"ConfigurationError: cache {own / open_to_others}: others can write")

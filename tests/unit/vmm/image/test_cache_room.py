@@ -1,5 +1,6 @@
 """Snapshots make room by bytes, the least recently used first, and none that somebody uses."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -74,6 +75,21 @@ def test_use_is_noted() -> None:
 
 def test_what_has_just_gone_is_not_held(folder: Path) -> None:
     assert hold(folder / "snapshot-1") is None
+
+
+def test_entry_that_came_in_the_place_of_another_is_not_held_by_that_ones_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lock = entry("snapshot-1", 1), fcntl.flock
+
+    def late(fd: int, operation: int) -> None:
+        path.rename(folder / "gone")
+        path.mkdir()
+        lock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+
+    assert hold(path) is None
 
 
 def test_images_stay_whatever_the_limit() -> None:

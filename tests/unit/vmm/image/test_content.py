@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,12 +33,27 @@ def settle(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time_ns", lambda: later)
 
 
+def stop_the_clock(monkeypatch: pytest.MonkeyPatch, time_ns: int) -> None:
+    """Let every file have been changed within the same tick of the file system's clock."""
+    fstat = os.fstat
+
+    def stopped(fd: int) -> SimpleNamespace:
+        status = fstat(fd)
+        kept = {name: getattr(status, name) for name in ("st_dev", "st_ino", "st_mode", "st_size")}
+        return SimpleNamespace(**kept, st_mtime_ns=1, st_ctime_ns=time_ns)
+
+    monkeypatch.setattr(os, "fstat", stopped)
+
+
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin as another process."""
     monkeypatch.setattr(content, "_known", {})
 
 
-def test_two_files_of_one_size_and_time_behind_a_switched_link_differ(tmp_path: Path) -> None:
+def test_two_files_of_one_size_and_time_behind_a_switched_link_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_the_clock(monkeypatch, 1)
     write(tmp_path / "one", b"a" * 100_000)
     write(tmp_path / "two", b"b" * 100_000)
     link = tmp_path / "kernel"
@@ -49,7 +65,10 @@ def test_two_files_of_one_size_and_time_behind_a_switched_link_differ(tmp_path: 
     assert file_digest(link) != first
 
 
-def test_a_file_that_is_written_again_in_the_same_tick_differs(tmp_path: Path) -> None:
+def test_a_file_that_is_written_again_in_the_same_tick_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_the_clock(monkeypatch, time.time_ns())
     path = write(tmp_path / "file", b"a" * 100_000)
     first = file_digest(path)
     write(path, b"b" * 100_000)
@@ -83,8 +102,10 @@ def test_copies_and_holes_do_not_matter(tmp_path: Path) -> None:
     assert file_digest(sparse) == file_digest(solid)
 
 
-def test_what_moved_by_a_byte_or_is_longer_differs(tmp_path: Path) -> None:
+def test_what_moved_or_is_longer_differs(tmp_path: Path) -> None:
     contents = [b"x" + bytes(9), bytes(1) + b"x" + bytes(8), b"x" + bytes(10), b"x", b""]
+    full, hole = b"x" * (1 << 16), bytes(1 << 16)
+    contents += [full, full + hole, hole + full, hole, hole + hole]
     digests = {
         file_digest(write(tmp_path / str(number), data)) for number, data in enumerate(contents)
     }
@@ -125,16 +146,42 @@ def test_a_settled_file_is_read_once_for_all_processes(
     assert file_digest(path) == first
 
 
-def test_digests_in_a_cache_of_somebody_else_are_not_believed(
+def test_small_files_are_read_once_and_take_no_room_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "file", b"small")
+    settle(path, monkeypatch)
+    first = file_digest(path)
+    monkeypatch.setattr(content, "_digest", lambda *_: pytest.fail("read again"))
+
+    assert file_digest(path) == first
+    assert os.listdir(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize("text", ["", "0" * 63, "x" * 64, "\xff" * 64])
+def test_what_is_damaged_in_the_cache_is_found_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     path = write(tmp_path / "file", b"a" * 100_000)
     settle(path, monkeypatch)
     first = file_digest(path)
-    folder = tmp_path / "cache" / ".content"
-    for kept in folder.iterdir():
+    for kept in (tmp_path / "cache" / ".content").iterdir():
+        kept.write_text(text)
+    forget(monkeypatch)
+
+    assert file_digest(path) == first
+
+
+@pytest.mark.parametrize("open_to_others", [".", ".content"])
+def test_digests_in_a_cache_of_somebody_else_are_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_to_others: str
+) -> None:
+    path = write(tmp_path / "file", b"a" * 100_000)
+    settle(path, monkeypatch)
+    first = file_digest(path)
+    for kept in (tmp_path / "cache" / ".content").iterdir():
         kept.write_text("0" * 64)
-    folder.chmod(0o777)
+    (tmp_path / "cache" / open_to_others).chmod(0o777)
     forget(monkeypatch)
 
     assert file_digest(path) == first
@@ -150,9 +197,10 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     assert len(file_digest(path)) == 64
 
 
-@pytest.mark.parametrize("name", ["missing", "loop"])
+@pytest.mark.parametrize("name", ["missing", "loop", "fifo"])
 def test_what_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "fifo")
 
     with pytest.raises(ConfigurationError, match=f"{name}: "):
         file_digest(tmp_path / name)
@@ -165,5 +213,8 @@ def test_a_tree_is_its_names_and_contents_wherever_it_lies(tmp_path: Path) -> No
         (tmp_path / folder / "a.pyc").write_text(folder)
     one, two, three = (tree_digest(tmp_path / name, (".py",)) for name in ("one", "two", "three"))
 
+    (tmp_path / "two" / "sub" / "a.py").rename(tmp_path / "two" / "sub" / "b.py")
+
     assert one == two
     assert one != three
+    assert one != tree_digest(tmp_path / "two", (".py",))

@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -180,13 +181,16 @@ def test_folder_and_image_may_have_any_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path(name).mkdir()
+    images = Path(f"{name}.images")
+    for folder in (Path(name), images):
+        folder.mkdir()
     Path(name, "file").write_text("data")
 
-    make_disk(Path(name), Path(f"{name}.img"), 8 << 20)
+    make_disk(Path(name), images / name, 8 << 20)
 
-    assert sorted(os.listdir()) == sorted([name, f"{name}.img"])
-    shutil.move(f"{name}.img", "image")
+    assert sorted(os.listdir()) == sorted([name, f"{name}.images"])
+    assert os.listdir(images) == [name]
+    shutil.move(images / name, "image")
     assert debugfs(tmp_path / "image", "cat /file") == "data"
 
 
@@ -237,7 +241,7 @@ def test_links_fifos_and_permissions_stay_what_they_are(content: Path, tmp_path:
 
 @needs_mke2fs
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make device nodes")
-@pytest.mark.parametrize("device", [(5, 1), (259, 65_537)])
+@pytest.mark.parametrize("device", [(5, 1), (136, 200), (259, 65_537)])
 def test_device_nodes_keep_their_numbers(
     device: tuple[int, int], content: Path, tmp_path: Path
 ) -> None:
@@ -278,6 +282,21 @@ def test_a_socket_is_named(content: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "image").exists()
 
 
+def test_a_name_of_two_lines_is_told_in_one(content: Path, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(content / "two\nlines"))
+
+    with pytest.raises(ConfigurationError, match=r"/two\\nlines': a socket cannot be put"):
+        make_disk(content, tmp_path / "image", 8 << 20)
+
+
+def test_a_file_in_the_place_of_lost_and_found_is_refused(content: Path, tmp_path: Path) -> None:
+    (content / "lost+found").touch()
+
+    with pytest.raises(ConfigurationError, match=r"lost\+found: must be a folder, for every ext4"):
+        make_disk(content, tmp_path / "image", 8 << 20)
+
+
 @pytest.mark.parametrize("name", ["a b", "README"])
 def test_what_cannot_be_read_is_named(content: Path, tmp_path: Path, name: str) -> None:
     (content / name).chmod(0)
@@ -308,6 +327,94 @@ def test_a_file_that_changes_meanwhile_is_named(
     with pytest.raises(ConfigurationError, match="README: has another content in it: did the"):
         make_disk(content, tmp_path / "image", 8 << 20)
     assert sorted(os.listdir(tmp_path)) == ["content"]
+
+
+def remove(folder: Path) -> None:
+    (folder / "README").unlink()
+
+
+def point_elsewhere(folder: Path) -> None:
+    (folder / "link").unlink()
+    (folder / "link").symlink_to("another")
+
+
+def fill_a_hole(folder: Path) -> None:
+    with (folder / "holes").open("r+b") as file:
+        file.write(b"x")
+
+
+def add(folder: Path) -> None:
+    (folder / "new").touch()
+
+
+def close_to_others(folder: Path) -> None:
+    (folder / "README").chmod(0o600)
+
+
+def break_a_hard_link(folder: Path) -> None:
+    (folder / "copy").write_text("hello\n")
+    (folder / "copy").rename(folder / "same")
+
+
+@needs_mke2fs
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (remove, "README: No such file or directory: did the folder change"),
+        (point_elsewhere, "link: has another content in it"),
+        (fill_a_hole, "holes: has another content in it"),
+    ],
+)
+def test_what_changes_after_it_was_copied_is_named(
+    content: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
+    message: str,
+) -> None:
+    (content / "link").symlink_to("README")
+    with (content / "holes").open("wb") as file:
+        file.truncate(1 << 20)
+    make = disk._mke2fs
+
+    def changed(*arguments: object) -> None:
+        make(*arguments)  # type: ignore[arg-type]
+        change(content)
+
+    monkeypatch.setattr(disk, "_mke2fs", changed)
+
+    with pytest.raises(ConfigurationError, match=message):
+        make_disk(content, tmp_path / "image", 8 << 20)
+
+
+@needs_mke2fs
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (add, "new: is new in it"),
+        (close_to_others, "README: has mode 100600 in it, not 100644"),
+        (break_a_hard_link, "same: is no hard link in it"),
+    ],
+)
+def test_what_changes_before_it_is_copied_is_named(
+    content: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
+    message: str,
+) -> None:
+    (content / "README").chmod(0o644)
+    os.link(content / "README", content / "same")
+    make = disk._mke2fs
+
+    def changed(folder: Path, *arguments: object) -> None:
+        change(content)
+        make(folder, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(disk, "_mke2fs", changed)
+
+    with pytest.raises(ConfigurationError, match=message):
+        make_disk(content, tmp_path / "image", 8 << 20)
 
 
 @needs_mke2fs

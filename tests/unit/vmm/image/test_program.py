@@ -60,6 +60,12 @@ def test_build_leaves_no_older_program(sources: Path, tmp_path: Path) -> None:
     assert sorted((tmp_path / "programs").iterdir()) == sorted(built)
 
 
+def test_other_flags_make_another_program(sources: Path) -> None:
+    small, fast = (program._name(sources / "init.c", (flag,)) for flag in ("-Os", "-O2"))
+
+    assert small != fast
+
+
 def test_build_without_a_compiler_is_refused(
     sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

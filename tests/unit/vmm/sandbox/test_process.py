@@ -153,6 +153,32 @@ def test_process_leaves_no_core_and_takes_no_debugger() -> None:
     assert confined(code, before).stdout == "['0']\n0\n"
 
 
+def test_landlock_refuses_files_and_network_by_itself() -> None:
+    before = (
+        "from vmm.sandbox import host\n"
+        "host.has_seccomp = lambda: False\n"
+        "def attempt(call):\n"
+        "    try:\n        call()\n"
+        "    except OSError as error:\n        return error.errno\n"
+    )
+    code = (
+        "print(attempt(lambda: open('/etc/passwd')),"
+        " host.landlock_abi() < 4 or attempt(lambda: socket.socket().bind(('127.0.0.1', 0))) == 13)"
+    )
+
+    assert confined(code, before).stdout == "13 True\n"
+
+
+def test_what_is_imported_late_is_there() -> None:
+    done = confined("import vmm.ending.oops, virtio.frames; print('there')")
+
+    assert (done.stdout, done.stderr) == ("there\n", "")
+
+
+def test_process_gets_few_descriptors_more() -> None:
+    refused_with(24, "[os.dup(0) for _ in range(100)]")
+
+
 def test_descriptors_from_before_are_closed() -> None:
     program = f"{SETTING}{ENTER}os.fstat(int(sys.argv[1]))"
     with open("/etc/passwd") as stranger:
@@ -188,7 +214,7 @@ def test_mode_off_changes_nothing() -> None:
 def test_mode_require_wants_all_parts() -> None:
     program = (
         "import sys; sys.modules['vmm.sandbox._sandbox'] = None\n"
-        "from vmm.cli import main; sys.exit(main(['run', '--sandbox=require']))"
+        "from vmm.cli import main; sys.exit(main(['run', '--sandbox=require', '--kernel=/none']))"
     )
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

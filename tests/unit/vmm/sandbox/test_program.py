@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import bpf
-from vmm.sandbox.policy import policy
+from vmm.sandbox.policy import Check, Rule, policy
 from vmm.sandbox.process import filter_for
+from vmm.sandbox.program import program
 from vmm.x86 import RUNNING_REQUESTS, SYSTEM_CALLS
 
 X86_64 = 0xC000_003E
@@ -71,6 +72,8 @@ def test_calls_of_later_kernels_do_not_exist() -> None:
         *("io_uring_setup", "io_uring_enter", "mount", "setns", "process_vm_writev", "seccomp"),
         *("perf_event_open", "userfaultfd", "keyctl", "personality", "shmat", "pkey_mprotect"),
         *("pidfd_getfd", "memfd_secret", "remap_file_pages", "process_madvise", "reboot"),
+        *("socketpair", "bind", "listen", "accept4", "sendto", "sendmsg", "recvfrom", "recvmsg"),
+        *("rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open", "pidfd_send_signal", "setuid"),
     ],
 )
 def test_calls_that_no_machine_makes_end_the_process(name: str) -> None:
@@ -80,6 +83,16 @@ def test_calls_that_no_machine_makes_end_the_process(name: str) -> None:
 @pytest.mark.parametrize("name", ["open", "openat", "openat2", "unlink", "rename", "stat", "chmod"])
 def test_calls_that_name_files_are_refused(name: str) -> None:
     assert answer(name) == EPERM
+
+
+def test_check_for_others_fits_all_but_its_values() -> None:
+    rule = Rule("", KILL, (Check(0, (1, 2, 3), others=True),))
+    numbers = {"kill": 62}
+    code = program({"kill": rule}, numbers, architecture=X86_64, foreign_numbers=0x4000_0000)
+
+    answers = [bpf.run(code, 62, X86_64, (value, 0, 0, 0, 0, 0)) for value in range(5)]
+
+    assert answers == [ALLOW, KILL, KILL, KILL, ALLOW]
 
 
 def test_memory_is_never_executable() -> None:
@@ -126,6 +139,16 @@ def test_signals_go_to_this_process_alone() -> None:
     assert answer("kill", 1, 20) == KILL
     assert answer("kill", (1 << 64) - 1, 20) == KILL
     assert answer("tkill", os.getpid(), 9) == KILL
+    assert answer("tgkill", 1, 1, 9) == KILL
+
+
+def test_no_descriptor_sends_signals_or_watches_files() -> None:
+    assert answer("fcntl", 5, 4) == ALLOW  # F_SETFL
+    assert answer("fcntl", 5, 8) == EPERM  # F_SETOWN
+    assert answer("fcntl", 5, 10) == EPERM  # F_SETSIG
+    assert answer("fcntl", 5, 15) == EPERM  # F_SETOWN_EX
+    assert answer("fcntl", 5, 1024) == EPERM  # F_SETLEASE
+    assert answer("fcntl", 5, 1026) == EPERM  # F_NOTIFY
 
 
 def test_the_most_frequent_call_is_looked_for_first() -> None:

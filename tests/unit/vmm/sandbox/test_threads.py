@@ -27,8 +27,8 @@ def attempt(call):
         found.append(0)
 def inner():
     attempt(lambda: open("/etc/passwd"))
-    attempt(os.fork)
-    attempt(socket.socket)
+    attempt(lambda: os.waitpid(os.fork() or os._exit(0), 0))
+    attempt(lambda: socket.socket().close())
 def outer():
     confine()
     thread = threading.Thread(target=inner); thread.start(); thread.join()
@@ -43,6 +43,15 @@ def test_thread_and_those_it_starts_are_refused_and_others_are_not() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
 
     assert (done.stdout, done.stderr) == ("[1, 1, 1, 0, 0]\n", "")
+
+
+def test_landlock_refuses_files_by_itself() -> None:
+    program = "from vmm.sandbox import host\nhost.has_seccomp = lambda: False\n"
+    program += PROGRAM.replace("require", "auto")
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert (done.stdout, done.stderr) == ("[13, 0, 0, 0, 0]\n", "")
 
 
 def test_log_is_not_for_threads() -> None:

@@ -150,6 +150,7 @@ def test_what_a_killed_save_left_goes_with_the_next(tmp_path: Path) -> None:
 
 def test_a_save_that_is_at_work_and_others_files_stay(tmp_path: Path) -> None:
     names = {".unfinished-work", ".unfinished-0123456789abcdeX", "other", "saved"}
+    names.add(".unfinished-0123456789abcdef-mine")
     for name in names - {"saved"}:
         (tmp_path / name).mkdir()
     command = [sys.executable, "-c", KILLED, str(tmp_path / "second"), "wait"]
