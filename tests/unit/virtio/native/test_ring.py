@@ -488,15 +488,24 @@ def test_a_write_to_part_of_a_page_that_must_be_read_first_is_left_to_python(
     assert queue is not None
     path = native.block_path(cold.fd, sectors=COLD_SECTORS, writable=True, may_wait=True)
     data = memoryview(bytes(4096))
-    # A place each, as what is dirty stays in memory, and asking for a page has the host read it.
-    places = iter(range(8 * APART, COLD_SECTORS, 4 * APART))
-    for start, length in ((1, 512), (0, 512), (1, 3584)):
-        assert made_cold(cold)
-        assert not cold.try_writev([data[:length]], (next(places) + start) * 512)
-        driver.add([header(OUT, next(places) + start), b"w" * length], [1])
-        assert queue.serve_natively(path, 8) == (0, LEFT)
-        [used] = come_back(bench, 1)
+    # A place each, as what is dirty stays in memory. The host may have read one ahead.
+    places = iter(range(8 * APART, COLD_SECTORS - 8, 200))
+
+    def left_in_place(start: int, length: int) -> bool:
+        return made_cold(cold) and not cold.try_writev([data[:length]], next(places) * 512 + start)
+
+    def left_natively(start: int, length: int) -> bool:
+        sector = next(places) + start // 512
+        cold_now = made_cold(cold)
+        driver.add([header(OUT, sector), b"w" * length], [1])
+        served = queue.serve_natively(path, 8)
+        [used] = come_back(bench, 1) if served == (0, LEFT) else driver.collect()
         assert used.data == b"\0"
+        return cold_now and served == (0, LEFT)
+
+    for start, length in ((512, 512), (0, 512), (512, 3584)):
+        assert any(left_in_place(start, length) for _ in range(20))
+        assert any(left_natively(start, length) for _ in range(20))
 
     sector = next(places)
     assert cold.try_writev([data], sector * 512)  # the whole page
