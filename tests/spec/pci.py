@@ -4,6 +4,7 @@ Also the same driver in the words of virtio-mmio, for tests that hold for both t
 """
 
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 from tests.spec.rig import Rig
 from transport.line import InterruptLine
@@ -23,19 +24,29 @@ MESSAGE = 0xFEE0_0000
 
 
 class RecordingNotifications:
-    """Remembers which eventfd is signalled by a write to which address."""
+    """Remembers which eventfd is signalled by a write to which address.
 
-    def __init__(self) -> None:
+    ``taken`` are the addresses of all functions of a machine, at each of which KVM has one eventfd.
+    """
+
+    def __init__(self, taken: set[int]) -> None:
         self.attached: dict[int, int] = {}
+        self._taken = taken
 
     def attach(self, eventfd: int, address: int) -> None:
         """Remember one; a second one at an address would be a mistake."""
-        assert address not in self.attached, f"two eventfds at {address:#x}"
+        assert address not in self._taken, f"two eventfds at {address:#x}"
+        self._taken.add(address)
         self.attached[address] = eventfd
 
     def detach(self, eventfd: int, address: int) -> None:
         """Forget it."""
         assert self.attached.pop(address) == eventfd
+        self._taken.remove(address)
+
+
+_taken: WeakKeyDictionary[PciBus, set[int]] = WeakKeyDictionary()
+"""The addresses of notifications of each machine, which has one bus."""
 
 
 class MmioWords(MmioDriver):
@@ -114,7 +125,7 @@ class PciRig(Rig):
     def plug_in(self) -> None:
         """Put the device on its transport, and that on the bus."""
         self.messages = RecordingMessages()
-        self.notifications = RecordingNotifications()
+        self.notifications = RecordingNotifications(_taken.setdefault(self.bus, set()))
         self.window = VirtioPci(
             self.device, self.memory, self.messages, self.wire or self.line, self.loop, name="rig"
         )

@@ -178,6 +178,21 @@ def test_lower_slot_answers_where_bars_overlap(make_pci_rig: PciRigMaker) -> Non
 
 
 @pytest.mark.spec("PCI-19")
+def test_lower_slot_answers_also_when_it_was_filled_last(make_pci_rig: PciRigMaker) -> None:
+    bus = make_bus()
+    before, higher = make_pci_rig(Gadget(), bus=bus), make_pci_rig(Gadget(), bus=bus)
+    bus.remove(before.slot)
+    lower = make_pci_rig(Gadget(), bus=bus)
+    lower.start()
+
+    lower.switch_on(higher.pci.base)
+
+    assert lower.slot < higher.slot
+    assert lower.request(0, HELLO).data == b"hello"
+    assert (len(lower.notifications.attached), higher.notifications.attached) == (3, {})
+
+
+@pytest.mark.spec("PCI-19")
 def test_higher_slot_is_seen_again_when_the_lower_one_leaves(make_pci_rig: PciRigMaker) -> None:
     bus = make_bus()
     first, second = make_pci_rig(Gadget(), bus=bus), make_pci_rig(Gadget(), bus=bus)
@@ -279,6 +294,24 @@ def test_chain_that_a_device_holds_is_completed_when_bus_master_returns(
 
     assert untouched
     assert [used.data for used in pci_gadget.rings[1].collect()] == [b"done"]
+
+
+@pytest.mark.spec("PCI-20")
+def test_device_is_paused_before_its_messages_stop_and_after_they_go_on(
+    pci_gadget: PciRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pci_gadget.start_with_msix()
+    paused, set_control = [], pci_gadget.window.msix.set_control
+
+    def noted(command: int, message_control: int) -> None:
+        paused.append(pci_gadget.window.paused)
+        set_control(command, message_control)
+
+    monkeypatch.setattr(pci_gadget.window.msix, "set_control", noted)
+    pci_gadget.pci.command = MEMORY
+    pci_gadget.pci.command = MEMORY | MASTER
+
+    assert paused == [True, True]
 
 
 @pytest.mark.spec("PCI-20")

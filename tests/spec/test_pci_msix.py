@@ -249,6 +249,20 @@ def test_unmasking_what_is_not_pending_sends_nothing(pci_gadget: PciRig) -> None
     assert pci_gadget.messages.sent == []
 
 
+@pytest.mark.spec("PCI-56")
+def test_what_is_pending_of_a_vector_stays_when_its_event_gets_another(
+    pci_gadget: PciRig,
+) -> None:
+    pci_gadget.start_with_msix()
+    pci_gadget.pci.mask(1)
+    pci_gadget.request(0, HELLO)
+
+    pci_gadget.pci.map_queue(0, 2)
+    pci_gadget.pci.mask(1, masked=False)
+
+    assert pci_gadget.messages.vectors == [1]
+
+
 @pytest.mark.spec("PCI-54")
 def test_message_is_the_one_that_stands_when_it_is_sent(pci_gadget: PciRig) -> None:
     pci_gadget.start_with_msix()

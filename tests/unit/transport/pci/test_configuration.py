@@ -42,6 +42,16 @@ def test_full_bus_has_no_free_slot() -> None:
         bus.free_slot()
 
 
+def test_saved_contents_change_only_what_a_guest_may_write() -> None:
+    restored, written = space(), space()
+
+    restored.restore(b"\xff" * 256)
+    written.write(0, b"\xff" * 256)
+
+    assert restored.contents == written.contents
+    assert restored.read(0, 4) == bytes.fromhex("34127856")
+
+
 @pytest.mark.parametrize("address", [-1, 1, 0x4000_0000, 1 << 32])
 def test_impossible_address_of_the_ports_is_refused(address: int) -> None:
     with pytest.raises(ConfigurationError, match="saved PCI address"):

@@ -98,6 +98,14 @@ def test_restored_registers_without_news_are_silent() -> None:
     assert wired.seen == []
 
 
+def test_restored_registers_have_no_event_that_the_tables_do_not_know() -> None:
+    wired = Wired()
+
+    wired.registers.restore(AcpiState(events=0xFFFF_FFFF))
+
+    assert wired.registers.read(4, 4) == b"\x03\x00\x00\x00"
+
+
 @pytest.mark.parametrize("events", [-1, 1 << 32, True, "1"])
 def test_a_saved_value_that_no_register_has_is_refused(events: int) -> None:
     with pytest.raises(ConfigurationError, match=r"saved ACPI registers: events is"):

@@ -5,8 +5,9 @@ import struct
 import pytest
 
 from tests.unit.vmm.x86.acpi import machines
-from virtio.errors import ConfigurationError
+from virtio.errors import ConfigurationError, InternalError
 from virtio.memory import FlatMemory
+from vmm.x86 import layout
 from vmm.x86.acpi.madt import madt
 from vmm.x86.acpi.tables import Described, write_acpi_tables
 
@@ -101,6 +102,22 @@ def test_each_virtio_mmio_device_has_its_window_and_interrupt() -> None:
     assert dsdt.count(b"LNRO0005") == 2
     assert struct.pack("<BHBII", 0x86, 9, 1, 0xC0002000, 0x1000) in dsdt
     assert struct.pack("<BHBBI", 0x89, 6, 3, 1, 6) in dsdt
+
+
+def test_each_other_device_is_told_of_by_its_id() -> None:
+    dsdt = tables(written(machines.PCI))[b"DSDT"]
+    pnp = [b"\x0c\x41\xd0" + bytes.fromhex(one) for one in ("0501", "0303", "0c0c", "0a08", "0c02")]
+    named = [b"\x0d" + one + b"\0" for one in (b"QEMU0001", b"PYVM0001", b"ACPI0013")]
+
+    assert [dsdt.count(b"_HID" + one) for one in (*pnp, *named)] == [1] * 8
+
+
+def test_tables_that_do_not_fit_are_a_bug_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "ACPI_TABLES", 0xDFFF0 - 2048)
+    write_acpi_tables(FlatMemory([(0, bytearray(1 << 20))]), machines.SMALL)
+
+    with pytest.raises(InternalError, match="reach into the generation ID"):
+        write_acpi_tables(FlatMemory([(0, bytearray(1 << 20))]), machines.LARGE)
 
 
 def test_the_guest_learns_where_its_generation_id_stands() -> None:
