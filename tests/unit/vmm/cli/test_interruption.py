@@ -68,6 +68,15 @@ def test_who_asks_twice_ends_the_guest() -> None:
     assert machine.said == ["pressed", "SIGTERM"]
 
 
+def test_first_wish_says_why_the_run_ended() -> None:
+    interruption = watched(FakeMachine(listens=False))
+
+    interruption("SIGTERM")
+    interruption("SIGINT")
+
+    assert interruption.message == "SIGTERM"
+
+
 def test_a_guest_that_does_not_listen_is_ended_at_once() -> None:
     machine = FakeMachine(listens=False)
 

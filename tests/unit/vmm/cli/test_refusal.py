@@ -56,12 +56,34 @@ def test_what_the_host_refuses_is_one_line_and_125(error: Exception, line: str) 
     assert only.startswith(line)
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC, errno.ENOMEM, errno.EIO])
+@pytest.mark.parametrize(
+    "number",
+    [
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.ENOMEM,
+        errno.EIO,
+    ],
+)
 def test_lack_of_something_is_the_hosts_whatever_it_stopped(number: int) -> None:
     status, [line] = explained(configuration_error_from(number))
 
     assert status == 125
     assert line.startswith("disk disk.img: cannot be opened")
+
+
+def test_lack_of_memory_is_the_hosts_whatever_it_stopped() -> None:
+    error = ConfigurationError("disk disk.img: cannot be read")
+    error.__cause__ = MemoryError()
+
+    assert explained(error) == (
+        125,
+        ["disk disk.img: cannot be read; give the guest less, or the process more (ulimit -v)"],
+    )
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.EISDIR])

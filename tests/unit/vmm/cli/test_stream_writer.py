@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import threading
 
 import pytest
@@ -28,13 +29,26 @@ def test_more_than_the_pipe_holds_arrives_whole(pipe: tuple[int, int], blocking:
 
     for piece in pieces:
         writer.put(piece)
-    early = sum(written)
+    assert select.select([pipe[0]], [], [], DEADLINE_SECONDS)[0]
+    early = list(written)
     data = read_all(pipe[0], 1_000_000)
 
     assert writer.drain(DEADLINE_SECONDS)
     assert data == b"".join(pieces)
-    assert early < 1_000_000
+    assert early == []
     assert written == [100_000] * 10
+
+
+def test_last_piece_is_not_drained_before_its_reader_takes_it(pipe: tuple[int, int]) -> None:
+    writer = StreamWriter(pipe[1], "stdout")
+
+    writer.put(bytes(100_000))
+    assert select.select([pipe[0]], [], [], DEADLINE_SECONDS)[0]
+    early = writer.drain(0)
+    read_all(pipe[0], 100_000)
+
+    assert not early
+    assert writer.drain(DEADLINE_SECONDS)
 
 
 def test_reader_that_went_away_is_told_once_and_is_no_error() -> None:

@@ -297,3 +297,55 @@ def test_terminal_of_others_is_not_read_until_it_is_ours_again(
 
     assert regained == [b""]
     assert bytes(guest.received) == b"hello"
+
+
+def test_terminal_that_others_take_is_not_read_any_more(
+    loop: EventLoop, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreground = [True]
+    guest = Guest(loop, wanted=100)
+    monkeypatch.setattr("vmm.console.input.is_in_background", lambda fd: not foreground[0])
+
+    def take() -> None:
+        foreground[0] = False
+        os.write(pipe[1], b"theirs")
+
+    ConsoleInput(loop, pipe[0], guest.receive).start()
+    after_rounds(loop, 5, take)
+    after_rounds(loop, 20, loop.stop)
+    loop.run()
+
+    assert bytes(guest.received) == b""
+
+
+def test_what_a_user_types_beyond_the_limit_is_dropped(
+    loop: EventLoop, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmm.console.input.USER_LIMIT_BYTES", 10)
+    guest = Guest(loop, wanted=100, room=0)
+
+    def make_space(action: EscapeAction) -> None:
+        guest.room = 100
+        source.on_space()
+        after_rounds(loop, 5, loop.stop)
+
+    source = ConsoleInput(loop, pipe[0], guest.receive, make_space)
+    source.start()
+    os.write(pipe[1], b"0123456789abc\x01h")
+    loop.run()
+
+    assert bytes(guest.received) == b"0123456789"
+
+
+def test_end_of_a_terminal_is_told(loop: EventLoop) -> None:
+    ended: list[str] = []
+    reading, writing = os.pipe()
+    os.close(writing)
+
+    source = ConsoleInput(loop, reading, len, on_end=lambda: ended.append("once"))
+    source.start()
+    after_rounds(loop, 10, loop.stop)
+    loop.run()
+    os.close(reading)
+
+    assert ended == ["once"]
