@@ -89,6 +89,7 @@ def test_full_device_is_a_failure_of_the_host(ready: Path) -> None:
     ("command", "status"),
     [
         ("no-such-program", 127),
+        ("/no/such/program", 127),
         ("/proc/version", 126),
         ("sh -c 'kill -9 $$'", 137),
     ],

@@ -64,6 +64,30 @@ def test_place_is_beside_the_own_one_when_that_has_no_controllers_for_children(t
     assert (tree / "cgroup.subtree_control").read_text() == ""
 
 
+def test_place_is_below_the_own_one_when_its_children_have_controllers(tree: Path) -> None:
+    (tree / "cgroup.subtree_control").write_text(ALL)
+
+    assert Cgroup.make(limits(), tree).path == tree / f"vmm-jail-{os.getpid()}"
+
+
+def test_controllers_are_switched_on_where_no_children_have_them(tree: Path) -> None:
+    (tree.parent / "cgroup.subtree_control").write_text("")
+
+    assert Cgroup.make(limits(), tree).path == tree / f"vmm-jail-{os.getpid()}"
+    assert set((tree / "cgroup.subtree_control").read_text().split()) == {
+        *("+cpu", "+io", "+memory", "+pids"),
+    }
+    assert (tree.parent / "cgroup.subtree_control").read_text() == ""
+
+
+def test_cgroup_that_a_killed_keeper_left_goes_when_another_is_made(tree: Path) -> None:
+    (tree.parent / "vmm-jail-99999999").mkdir()
+
+    Cgroup.make(limits(), tree)
+
+    assert not (tree.parent / "vmm-jail-99999999").exists()
+
+
 def test_limits_are_written(tree: Path) -> None:
     made = Cgroup.make(limits("cpu=2", "pids=70"), tree)
 

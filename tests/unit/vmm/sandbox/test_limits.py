@@ -1,9 +1,12 @@
 """The limits of a jail: the usual ones, and those that somebody writes on a command line."""
 
+from pathlib import Path
+
 import pytest
 
 from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig
+from vmm.disk.disk import DiskConfig
 from vmm.sandbox.limits import file_bytes, overlay_bytes, parse_limits
 
 MIB = 1 << 20
@@ -22,6 +25,22 @@ def test_usual_limits_are_those_of_the_machine() -> None:
         "cpu": "300000 100000",
         "io": "default 50",
     }
+
+
+def test_each_device_of_the_machine_may_have_a_thread() -> None:
+    config = MachineConfig(cpus=2, disks=(DiskConfig("a"), DiskConfig("b")), ports=("log",))
+    limits = parse_limits([], config, 0)
+
+    assert limits is not None
+    assert limits["pids"].text == "69"
+
+
+@pytest.mark.parametrize("word", ["memory=1G", "pids=9", "cpu=1", "io=7"])
+def test_limit_of_a_word_is_asked_for_and_a_usual_one_is_not(word: str) -> None:
+    limits = parse_limits([word], MachineConfig(), 0)
+
+    assert limits is not None
+    assert [name for name, limit in limits.items() if limit.asked] == [word.partition("=")[0]]
 
 
 def test_overlay_counts_with_its_limit_or_the_size_of_its_disk() -> None:
@@ -66,6 +85,12 @@ def test_word_that_cannot_be_is_refused(words: list[str], message: str) -> None:
         texts(words)
 
     assert str(caught.value).startswith(message)
+
+
+def test_file_has_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(bytes(4097))
+
+    assert file_bytes(str(tmp_path / "disk")) == 4097
 
 
 def test_missing_file_has_no_bytes() -> None:

@@ -61,6 +61,18 @@ def test_sandbox_is_what_the_environment_says(
     assert GuestConfig(sandbox="off").sandbox == "off"
 
 
+def test_sandbox_of_another_word_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="sandbox 'maybe'"):
+        GuestConfig(sandbox="maybe")  # type: ignore[arg-type]
+
+
+def test_agent_leaves_the_first_process_to_an_initrd_of_the_tests(tmp_path: Path) -> None:
+    (tmp_path / "initrd").touch()
+
+    assert GuestConfig(initrd=tmp_path / "initrd").machine().agent == "beside"
+    assert GuestConfig().machine().agent == "init"
+
+
 @pytest.mark.parametrize(
     ("option", "line"),
     [

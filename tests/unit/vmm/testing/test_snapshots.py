@@ -1,7 +1,9 @@
 """The snapshots of tests' guests: which guests share one, and which are kept."""
 
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig
 from vmm.image import cache
 from vmm.image.cache_room import trim
+from vmm.snapshot import Snapshot
 from vmm.testing import snapshots
 from vmm.testing.config import GuestConfig
 from vmm.testing.snapshots import SnapshotStore, entry_name
@@ -56,7 +59,13 @@ def test_one_kernel_in_two_places_has_one_snapshot(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [MachineConfig(cpus=2), MachineConfig(memory_bytes=64 << 20), MachineConfig(cmdline="x")],
+    [
+        MachineConfig(cpus=2),
+        MachineConfig(memory_bytes=64 << 20),
+        MachineConfig(cmdline="x"),
+        MachineConfig(spare_slots=3),
+        MachineConfig(boot="pvh"),
+    ],
 )
 def test_other_machines_have_other_snapshots(
     other: MachineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -72,7 +81,91 @@ def test_other_machines_have_other_snapshots(
     assert entry_name(other) != entry_name(MachineConfig())
 
 
+def test_another_initrd_has_another_snapshot(tmp_path: Path) -> None:
+    (tmp_path / "kernel").touch()
+    (tmp_path / "initrd").write_bytes(b"one")
+    config = MachineConfig(kernel=tmp_path / "kernel", initrd=tmp_path / "initrd")
+    first = entry_name(config)
+    (tmp_path / "initrd").write_bytes(b"two")
+
+    assert entry_name(config) != first
+
+
+def test_another_start_of_the_host_has_other_snapshots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kernel").touch()
+    first = entry_name(machine(tmp_path / "kernel"))
+    (tmp_path / "boot_id").write_text("another\n")
+    monkeypatch.setattr(snapshots, "_BOOT_ID", tmp_path / "boot_id")
+
+    assert entry_name(machine(tmp_path / "kernel")) != first
+
+
+def test_changed_source_of_this_program_has_other_snapshots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kernel").touch()
+    first = entry_name(machine(tmp_path / "kernel"))
+    monkeypatch.setattr(
+        snapshots, "tree_digest", lambda folder, _: "other" if folder.name == "virtio" else "same"
+    )
+    other = entry_name(machine(tmp_path / "kernel"))
+    monkeypatch.setattr(snapshots, "tree_digest", lambda *_: "same")
+
+    assert len({first, other, entry_name(machine(tmp_path / "kernel"))}) == 3
+
+
 # Which are kept
+
+
+class BootedMachine:
+    """Stands in for a machine whose guest is ready at once."""
+
+    def __init__(self, config: MachineConfig) -> None:
+        self.agent = self
+
+    def __enter__(self) -> "BootedMachine":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def boot(self) -> None:
+        pass
+
+    def wait_ready(self, seconds: float) -> None:
+        pass
+
+    def snapshot(self) -> Snapshot:
+        return take_snapshot()
+
+
+@pytest.fixture
+def boots_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "Machine", BootedMachine)
+    monkeypatch.setattr(snapshots, "default_kernel", lambda *_, **__: None)
+
+
+def test_others_may_not_read_the_memory_of_a_saved_guest(
+    boots_at_once: None, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "entry_name", lambda _: "snapshot-1")
+
+    store.get(GuestConfig(), lambda _: nullcontext())
+
+    assert stat.S_IMODE(os.stat(cache.root() / "snapshot-1").st_mode) == 0o700
+
+
+def test_guest_whose_kernel_changed_while_it_booted_is_not_kept(
+    boots_at_once: None, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = iter(["snapshot-1", "snapshot-2"])
+    monkeypatch.setattr(snapshots, "entry_name", lambda _: next(names))
+
+    with pytest.raises(ConfigurationError, match="was changed while the guest booted"):
+        store.get(GuestConfig(), lambda _: nullcontext())
+    assert cache.entries() == []
 
 
 class Boots:

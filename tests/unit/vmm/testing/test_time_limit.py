@@ -98,6 +98,39 @@ def test_a_debugger_that_says_so_stops_the_clock(timers: Timers) -> None:
     assert passed == ["over"]
 
 
+def test_block_that_begins_in_a_debugger_waits_for_its_end(timers: Timers) -> None:
+    passed: list[str] = []
+    limit = TimeLimit(10)
+    with limit.running(lambda: passed.append("one")):
+        time_limit.hold_all()
+        with limit.running(lambda: passed.append("two")):
+            timers.pass_by(1000)
+
+    assert passed == []
+
+
+def test_end_of_an_inner_block_stops_no_clock(timers: Timers) -> None:
+    passed: list[str] = []
+    limit = TimeLimit(10)
+    with limit.running(lambda: passed.append("over")):
+        with limit.running(lambda: None):
+            pass
+        timers.pass_by(10)
+
+    assert passed == ["over"]
+
+
+def test_timer_that_was_stopped_too_late_ends_nothing(timers: Timers) -> None:
+    passed: list[str] = []
+    limit = TimeLimit(10)
+    with limit.running(lambda: None):
+        timers.current = late = timers.waiting[0]
+    with limit.running(lambda: passed.append("over")):
+        late.call()
+
+    assert passed == []
+
+
 def test_another_debugger_is_seen_at_its_work(timers: Timers) -> None:
     passed: list[str] = []
     limit = TimeLimit(10)
