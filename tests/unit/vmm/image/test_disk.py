@@ -338,8 +338,14 @@ def point_elsewhere(folder: Path) -> None:
     (folder / "link").symlink_to("another")
 
 
-def fill_a_hole(folder: Path) -> None:
+def fill_the_first_hole(folder: Path) -> None:
     with (folder / "holes").open("r+b") as file:
+        file.write(b"x")
+
+
+def fill_the_last_hole(folder: Path) -> None:
+    with (folder / "holes").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
         file.write(b"x")
 
 
@@ -362,7 +368,8 @@ def break_a_hard_link(folder: Path) -> None:
     [
         (remove, "README: No such file or directory: did the folder change"),
         (point_elsewhere, "link: has another content in it"),
-        (fill_a_hole, "holes: has another content in it"),
+        (fill_the_first_hole, "holes: has another content in it"),
+        (fill_the_last_hole, "holes: has another content in it"),
     ],
 )
 def test_what_changes_after_it_was_copied_is_named(
@@ -375,6 +382,8 @@ def test_what_changes_after_it_was_copied_is_named(
     (content / "link").symlink_to("README")
     with (content / "holes").open("wb") as file:
         file.truncate(1 << 20)
+        file.seek(512 << 10)
+        file.write(b"data")
     make = disk._mke2fs
 
     def changed(*arguments: object) -> None:
