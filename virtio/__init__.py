@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from virtio.virtqueue.request import Request as Request
     from virtio.virtqueue.state import QueueLayout as QueueLayout
     from virtio.virtqueue.state import QueueState as QueueState
+    from virtio.vsock import Vsock as Vsock
+    from virtio.vsock import VsockConnection as VsockConnection
 else:
     __getattr__, __all__ = lazy_names(
         __name__,
@@ -55,5 +57,6 @@ else:
             "virtqueue.queue": "Queue",
             "virtqueue.request": "Request",
             "virtqueue.state": "QueueLayout QueueState",
+            "vsock": "Vsock VsockConnection",
         },
     )

@@ -235,6 +235,44 @@ def console_seeds() -> Iterator[tuple[str, bytes]]:
             yield f"{name}-{refused}", bytes([refused]) + steps + bytes(range(256)) * 3
 
 
+def vsock_seeds() -> Iterator[tuple[str, bytes]]:
+    """Connections of both ends, data both ways, and each way to end one."""
+    raw, send, give, connect, tell, room, end, close, abort, wait = range(10)
+    request, response, rst, shutdown, rw, update = range(6)
+
+    def say(op: int, port: int = 0x30, value: int = 0, credit: int = 4096) -> tuple[int, ...]:
+        return send, port, credit, (value << 2) // 9 * 9 + op
+
+    scripts = {
+        "talk": [
+            *(say(request), (give, 0, 0, 0), (tell, 0, 100, 0), say(rw, value=5 << 8)),
+            *((give, 0, 0, 0), (room, 0, 0, 9), say(rw, value=300 << 8), (give, 0, 0, 0)),
+        ],
+        "credit": [
+            *(say(request, credit=8), (tell, 0, 100, 0), (give, 0, 0, 0), say(update, credit=64)),
+            *((give, 0, 0, 0), say(update, credit=2), (give, 0, 0, 0)),
+        ],
+        "host": [
+            *((connect, 0x40, 0, 0), (give, 0, 0, 0), say(response, 0x40), (tell, 0, 9, 0)),
+            *((end, 0, 0, 0), (give, 0, 0, 0), (close, 0, 0, 0), (give, 0, 0, 0), (wait, 0, 9, 0)),
+        ],
+        "ends": [
+            *(
+                say(request),
+                say(shutdown, value=3),
+                (give, 0, 0, 0),
+                say(request),
+                (abort, 0, 0, 0),
+            ),
+            *((give, 0, 0, 0), say(rst), say(rw), (raw, 0, 0x0105, 3), (give, 0, 0, 0)),
+        ],
+    }
+    for name, script in scripts.items():
+        for features in (3, 15):
+            steps_of = b"".join(struct.pack("<BBHI", *step) for step in script)
+            yield f"{name}-{features}", bytes([features]) + steps_of
+
+
 # Kernels
 
 
@@ -398,6 +436,7 @@ SEEDS = {
     "block_request": block_seeds,
     "bzimage": bzimage_seeds,
     "console_ports": console_seeds,
+    "vsock_packets": vsock_seeds,
     "elf": elf_seeds,
     "engines": engine_seeds,
     "mmio_registers": mmio_seeds,

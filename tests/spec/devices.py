@@ -15,6 +15,7 @@ from virtio.device import declaration as declarative
 from virtio.device.declaration import Device, feature, queue
 from virtio.entropy import Entropy
 from virtio.virtqueue.chain import DescriptorChain
+from virtio.vsock import Vsock
 
 SECTORS = 128
 
@@ -196,6 +197,14 @@ def resize_console(device: Console) -> None:
     device.resize(132, 43)
 
 
+def make_vsock(**options: Any) -> Vsock:
+    return Vsock(0x0102_0304, **options)
+
+
+def move_vsock(device: Vsock) -> None:
+    device.guest_cid += 1
+
+
 def count_gadget(device: Gadget) -> None:
     device.counter += 1
 
@@ -251,6 +260,19 @@ CASES = (
         config=struct.pack("<HHII", 80, 25, 3, 0),
         early=((0x08, 4),),
         change=resize_console,
+        queue=1,
+    ),
+    DeviceCase(
+        "vsock",
+        make_vsock,
+        device_id=19,
+        queue_sizes=(128, 128, 128),
+        plain_queues=3,
+        request=((struct.pack("<QQIIIHHIII", 0x0102_0304, 2, 1, 1, 0, 1, 3, 0, 0, 0),), ()),
+        answer=0,
+        features=frozenset({0, 1, 2}),
+        config=struct.pack("<Q", 0x0102_0304),
+        change=move_vsock,
         queue=1,
     ),
     DeviceCase(

@@ -303,7 +303,7 @@ def test_in_order_is_offered_only_by_devices_that_keep_the_order() -> None:
         if case.make(ring_features=EVERY_RING | IN_ORDER).device_features >> 35 & 1
     }
 
-    assert offering == {"entropy", "console"}
+    assert offering == {"entropy", "console", "vsock"}
 
 
 @pytest.mark.spec("COM-20")

@@ -23,6 +23,7 @@ TARGETS = (
     "sandbox_filter",
     "snapshot_folder",
     "split_ring",
+    "vsock_packets",
 )
 
 

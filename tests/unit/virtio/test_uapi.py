@@ -10,16 +10,18 @@ from transport import VirtioMmio, status
 from transport.mmio import interrupt
 from transport.mmio import registers as mmio
 from transport.testing import RecordingLine
-from virtio import Block, Console, Device, Entropy, features
+from virtio import Block, Console, Device, Entropy, Vsock, features
 from virtio.block import device as block_device
 from virtio.block import ranges, request
 from virtio.console import control
 from virtio.testing import ManualLoop, SplitDriver, flat_memory
 from virtio.virtqueue import chain, packed, split
 from virtio.virtqueue.ring import DESCRIPTOR_BYTES
+from virtio.vsock import packet
+from virtio.vsock.device import TRANSPORT_RESET
 from vmm.disk.disk import RawDisk
 
-HEADERS = ("config", "ring", "mmio", "blk", "console", "ids")
+HEADERS = ("config", "ring", "mmio", "blk", "console", "vsock", "ids")
 INCLUDE = Path("/usr/include/linux")
 
 # The specification's names where they are not the kernel's.
@@ -57,6 +59,27 @@ STRUCTURES = {
     "sizeof(struct virtio_console_control)": control.HEADER.size,
     "__builtin_offsetof(struct virtio_console_control, event)": 4,
     "__builtin_offsetof(struct virtio_console_control, value)": 6,
+    "sizeof(struct virtio_vsock_hdr)": packet.HEADER.size,
+    "__builtin_offsetof(struct virtio_vsock_hdr, dst_port)": 20,
+    "__builtin_offsetof(struct virtio_vsock_hdr, type)": 28,
+    "__builtin_offsetof(struct virtio_vsock_hdr, fwd_cnt)": 40,
+    "sizeof(struct virtio_vsock_event)": len(TRANSPORT_RESET),
+    "VIRTIO_VSOCK_EVENT_TRANSPORT_RESET": int.from_bytes(TRANSPORT_RESET, "little"),
+    "VIRTIO_VSOCK_TYPE_STREAM": packet.STREAM,
+    "VIRTIO_VSOCK_TYPE_SEQPACKET": packet.SEQPACKET,
+    "VIRTIO_VSOCK_OP_REQUEST": packet.OP_REQUEST,
+    "VIRTIO_VSOCK_OP_RESPONSE": packet.OP_RESPONSE,
+    "VIRTIO_VSOCK_OP_RST": packet.OP_RST,
+    "VIRTIO_VSOCK_OP_SHUTDOWN": packet.OP_SHUTDOWN,
+    "VIRTIO_VSOCK_OP_RW": packet.OP_RW,
+    "VIRTIO_VSOCK_OP_CREDIT_UPDATE": packet.OP_CREDIT_UPDATE,
+    "VIRTIO_VSOCK_OP_CREDIT_REQUEST": packet.OP_CREDIT_REQUEST,
+    "VIRTIO_VSOCK_SHUTDOWN_RCV": packet.SHUTDOWN_RECEIVE,
+    "VIRTIO_VSOCK_SHUTDOWN_SEND": packet.SHUTDOWN_SEND,
+    "VIRTIO_VSOCK_SEQ_EOM": packet.SEQ_EOM,
+    "VIRTIO_VSOCK_F_SEQPACKET": Vsock.VIRTIO_VSOCK_F_SEQPACKET.bit,
+    "VIRTIO_ID_VSOCK": Vsock.device_id,
+    "__builtin_offsetof(struct virtio_vsock_config, guest_cid)": Vsock.guest_cid.offset,
     "VIRTIO_ID_RNG": Entropy.device_id,
     "VIRTIO_ID_BLOCK": Block.device_id,
     "VIRTIO_ID_CONSOLE": Console.device_id,
