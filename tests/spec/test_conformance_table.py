@@ -44,6 +44,7 @@ def test_the_catalogue_has_every_item_of_every_group() -> None:
         "RNG": 6,
         "BLK": 43,
         "CON": 13,
+        "VSK": 15,
     }
     assert sizes == expected
 
