@@ -20,7 +20,10 @@ from vmm.image.debian import ensure
 from vmm.image.progress import Progress
 
 PROGRAM: Final = "qemu-system-x86_64"
-_CMDLINE: Final = "console=ttyS0 mitigations=off quiet nokaslr panic=-1"
+# A tick that QEMU repeats by itself: as QEMU 7.2 enters or leaves a guest, it may lose an interrupt
+# that another of its threads raises at that moment (helper_vmrun() and do_vmexit() change
+# `interrupt_request` without the lock). By one-shot timers a processor could then wait for ever.
+_CMDLINE: Final = "console=ttyS0 mitigations=off quiet nokaslr panic=-1 nohz=off highres=off"
 # What this model has and TCG lacks would be a warning each.
 _CPU: Final = (
     "EPYC-v1,+svm,+npt,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext"
