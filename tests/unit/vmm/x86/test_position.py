@@ -4,7 +4,8 @@ from typing import cast
 
 import pytest
 
-from vmm.x86 import Vcpu, is_halted_for_ever
+from vmm.x86 import Vcpu, describe_registers, is_halted_for_ever
+from vmm.x86.kvm.registers import Regs, Sregs
 
 RUNNABLE, UNINITIALIZED, HALTED = 0, 1, 3
 INTERRUPTS_ON, INTERRUPTS_OFF = 0x202, 0x2
@@ -41,3 +42,30 @@ def test_only_a_halt_with_interrupts_off_is_for_ever(
     vcpu = cast(Vcpu, FakeVcpu(state, rflags))
 
     assert is_halted_for_ever(vcpu) is expected
+
+
+class StoppedVcpu:
+    index = 3
+
+    def __init__(self, rip: int, base: int) -> None:
+        self._regs, self._sregs = Regs(rip=rip, rsi=0x1234), Sregs()
+        self._sregs.cs.base = base
+
+    def regs(self) -> Regs:
+        return self._regs
+
+    def sregs(self) -> Sregs:
+        return self._sregs
+
+
+def test_registers_are_told_as_they_were() -> None:
+    told = describe_registers(cast(Vcpu, StoppedVcpu(0xFFF0, 0)))
+
+    assert told[0] == "registers of vCPU 3 when the guest ended:"
+    assert "rsi 0x0000000000001234" in "".join(told)
+
+
+def test_registers_that_kvm_has_reset_are_told_as_lost() -> None:
+    told = describe_registers(cast(Vcpu, StoppedVcpu(0xFFF0, 0xFFFF_0000)))
+
+    assert told == ["registers of vCPU 3: lost, as KVM has reset it at its triple fault"]
