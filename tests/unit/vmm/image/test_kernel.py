@@ -210,6 +210,22 @@ def test_option_that_the_kernel_drops_fails_the_build(
         kernel_build.build(tarball, [fragment, later], empty(tmp_path / "target"), silent)
 
 
+@pytest.mark.parametrize(("known", "lacks"), [("", False), ("# CONFIG_SLAB is not set", True)])
+def test_option_that_later_kernels_do_without_is_wanted_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: str, lacks: bool
+) -> None:
+    monkeypatch.setattr(kernel_build, "NEEDS", {})
+    configure = f"tinyconfig olddefconfig:\n\t@printf '{known}\\n' > .config\n"
+    tarball = source_with(tmp_path, configure + "vmlinux bzImage:\n\t@echo reached; exit 1\n")
+    fragment = tmp_path / "fragment"
+    fragment.write_text("CONFIG_SLAB=y\n")
+
+    with pytest.raises(ConfigurationError) as failure:
+        kernel_build.build(tarball, [fragment], empty(tmp_path / "target"), silent)
+
+    assert ("does not take CONFIG_SLAB=y" in str(failure.value)) is lacks
+
+
 def test_compiler_error_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_build, "NEEDS", {})
     recipe = (
