@@ -52,6 +52,8 @@ class MachineConfig:
     * ``ports``: names of further virtio console ports, channels between host and guest.
     * ``agent``: whether our agent serves the host in the guest: as its first process ("init") or
       beside that of the initrd ("beside").
+    * ``vsock``: the guest's address (CID, from 3 on) for sockets between host and guest, which
+      :attr:`Machine.vsock` makes; None for no such device.
     * ``transport``: how the guest finds its virtio devices: by registers whose addresses the
       command line tells, or on a PCI bus, as kernels expect it that have no such driver.
     * ``devices``: makers of further devices, such as a subclass of ``virtio.Device``.
@@ -84,6 +86,7 @@ class MachineConfig:
     rng: bool = True
     console: ConsoleKind = "serial"
     ports: tuple[str, ...] = ()
+    vsock: int | None = None
     agent: AgentRole = "none"
     devices: tuple[Callable[[], VirtioDevice], ...] = ()
     spare_slots: int = 0

@@ -49,6 +49,10 @@ def configured_devices(
         from virtio.console import Console
 
         yield "console", with_ring_features(Console(ports), config)
+    if config.vsock is not None:
+        from virtio.vsock import Vsock
+
+        yield "vsock", with_ring_features(Vsock(config.vsock), config)
     for make in config.devices:
         device = make()
         yield None, with_ring_features(device, config)

@@ -32,12 +32,14 @@ from vmm.vcpus import Vcpus
 from vmm.x86 import GuestEvents, check_host, describe_position, shows_life
 
 if TYPE_CHECKING:
+    from virtio.vsock import Vsock
     from vmm.agent import Agent
     from vmm.agent.upkeep import AgentUpkeep
     from vmm.sandbox.mode import SandboxMode
     from vmm.snapshot import Snapshot
     from vmm.stats import Statistics
     from vmm.vcpu import VcpuThread
+    from vmm.vsock import VsockHost
 
 logger = Logger(__name__)
 
@@ -121,6 +123,11 @@ class Machine:
             from vmm.agent.upkeep import AgentUpkeep
 
             self._upkeep = AgentUpkeep(port, self.console.told)
+        self._vsock: VsockHost | None = None
+        if self.config.vsock is not None:
+            from vmm.vsock import VsockHost
+
+            self._vsock = VsockHost(self._vsock_device())
         return self
 
     def __exit__(
@@ -203,6 +210,24 @@ class Machine:
         if self._upkeep is None or not self._main.started:
             raise ConfigurationError("no agent runs in this machine: see MachineConfig.agent")
         return self._upkeep.agent
+
+    @property
+    def vsock(self) -> VsockHost:
+        """The sockets between host and guest.
+
+        Raises :class:`ConfigurationError` for a machine that has none.
+        """
+        if self._vsock is None:
+            raise ConfigurationError("no sockets lead into this machine: see MachineConfig.vsock")
+        return self._vsock
+
+    def _vsock_device(self) -> Vsock:
+        from virtio.vsock import Vsock
+
+        for transport in self.hardware.transports:
+            if isinstance(transport.device, Vsock):
+                return transport.device
+        raise InternalError("the machine has no socket device, which its configuration asks for")
 
     def plug(self, make: Callable[[], VirtioDevice]) -> VirtioDevice:
         """Put the device that ``make`` returns into a spare slot, and have the guest look there.
@@ -296,7 +321,7 @@ class Machine:
             return None
         from vmm.sandbox.threads import thread_confinement
 
-        return thread_confinement(self.config.sandbox)
+        return thread_confinement(self.config.sandbox, sockets=self.config.vsock is not None)
 
     def _connect_console(self) -> None:
         """Show the output of both consoles; input goes to the one that the guest uses."""
@@ -372,6 +397,8 @@ class Machine:
         self.console.close(message)
         if self._upkeep is not None:
             self._upkeep.end(message)
+        if self._vsock is not None:
+            self._vsock.end(message)
 
     def _finish(self) -> Ending:
         self._stop_threads()

@@ -41,6 +41,8 @@ NOT_FOR_A_START = {
         "vmm.x86.boot.lookalike",
         "vmm.x86.boot.payload",
         "transport.pci",
+        "virtio.vsock",
+        "vmm.vsock",
         "vmm.x86.vcpu_state",
     ),
     # The library's, each with many others behind it.

@@ -56,10 +56,10 @@ class Vsock(Device):
 
     ``on_request(connection)`` is asked about each connection that the guest wants; it answers, then
     or later, with ``connection.accept()`` or ``connection.close()``, and is asked of none that the
-    device itself refuses. ``on_live(loop)`` is called when the driver is there, ``on_gone()`` when
-    it is not any more; in between, :meth:`connect` and everything of a connection belong to the
-    thread of that loop, and :meth:`call` brings them there. Raises :class:`ConfigurationError` for
-    a CID that no guest may have.
+    device itself refuses. ``on_live(loop)`` is called when the driver is there; until it is reset,
+    :meth:`connect` and everything of a connection belong to the thread of that loop, and
+    :meth:`call` brings them there. Raises :class:`ConfigurationError` for a CID that no guest may
+    have.
     """
 
     device_id = 19
@@ -76,7 +76,6 @@ class Vsock(Device):
         self.guest_cid = _guest_cid(guest_cid)
         self.on_request: Accept = VsockConnection.close
         self.on_live: Callable[[EventLoop], object] = bool
-        self.on_gone: Callable[[], object] = int
         self._calls: deque[Callable[[], object]] = deque()
         self._calls_bell = Doorbell(self._make_calls)
         self._next_port = FIRST_HOST_PORT
@@ -272,7 +271,6 @@ class Vsock(Device):
 
     def reset(self) -> None:
         """Drop all connections: the driver knows of none any more."""
-        was_live = self.activation is not None
         self._calls_bell.connect(None)
         super().reset()
         connections = list(self._connections.values())
@@ -281,8 +279,6 @@ class Vsock(Device):
         self._is_paused = self._reset_is_news = False
         for connection in connections:
             connection.forget()
-        if was_live:
-            self.on_gone()
 
     def state(self) -> dict[str, Any]:
         """Return what holds for a copy of the machine: its connections end there."""

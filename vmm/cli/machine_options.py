@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vmm.cli.quick_options import QuickOptions
 
 MAX_TIMEOUT_SECONDS: Final = 1e7
+DEFAULT_CID: Final = 3
 
 # VIRTIO 1.4 "Reserved Feature Bits", those that a device here may offer.
 RING_FEATURES: Final = {
@@ -87,6 +88,13 @@ def _add_hardware_arguments(add: Callable[..., object]) -> None:
         metavar="NAME[=FILE]",
         help="a virtio console port of that name; what the guest writes to it goes to FILE; may be"
         " repeated",
+    )
+    add(
+        "--vsock",
+        metavar="PATH[,cid=N]",
+        help="sockets between host and guest: who connects to PATH and says CONNECT 1234 speaks"
+        " with port 1234 of the guest, and who listens at PATH_1234 with those of the guest that"
+        " connect to port 1234 of CID 2",
     )
     add("--rng", action="store_true", default=True, help="a virtio entropy device (default)")
     add("--no-rng", action="store_false", dest="rng", help="no virtio entropy device")
@@ -165,6 +173,7 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             transport=options.transport,
             on_panic=options.on_panic,
             ports=tuple(name for name, _ in map(split_port, options.port)),
+            vsock=None if options.vsock is None else split_vsock(options.vsock)[1] or DEFAULT_CID,
             ring_features=ring_features(options.ring_features),
             **({} if options.poll is None else {"poll_us": options.poll}),
         )
@@ -201,6 +210,22 @@ def split_port(text: str) -> tuple[str, str]:
     if not name or (equals and not file):
         raise ConfigurationError(f"--port {text!r}: needs NAME or NAME=FILE")
     return name, file
+
+
+def split_vsock(text: str) -> tuple[str, int]:
+    """Return the path and the guest's CID of ``--vsock PATH[,cid=N]``; 0 where none is named.
+
+    >>> split_vsock("v.sock"), split_vsock("v.sock,cid=9")
+    (('v.sock', 0), ('v.sock', 9))
+    """
+    path, comma, cid = text.rpartition(",cid=")
+    if not comma:
+        path, cid = text, "0"
+    if not path or not cid.isdecimal() or (comma and int(cid) < DEFAULT_CID):
+        raise ConfigurationError(
+            f"--vsock {text!r}: needs PATH or PATH,cid=N with N from {DEFAULT_CID} on"
+        )
+    return path, int(cid)
 
 
 def prepared_machine_config(options: Namespace) -> MachineConfig:

@@ -15,6 +15,7 @@ from vmm.cli.machine_options import (
     add_machine_arguments,
     check_timeout,
     prepared_machine_config,
+    split_vsock,
 )
 from vmm.cli.quick_options import QuickOptions
 from vmm.cli.sandbox_options import add_jail_arguments, add_sandbox_argument, check_jail_arguments
@@ -195,7 +196,12 @@ def _check_restore(options: Namespace) -> None:
     check_timeout(options)
     parser = QuickOptions()
     add_machine_arguments(parser)
-    defaults = vars(parser.parse([])) | {"timeout": options.timeout}
+    path, cid = split_vsock(options.vsock) if options.vsock else (None, 0)
+    if cid:
+        raise ConfigurationError(
+            f"--vsock {options.vsock}: the CID is as it was saved; take it away"
+        )
+    defaults = vars(parser.parse([])) | {"timeout": options.timeout, "vsock": path}
     changed = [name for name, value in defaults.items() if getattr(options, name) != value]
     if changed:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in changed)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from vmm.cli.command import GuestCommand
     from vmm.cli.console_output import ConsoleOutput
+    from vmm.cli.guest_sockets import GuestSockets
     from vmm.cli.port_files import PortFiles
     from vmm.cli.user_terminal import UserTerminal
     from vmm.sandbox.process import ProcessSandbox
@@ -47,6 +48,7 @@ def run_once(
     waits for it then. A command that came to its own end needs no words of ours.
     """
     with ExitStack() as stack:
+        sockets = _guest_sockets(options, stack, sandbox) if options.vsock else None
         restored = not isinstance(start, MachineConfig)
         made = Machine(start) if isinstance(start, MachineConfig) else Machine.restore(start)
         machine = stack.enter_context(made)
@@ -57,7 +59,12 @@ def run_once(
             machine.load()
         machine.hardware.kvm.close()
         ports = _port_files(options, stack) if options.port else None
-        sandbox.enter(_late(options, with_command=bool(command)))
+        if sockets is not None:
+            sockets.connect(machine, stack)
+        sandbox.enter(
+            _late(options, with_command=bool(command)),
+            sockets=0 if sockets is None else sockets.most,
+        )
         if end_at is not None:
             message = f"{End.TIMEOUT.value} of {options.timeout:g} s"
             out_of_time = partial(machine.end, End.TIMEOUT, message)
@@ -149,6 +156,14 @@ def _port_files(options: Namespace, stack: ExitStack) -> PortFiles:
     from vmm.cli.port_files import PortFiles
 
     return PortFiles(dict(map(split_port, options.port)), stack)
+
+
+def _guest_sockets(options: Namespace, stack: ExitStack, sandbox: ProcessSandbox) -> GuestSockets:
+    from vmm.cli.guest_sockets import GuestSockets
+    from vmm.cli.machine_options import split_vsock
+
+    confined = sandbox.mode != "off" or sandbox.jail is not None
+    return GuestSockets(split_vsock(options.vsock)[0], stack, confined=confined)
 
 
 def _connect_input(machine: Machine, terminal: UserTerminal | None) -> None:

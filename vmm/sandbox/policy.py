@@ -206,6 +206,19 @@ _ALLOWED: Final = {
     "exit_group": "the end",
 }
 
+_SOCKET_CALLS: Final = {
+    "accept4": "a program of the host comes to the guest's sockets",
+    "recvfrom": "data of a socket",
+    "recvmsg": "a socket that a process outside opened",
+    "sendto": "data for a socket",
+    "sendmsg": "data for a socket",
+    "shutdown": "one side of a connection sends no more",
+    "socketpair": "a connection gets its two ends",
+    "getsockname": "the library asks for the kind of a socket",
+    "setsockopt": "a connection gets its buffers",
+}
+"""Of machines that have sockets; none of them reaches anything that is not there already."""
+
 # What only reads metadata is among them: existence and names of files are nobody's business.
 _FILE_CALLS: Final = """
     open openat openat2 creat stat lstat statx access faccessat faccessat2 readlink readlinkat
@@ -225,8 +238,11 @@ _ANSWERED: Final = {
 }
 
 
-def policy(requests: Iterable[int], process: int) -> Policy:
-    """Return the rules for a machine whose KVM ``requests`` these are, in this ``process``."""
+def policy(requests: Iterable[int], process: int, *, sockets: bool = False) -> Policy:
+    """Return the rules for a machine whose KVM ``requests`` these are, in this ``process``.
+
+    With ``sockets`` it may use those that it has.
+    """
     ioctls = (
         Check(1, tuple(requests)),
         Check(1, tuple(_FILE_REQUESTS.values())),
@@ -242,6 +258,7 @@ def policy(requests: Iterable[int], process: int) -> Policy:
     return {
         "ioctl": Rule("KVM by its requests, terminals", EPERM, ioctls),
         **{name: Rule(reason) for name, reason in _ALLOWED.items()},
+        **{name: Rule(reason) for name, reason in _SOCKET_CALLS.items() if sockets},
         "mmap": Rule("memory, never executable", EPERM, not_executable),
         "mprotect": Rule("memory, never executable", EPERM, not_executable),
         "madvise": Rule(

@@ -55,9 +55,10 @@ class ProcessSandbox:
             raise SandboxUnavailable("sandbox: log: this host cannot tell of refused system calls")
         self._strangers = {fd for fd in descriptors() if fd >= _STANDARD}
 
-    def enter(self, late: Iterable[str] = ()) -> None:
+    def enter(self, late: Iterable[str] = (), *, sockets: int = 0) -> None:
         """Confine this process from now on; ``late`` are modules that it may yet import.
 
+        ``sockets`` is the most that it may have open at a time, beside what it has.
         The machine is open and its guest loaded; its threads, and those that serve it, come after.
         """
         if self.mode == "off" and self.jail is None:
@@ -66,13 +67,13 @@ class ProcessSandbox:
         gc.freeze()  # a search for garbage among what was imported would find none
         for fd in self._strangers:
             os.close(fd)
-        most = max(descriptors()) + 1 + SPARE_DESCRIPTORS
+        most = max(descriptors()) + 1 + SPARE_DESCRIPTORS + sockets
         if self.jail is not None:
             self.jail.enter()  # before Landlock, which lets nobody mount
         if self.mode == "off":
             return
         if self.mode == "log":
-            code = filter_for(soften=_asking)
+            code = filter_for(soften=_asking, sockets=bool(sockets))
             host.watch_filter(code, SYSTEM_CALLS, PATHS)
             return
         for fault in host.missing():
@@ -80,13 +81,13 @@ class ProcessSandbox:
         host.limit_process(most)
         host.deny_files_and_network(signals=True)
         if host.has_seccomp():
-            host.set_filter(filter_for(), all_threads=True)
+            host.set_filter(filter_for(sockets=bool(sockets)), all_threads=True)
 
 
-def filter_for(soften: Soften = lambda action: action) -> bytes:
+def filter_for(soften: Soften = lambda action: action, *, sockets: bool = False) -> bytes:
     """Return the filter for a machine in this process."""
     return program(
-        policy((one.number for one in RUNNING_REQUESTS), os.getpid()),
+        policy((one.number for one in RUNNING_REQUESTS), os.getpid(), sockets=sockets),
         SYSTEM_CALLS,
         architecture=AUDIT_ARCH,
         foreign_numbers=FOREIGN_NUMBERS,

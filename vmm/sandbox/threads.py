@@ -32,9 +32,10 @@ _LATE: Final = (
 )
 
 
-def thread_confinement(mode: SandboxMode) -> Callable[[], None]:
+def thread_confinement(mode: SandboxMode, *, sockets: bool = False) -> Callable[[], None]:
     """Return what a thread of a machine calls first, once all late imports are made.
 
+    With ``sockets`` it may use those that the machine has.
     Raises :class:`ConfigurationError` for the mode ``log``, which is a process's, and
     :class:`SandboxUnavailable` when the mode is ``require`` and the host lacks a part.
     """
@@ -43,7 +44,7 @@ def thread_confinement(mode: SandboxMode) -> Callable[[], None]:
     if mode == "require":
         host.check_all()
     preload(*_LATE)
-    code = filter_for(soften=_milder)
+    code = filter_for(soften=_milder, sockets=sockets)
 
     def confine() -> None:
         # Not the right to signals: the machine's threads signal each other, and each has a domain

@@ -18,10 +18,13 @@ SPARE_SLOTS: Final = 6
 
 MAX_DEADLINE_SECONDS: Final = 1e7
 
+_GUEST_CID: Final = 3
+
 _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "memory": (str,),
     "cpus": (int,),
     "cmdline": (str,),
+    "vsock": (bool,),
     "files": (Mapping,),
     "deadline": (float, int),
 }
@@ -31,13 +34,14 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
 class GuestConfig:
     """The guest of a test.
 
-    The first five say what boots: a guest that differs in them needs a snapshot of its own, which
+    The first six say what boots: a guest that differs in them needs a snapshot of its own, which
     takes a boot to make. The restored guest gets the others, at next to no cost.
 
     * ``memory``: guest RAM, such as ``"128M"``; ``cpus``: virtual processors.
     * ``cmdline``: added to the kernel command line.
     * ``kernel``, ``initrd``: other files than the default guest's. The agent goes into the initrd,
       beside the ``/init`` there.
+    * ``vsock``: whether sockets lead into the guest; ``guest.vsock`` makes them.
     * ``files``: the guest's path of each file, with what it holds: text, bytes, or a file (a
       ``Path``) of the host, whose permissions it gets.
     * ``disks``: images, as ``vmm run --disk`` takes them, or :class:`vmm.DiskConfig`.
@@ -55,6 +59,7 @@ class GuestConfig:
     cmdline: str = ""
     kernel: Path | None = None
     initrd: Path | None = None
+    vsock: bool = False
     files: Mapping[str, str | bytes | Path] = field(default_factory=dict)
     disks: tuple[DiskConfig | str, ...] = ()
     devices: tuple[Callable[[], VirtioDevice], ...] = ()
@@ -105,6 +110,7 @@ class GuestConfig:
             memory_bytes=parse_size(self.memory),
             cpus=self.cpus,
             console="virtio",
+            vsock=_GUEST_CID if self.vsock else None,
             agent="init" if self.initrd is None else "beside",
             spare_slots=SPARE_SLOTS,
         )

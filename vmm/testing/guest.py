@@ -23,6 +23,7 @@ from vmm.testing.config import GuestConfig
 from vmm.testing.errors import GuestEndedError
 from vmm.testing.report import LastCommands, describe
 from vmm.testing.time_limit import TimeLimit
+from vmm.vsock import VsockHost
 
 _END_SECONDS: Final = 60.0
 
@@ -81,6 +82,11 @@ class Guest:
     def console(self) -> ConsoleLog:
         """The guest's console."""
         return self.machine.console
+
+    @property
+    def vsock(self) -> VsockHost:
+        """The sockets between host and guest; for a guest that has been asked for with them."""
+        return self.machine.vsock
 
     @property
     def devices(self) -> dict[str, VirtioDevice]:

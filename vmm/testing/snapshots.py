@@ -113,7 +113,9 @@ def entry_name(machine: MachineConfig) -> str:
         file_digest(source.kernel),
         content,
         source.cmdline,
-        repr((machine.memory_bytes, machine.cpus, machine.spare_slots, machine.boot)),
+        repr(
+            (machine.memory_bytes, machine.cpus, machine.spare_slots, machine.boot, machine.vsock)
+        ),
         *_source_digests(),
     )
 

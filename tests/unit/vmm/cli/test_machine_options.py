@@ -71,6 +71,20 @@ def test_a_disk_and_none_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "cid"), [("v.sock", 3), ("v.sock,cid=9", 9), ("a,b", 3), ("a,cid=2,cid=4", 4)]
+)
+def test_sockets_have_an_address(text: str, cid: int) -> None:
+    assert config_of("--vsock", text).vsock == cid
+    assert config_of().vsock is None
+
+
+@pytest.mark.parametrize("text", ["", ",cid=4", "v,cid=", "v,cid=2", "v,cid=x", "v,cid=-4"])
+def test_address_that_no_guest_may_have_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"--vsock '{text}': needs PATH or PATH,cid=N"):
+        config_of("--vsock", text)
+
+
+@pytest.mark.parametrize(
     ("names", "mask"),
     [
         ("none", 0),

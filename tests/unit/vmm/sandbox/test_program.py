@@ -80,6 +80,17 @@ def test_calls_that_no_machine_makes_end_the_process(name: str) -> None:
     assert answer(name) == KILL
 
 
+def test_machine_with_sockets_uses_those_it_has_and_reaches_for_no_others() -> None:
+    code = filter_for(sockets=True)
+
+    def given(name: str) -> int:
+        return bpf.run(code, SYSTEM_CALLS[name], X86_64, (0,) * 6)
+
+    assert {given(one) for one in ("accept4", "recvmsg", "sendto", "shutdown")} == {ALLOW}
+    assert {given(one) for one in ("socket", "connect", "bind", "listen", "execve")} == {KILL}
+    assert given("openat") == EPERM
+
+
 @pytest.mark.parametrize("name", ["open", "openat", "openat2", "unlink", "rename", "stat", "chmod"])
 def test_calls_that_name_files_are_refused(name: str) -> None:
     assert answer(name) == EPERM

@@ -66,6 +66,11 @@ def test_sandbox_of_another_word_is_refused() -> None:
         GuestConfig(sandbox="maybe")  # type: ignore[arg-type]
 
 
+def test_sockets_lead_into_a_guest_that_asks_for_them() -> None:
+    assert GuestConfig(vsock=True).machine().vsock == 3
+    assert GuestConfig().machine().vsock is None
+
+
 def test_agent_leaves_the_first_process_to_an_initrd_of_the_tests(tmp_path: Path) -> None:
     (tmp_path / "initrd").touch()
 

@@ -65,6 +65,7 @@ def test_one_kernel_in_two_places_has_one_snapshot(tmp_path: Path) -> None:
         MachineConfig(cmdline="x"),
         MachineConfig(spare_slots=3),
         MachineConfig(boot="pvh"),
+        MachineConfig(vsock=3),
     ],
 )
 def test_other_machines_have_other_snapshots(
