@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vmm.ending.ending import Ending as Ending
     from vmm.machine import Machine as Machine
     from vmm.snapshot import Snapshot as Snapshot
+    from vmm.topology import CpuTopology as CpuTopology
 else:
     __getattr__, __all__ = lazy_names(
         __name__,
@@ -23,5 +24,6 @@ else:
             "ending.ending": "End Ending",
             "machine": "Machine",
             "snapshot": "Snapshot",
+            "topology": "CpuTopology",
         },
     )

@@ -12,7 +12,8 @@ from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import OnPanic
 from vmm.host.size import parse_size as parse_size
 from vmm.sandbox.mode import SandboxMode, check_mode
-from vmm.x86 import BootProtocol, check_cpus, check_memory
+from vmm.topology import CpuTopology, check_topology
+from vmm.x86 import BootProtocol, check_cpus, check_memory, check_vcpu_ids
 
 ConsoleKind = Literal["serial", "virtio"]
 AgentRole = Literal["none", "init", "beside"]
@@ -45,6 +46,8 @@ class MachineConfig:
       bring a power button and a generation ID. Without them a kernel has the MP table and the
       command line; the default guest's, which knows no ACPI, has only those in any case.
     * ``memory_bytes``: guest RAM, a multiple of 4096.
+    * ``cpus``: how many processors; ``cpu_topology`` puts them together, into one socket of so many
+      cores if it is None.
     * ``disks``: one virtio block device each, ``/dev/vda`` first.
     * ``rng``: whether there is a virtio entropy device.
     * ``console``: where the guest's console is: the first serial port, which every kernel has, or
@@ -82,6 +85,7 @@ class MachineConfig:
     acpi: bool = True
     memory_bytes: int = 128 << 20
     cpus: int = 1
+    cpu_topology: CpuTopology | None = None
     disks: tuple[DiskConfig, ...] = ()
     rng: bool = True
     console: ConsoleKind = "serial"
@@ -100,6 +104,8 @@ class MachineConfig:
     def __post_init__(self) -> None:
         check_memory(self.memory_bytes)
         check_cpus(self.cpus)
+        check_topology(self.cpus, self.cpu_topology)
+        check_vcpu_ids(self.topology)
         check_mode(self.sandbox)
         for name, value, kind in (
             ("boot", self.boot, BootProtocol),
@@ -120,6 +126,11 @@ class MachineConfig:
             _check_ring_features(self.ring_features)
         if len(set(self.ports)) < len(self.ports):
             raise ConfigurationError(f"ports {', '.join(self.ports)}: each needs a name of its own")
+
+    @property
+    def topology(self) -> CpuTopology:
+        """How the processors are put together."""
+        return self.cpu_topology or CpuTopology(cores=self.cpus)
 
 
 def _check_ring_features(features: int) -> None:

@@ -20,12 +20,13 @@ from vmm.disk.disk import RawDisk
 from vmm.disk.overlay import OverlayDisk
 from vmm.host.io_thread import IoThread
 from vmm.kvm.irqfd import IrqfdLine
-from vmm.kvm.system import KVM_CAP_MAX_VCPUS
+from vmm.kvm.system import KVM_CAP_MAX_VCPU_ID, KVM_CAP_MAX_VCPUS, Kvm
 from vmm.memory import GuestRam
 from vmm.x86 import (
     GuestEvents,
     Platform,
     VirtioMmioWindow,
+    highest_vcpu_id,
     open_kvm,
     ram_regions,
     virtio_mmio_window,
@@ -62,12 +63,14 @@ class Hardware:
         self._io_threads: list[IoThread] = []
         self._config = config
         self.kvm = resources.enter_context(open_kvm())
-        self._check_cpus(config.cpus)
+        _check_cpus(self.kvm, config)
         self.vm = resources.enter_context(self.kvm.create_vm())
         self.ram = resources.enter_context(GuestRam(ram_regions(config.memory_bytes), memory))
         self.ports = Bus("port I/O")
         self.mmio = Bus("memory-mapped I/O")
-        self.platform = Platform(self.kvm, self.vm, self.ram, self.ports, self._line, events)
+        self.platform = Platform(
+            self.kvm, self.vm, self.ram, self.ports, self._line, events, config.topology
+        )
         self.disks = _open_disks(config, resources) if disks is None else list(disks)
         self.console_ports = console_ports(config)
         self.transports: list[VirtioTransport] = []
@@ -123,11 +126,6 @@ class Hardware:
         """Whether the guest has reset all virtio devices after it used one of them."""
         used = any(one.stats.kicks for one in self.transports)
         return used and not any(one.status for one in self.transports)
-
-    def _check_cpus(self, cpus: int) -> None:
-        allowed = self.kvm.check(KVM_CAP_MAX_VCPUS)
-        if cpus > allowed:
-            raise ConfigurationError(f"{cpus} processors: this host allows 1 to {allowed}")
 
     def _line(self, gsi: int) -> IrqfdLine:
         line = IrqfdLine(self.vm, gsi)
@@ -209,6 +207,18 @@ class Hardware:
         if self._main.started:
             thread.start()
         return thread, self._config.poll_us
+
+
+def _check_cpus(kvm: Kvm, config: MachineConfig) -> None:
+    """Raise :class:`ConfigurationError` for more processors, or higher IDs, than KVM here takes."""
+    allowed = kvm.check(KVM_CAP_MAX_VCPUS)
+    if config.cpus > allowed:
+        raise ConfigurationError(f"{config.cpus} processors: this host allows 1 to {allowed}")
+    ids = kvm.check(KVM_CAP_MAX_VCPU_ID) or allowed
+    if (last := highest_vcpu_id(config.topology)) >= ids:
+        raise ConfigurationError(
+            f"processors {config.topology}: have IDs up to {last}, this host takes 0 to {ids - 1}"
+        )
 
 
 def _open_disks(config: MachineConfig, resources: ExitStack) -> list[MachineDisk]:

@@ -151,12 +151,11 @@ class Machine:
         The default guest is built first if it is not cached. Raises :class:`ConfigurationError`
         when the kernel or the initrd cannot be booted.
         """
-        hardware, cpus = self.hardware, self.config.cpus
-        platform = hardware.platform
-        entry = platform.load(boot_source(self.config), cpus=cpus, windows=hardware.windows)
-        for _ in range(cpus):
+        hardware, platform = self.hardware, self.hardware.platform
+        entry = platform.load(boot_source(self.config), windows=hardware.windows)
+        for _ in range(self.config.cpus):
             vcpu = self._vcpus.add(hardware, self._resources)
-            platform.set_up_vcpu(vcpu, cpus, entry)
+            platform.set_up_vcpu(vcpu, entry)
 
     def pause(self) -> None:
         """Hold every vCPU out of the guest until :meth:`resume`; devices finish what they have."""

@@ -75,11 +75,15 @@ class VcpuThread:
 
     def stop(self) -> None:
         """Make the vCPU leave the guest, and wait until its thread has ended."""
+        self.begin_stop()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def begin_stop(self) -> None:
+        """Begin what :meth:`stop` does, and do not wait for it."""
         self._stopping = True
         self.resume()
         self._kick()
-        if self._thread.ident is not None:
-            self._thread.join()
 
     @property
     def is_current(self) -> bool:
@@ -93,13 +97,23 @@ class VcpuThread:
 
     def pause(self) -> None:
         """Hold the vCPU out of the guest until :meth:`resume`; returns when it is out."""
+        self.begin_pause()
+        self.wait_paused()
+
+    def begin_pause(self) -> None:
+        """Begin what :meth:`pause` does, and do not wait for it."""
         with self._lock:
             if not self._running or self._holding is not None:
                 return
-            self._holding = held = threading.Event()
+            self._holding = threading.Event()
             self._released.clear()
         self._kick()
-        held.wait()
+
+    def wait_paused(self) -> None:
+        """Wait until a vCPU that is to be held is out of the guest."""
+        held = self._holding
+        if held is not None:
+            held.wait()
 
     def resume(self) -> None:
         """Let a held vCPU go on; harmless for one that is not."""

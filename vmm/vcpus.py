@@ -1,6 +1,6 @@
 """All vCPUs of a machine, each with its thread: made, started, held and stopped together."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -39,12 +39,13 @@ class Vcpus:
     def stop(self) -> None:
         """Make every vCPU leave the guest for good, and wait until it has."""
         for thread in self.threads:
+            thread.begin_stop()
+        for thread in self.threads:
             thread.stop()
 
     def pause(self) -> None:
         """Hold every vCPU out of the guest until :meth:`resume`."""
-        for thread in self.threads:
-            thread.pause()
+        _pause(self.threads)
 
     def resume(self) -> None:
         """Let every vCPU that is held go on."""
@@ -55,8 +56,7 @@ class Vcpus:
     def held(self) -> Iterator[None]:
         """Hold the vCPUs out of the guest for the block, unless they are already."""
         running = [thread for thread in self.threads if not thread.paused]
-        for thread in running:
-            thread.pause()
+        _pause(running)
         try:
             yield
         finally:
@@ -66,3 +66,14 @@ class Vcpus:
     def call(self, function: Callable[[Vcpu], Any]) -> list[Any]:
         """Return what ``function`` returns for each vCPU, run while that is out of the guest."""
         return [thread.call(function) for thread in self.threads]
+
+
+def _pause(threads: Sequence[VcpuThread]) -> None:
+    """Hold vCPUs out of the guest, all at the same time.
+
+    One after the other, those that still run would wait for locks that a held one has.
+    """
+    for thread in threads:
+        thread.begin_pause()
+    for thread in threads:
+        thread.wait_paused()

@@ -183,7 +183,7 @@ def test_timeout_that_no_clock_keeps_is_refused_for_a_restored_guest_too(seconds
         (["--kernel", "KERNEL", "--memory", "1K"], r"4M to 255G"),
         (["--kernel", "KERNEL", "--memory", "999999T"], r"4M to 255G"),
         (["--kernel", "KERNEL", "--cpus", "0"], r"1 to 254"),
-        (["--kernel", "KERNEL", "--cpus", "many"], r"invalid int"),
+        (["--kernel", "KERNEL", "--cpus", "many"], r"'many': must be N"),
         (["--kernel", "KERNEL", "--timeout", "-1"], r"above 0"),
         (["--kernel", "KERNEL", "--timeout", "inf"], r"at most 1e\+07"),
         (["--kernel", "KERNEL", "--timeout", "nan"], r"above 0"),

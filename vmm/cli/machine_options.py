@@ -13,6 +13,7 @@ from vmm.config import AgentRole, ConsoleKind, IoThreads, MachineConfig, Transpo
 from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import OnPanic
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
+from vmm.topology import parse_cpus
 from vmm.x86 import BootProtocol, open_kvm
 
 if TYPE_CHECKING:
@@ -65,7 +66,12 @@ def _add_hardware_arguments(add: Callable[..., object]) -> None:
     )
     add("--no-acpi", action="store_false", dest="acpi", help="no ACPI, only the MP table")
     add("--memory", default="128M", metavar="SIZE", help="guest RAM, such as 128M or 1G")
-    add("--cpus", type=int, default=1, metavar="N", help="virtual processors")
+    add(
+        "--cpus",
+        default="1",
+        metavar="N[,sockets=S][,cores=C][,threads=T]",
+        help="virtual processors, by default the cores of one socket",
+    )
     add(
         "--disk",
         action="append",
@@ -154,6 +160,8 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
     if options.no_disk and options.disk:
         raise ConfigurationError("--no-disk: with --disk there is one; take either away")
 
+    cpus, topology = parse_cpus(options.cpus)
+
     def with_disks(*disks: DiskConfig) -> MachineConfig:
         return MachineConfig(
             kernel=options.kernel,
@@ -164,7 +172,8 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             boot=options.boot,
             acpi=options.acpi,
             memory_bytes=parse_size(options.memory),
-            cpus=options.cpus,
+            cpus=cpus,
+            cpu_topology=topology,
             disks=disks,
             rng=options.rng,
             console=options.console,

@@ -23,6 +23,8 @@ KVM_CAP_IRQ_ROUTING: Final = 25
 """Its extent is the number of GSIs."""
 KVM_CAP_MAX_VCPUS: Final = 66
 KVM_CAP_SIGNAL_MSI: Final = 77
+KVM_CAP_MAX_VCPU_ID: Final = 128
+"""Its extent is one more than the highest ID."""
 KVM_CAP_IOEVENTFD_ANY_LENGTH: Final = 122
 
 _HINTS: Final = {

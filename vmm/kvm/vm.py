@@ -75,9 +75,12 @@ class Vm(Resource):
         request = structs.Msi(address_lo=low, address_hi=high, data=data)
         return ioctl.try_ioctl(self.fd, ioctl.KVM_SIGNAL_MSI, ctypes.addressof(request)) > 0
 
-    def create_vcpu(self, index: int, kind: type[AnyVcpu]) -> AnyVcpu:
-        """Create vCPU ``index`` as a ``kind``, the architecture's own class ("KVM_CREATE_VCPU")."""
-        fd = ioctl.ioctl(self.fd, ioctl.KVM_CREATE_VCPU, index)
+    def create_vcpu(self, index: int, kind: type[AnyVcpu], vcpu_id: int | None = None) -> AnyVcpu:
+        """Create vCPU ``index`` as a ``kind``, the architecture's own class ("KVM_CREATE_VCPU").
+
+        ``vcpu_id`` is KVM's number for it where that is another one.
+        """
+        fd = ioctl.ioctl(self.fd, ioctl.KVM_CREATE_VCPU, index if vcpu_id is None else vcpu_id)
         return kind(fd, index, self._vcpu_mmap_size)
 
     def close(self) -> None:

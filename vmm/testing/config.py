@@ -12,6 +12,7 @@ from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig, parse_size
 from vmm.disk.disk import DiskConfig
 from vmm.sandbox.mode import SandboxMode, check_mode, usual_mode
+from vmm.topology import parse_cpus
 
 SPARE_SLOTS: Final = 6
 """The number of disks and devices that a test can have: the guest boots with so many places."""
@@ -22,7 +23,7 @@ _GUEST_CID: Final = 3
 
 _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "memory": (str,),
-    "cpus": (int,),
+    "cpus": (int, str),
     "cmdline": (str,),
     "vsock": (bool,),
     "files": (Mapping,),
@@ -37,7 +38,8 @@ class GuestConfig:
     The first six say what boots: a guest that differs in them needs a snapshot of its own, which
     takes a boot to make. The restored guest gets the others, at next to no cost.
 
-    * ``memory``: guest RAM, such as ``"128M"``; ``cpus``: virtual processors.
+    * ``memory``: guest RAM, such as ``"128M"``; ``cpus``: virtual processors,
+      a number or what ``vmm run --cpus`` takes, such as ``"4,threads=2"``.
     * ``cmdline``: added to the kernel command line.
     * ``kernel``, ``initrd``: other files than the default guest's. The agent goes into the initrd,
       beside the ``/init`` there.
@@ -55,7 +57,7 @@ class GuestConfig:
     """
 
     memory: str = "128M"
-    cpus: int = 1
+    cpus: int | str = 1
     cmdline: str = ""
     kernel: Path | None = None
     initrd: Path | None = None
@@ -103,12 +105,14 @@ class GuestConfig:
         for target, content in self.files.items():
             if isinstance(content, Path):
                 _check_file(f"files[{target!r}]", content)
+        cpus, topology = parse_cpus(str(self.cpus))
         return MachineConfig(
             kernel=self.kernel,
             initrd=self.initrd,
             cmdline=self.cmdline,
             memory_bytes=parse_size(self.memory),
-            cpus=self.cpus,
+            cpus=cpus,
+            cpu_topology=topology,
             console="virtio",
             vsock=_GUEST_CID if self.vsock else None,
             agent="init" if self.initrd is None else "beside",

@@ -113,9 +113,8 @@ def entry_name(machine: MachineConfig) -> str:
         file_digest(source.kernel),
         content,
         source.cmdline,
-        repr(
-            (machine.memory_bytes, machine.cpus, machine.spare_slots, machine.boot, machine.vsock)
-        ),
+        repr((machine.memory_bytes, machine.topology, machine.spare_slots)),
+        repr((machine.boot, machine.vsock)),
         *_source_digests(),
     )
 

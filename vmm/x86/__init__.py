@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from vmm.x86.apic_ids import highest_vcpu_id as highest_vcpu_id
     from vmm.x86.boot.boot import BootSource as BootSource
     from vmm.x86.boot.cmdline import default_cmdline as default_cmdline
     from vmm.x86.host import check_host as check_host
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from vmm.x86.limits import BootProtocol as BootProtocol
     from vmm.x86.limits import check_cpus as check_cpus
     from vmm.x86.limits import check_memory as check_memory
+    from vmm.x86.limits import check_vcpu_ids as check_vcpu_ids
     from vmm.x86.pci import PciHost as PciHost
     from vmm.x86.platform import Platform as Platform
     from vmm.x86.position import describe_position as describe_position
@@ -42,6 +44,7 @@ else:
     __getattr__, __all__ = lazy_names(
         __name__,
         {
+            "apic_ids": "highest_vcpu_id",
             "boot.boot": "BootSource",
             "boot.cmdline": "default_cmdline",
             "host": "check_host host_kind is_emulated_host kvm_fault open_kvm",
@@ -50,7 +53,7 @@ else:
             "kvm.vcpu": "Vcpu",
             "layout": "VirtioMmioWindow ram_regions virtio_mmio_window",
             "legacy_devices": "GuestEvents",
-            "limits": "BootProtocol check_cpus check_memory",
+            "limits": "BootProtocol check_vcpu_ids check_cpus check_memory",
             "pci": "PciHost",
             "platform": "Platform",
             "position": "describe_position describe_registers is_halted_for_ever shows_life",

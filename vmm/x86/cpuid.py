@@ -7,6 +7,8 @@ paravirtual leaves are those of Linux ``Documentation/virt/kvm/x86/cpuid.rst``.
 from collections.abc import Callable, Iterable
 
 from virtio.named_tuple import NamedTuple
+from vmm.topology import CpuTopology
+from vmm.x86.apic_ids import IdBits, apic_id, id_bits
 
 KVM_CPUID_FLAG_SIGNIFCANT_INDEX = 1
 
@@ -33,27 +35,37 @@ class CpuidEntry(NamedTuple):
     edx: int
 
 
-class Topology(NamedTuple):
-    """vCPU ``cpu`` of ``cpus``, one thread per core, all cores in one package."""
+class _Place(NamedTuple):
+    """A vCPU among the others: its APIC ID, the fields of that, and how the machine is made up."""
 
-    cpu: int
-    cpus: int
+    apic_id: int
+    bits: IdBits
+    topology: CpuTopology
 
     @property
-    def id_bits(self) -> int:
-        """Bits of the APIC ID that number the CPUs of the package."""
-        return (self.cpus - 1).bit_length()
+    def in_package(self) -> int:
+        """How many processors a package has."""
+        return self.topology.cores * self.topology.threads
+
+    @property
+    def ids_in_package(self) -> int:
+        """How many APIC IDs a package takes up, those that no processor has among them."""
+        return 1 << self.bits.package
+
+    def sharers(self, cache_level: int) -> int:
+        """Return how many IDs share a cache: those of a core, or of a package from level 3 on."""
+        return self.ids_in_package if cache_level >= 3 else 1 << self.bits.thread
 
 
 def guest_cpuid(
     supported: Iterable[CpuidEntry],
     cpu: int,
-    cpus: int,
+    topology: CpuTopology,
     *,
     emulated: bool = False,
     tsc_deadline: bool = False,
 ) -> list[CpuidEntry]:
-    """Return the entries for vCPU ``cpu`` of ``cpus`` from what KVM_GET_SUPPORTED_CPUID gave.
+    """Return the entries for vCPU ``cpu`` from what KVM_GET_SUPPORTED_CPUID gave.
 
     ``emulated`` says that the host has no hardware virtualization: instructions that its emulator
     lacks, and features that need hypercalls, are hidden. ``tsc_deadline`` is whether
@@ -61,14 +73,14 @@ def guest_cpuid(
     """
     entries = list(supported)
     vendor = _vendor(entries)
-    topology = Topology(cpu, cpus)
-    entries = _with_topology_leaves(entries, topology)
-    entries = [_common(entry, topology, tsc_deadline) for entry in entries]
+    place = _Place(apic_id(cpu, topology), id_bits(topology), topology)
+    entries = _with_topology_leaves(entries, place)
+    entries = [_common(entry, place, tsc_deadline) for entry in entries]
     if vendor == INTEL_VENDOR:
-        entries = [_intel(entry, topology) for entry in entries]
+        entries = [_intel(entry, place) for entry in entries]
     if vendor in AMD_VENDORS:
         extended = max((entry.function for entry in entries), default=0) >= 0x8000_001E
-        entries = [_amd(entry, topology, topology_extensions=extended) for entry in entries]
+        entries = [_amd(entry, place, topology_extensions=extended) for entry in entries]
     return [_without_unemulated(entry) for entry in entries] if emulated else entries
 
 
@@ -80,69 +92,71 @@ def _vendor(entries: list[CpuidEntry]) -> bytes:
     return b""
 
 
-def _with_topology_leaves(entries: list[CpuidEntry], topology: Topology) -> list[CpuidEntry]:
+def _with_topology_leaves(entries: list[CpuidEntry], place: _Place) -> list[CpuidEntry]:
     """Replace leaves 0xb and 0x1f, of which Linux 6.2 and newer give the first subleaf only."""
     present = {entry.function for entry in entries}
     maximum = max((entry.eax for entry in entries if entry.function == 0), default=0)
     leaves = [leaf for leaf in (0xB, 0x1F) if leaf in present or (leaf == 0xB and maximum >= leaf)]
     kept = [entry for entry in entries if entry.function not in leaves]
-    return kept + [entry for leaf in leaves for entry in _topology_leaf(leaf, topology)]
+    return kept + [entry for leaf in leaves for entry in _topology_leaf(leaf, place)]
 
 
-def _topology_leaf(leaf: int, topology: Topology) -> list[CpuidEntry]:
-    flags, cpu = KVM_CPUID_FLAG_SIGNIFCANT_INDEX, topology.cpu
+def _topology_leaf(leaf: int, place: _Place) -> list[CpuidEntry]:
+    levels = [
+        (place.bits.thread, place.topology.threads, SMT_LEVEL << 8 | 0),
+        (place.bits.package, place.in_package, CORE_LEVEL << 8 | 1),
+        (0, 0, 2),
+    ]
     return [
-        CpuidEntry(leaf, 0, flags, 0, 1, SMT_LEVEL << 8 | 0, cpu),
-        CpuidEntry(leaf, 1, flags, topology.id_bits, topology.cpus, CORE_LEVEL << 8 | 1, cpu),
-        CpuidEntry(leaf, 2, flags, 0, 0, 2, cpu),
+        CpuidEntry(leaf, index, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, *level, place.apic_id)
+        for index, level in enumerate(levels)
     ]
 
 
-def _common(entry: CpuidEntry, topology: Topology, tsc_deadline: bool) -> CpuidEntry:
+def _common(entry: CpuidEntry, place: _Place, tsc_deadline: bool) -> CpuidEntry:
     if entry.function == 1:
-        clflush_quadwords, ids = 8, 1 << topology.id_bits
-        ebx = entry.ebx & 0xFF | clflush_quadwords << 8 | (ids & 0xFF) << 16 | topology.cpu << 24
+        clflush_quadwords, ids = 8, min(place.ids_in_package, 0xFF)
+        ebx = entry.ebx & 0xFF | clflush_quadwords << 8 | ids << 16 | place.apic_id << 24
         ecx = _set_bit(entry.ecx, 15, False)  # PDCM: no PERF_CAPABILITIES MSR is offered
         ecx = _set_bit(ecx, 24, tsc_deadline)
         ecx = _set_bit(ecx, 31, True)  # hypervisor present
-        edx = _set_bit(entry.edx, 28, topology.cpus > 1)  # HTT: EBX[23:16] is valid
+        edx = _set_bit(entry.edx, 28, place.in_package > 1)  # HTT: EBX[23:16] is valid
         return entry._replace(ebx=ebx, ecx=ecx, edx=edx)
     if entry.function == 0x8000_0006:
         return entry._replace(edx=entry.edx & ~(3 << 16))
     return entry
 
 
-def _intel(entry: CpuidEntry, topology: Topology) -> CpuidEntry:
+def _intel(entry: CpuidEntry, place: _Place) -> CpuidEntry:
     fix = _INTEL_LEAVES.get(entry.function)
-    return fix(entry, topology) if fix else entry
+    return fix(entry, place) if fix else entry
 
 
-def _intel_cache(entry: CpuidEntry, topology: Topology) -> CpuidEntry:
+def _intel_cache(entry: CpuidEntry, place: _Place) -> CpuidEntry:
     if entry.eax & 0x1F == 0:  # the end of the list of caches
         return entry
-    level = entry.eax >> 5 & 7
-    sharing = topology.cpus - 1 if level >= 3 else 0
-    cores = min(topology.cpus - 1, 0x3F)
+    sharing = place.sharers(entry.eax >> 5 & 7) - 1
+    cores = min((1 << place.bits.core) - 1, 0x3F)
     return entry._replace(eax=entry.eax & 0x3FFF | sharing << 14 | cores << 26)
 
 
-def _intel_power(entry: CpuidEntry, _: Topology) -> CpuidEntry:
+def _intel_power(entry: CpuidEntry, _: _Place) -> CpuidEntry:
     """Hide turbo and the energy-bias MSR."""
     return entry._replace(eax=entry.eax & ~(1 << 1), ecx=entry.ecx & ~(1 << 3))
 
 
-def _intel_features(entry: CpuidEntry, _: Topology) -> CpuidEntry:
+def _intel_features(entry: CpuidEntry, _: _Place) -> CpuidEntry:
     """Set the FPU deprecation bits; hide WAITPKG, with which a guest could hold a core."""
     if entry.index != 0:
         return entry
     return entry._replace(ebx=entry.ebx | 1 << 6 | 1 << 13, ecx=entry.ecx & ~(1 << 5))
 
 
-def _no_performance_counters(entry: CpuidEntry, _: Topology) -> CpuidEntry:
+def _no_performance_counters(entry: CpuidEntry, _: _Place) -> CpuidEntry:
     return entry._replace(eax=0, ebx=0, ecx=0, edx=0)
 
 
-_INTEL_LEAVES: dict[int, Callable[[CpuidEntry, Topology], CpuidEntry]] = {
+_INTEL_LEAVES: dict[int, Callable[[CpuidEntry, _Place], CpuidEntry]] = {
     0x4: _intel_cache,
     0x6: _intel_power,
     0x7: _intel_features,
@@ -150,20 +164,23 @@ _INTEL_LEAVES: dict[int, Callable[[CpuidEntry, Topology], CpuidEntry]] = {
 }
 
 
-def _amd(entry: CpuidEntry, topology: Topology, *, topology_extensions: bool) -> CpuidEntry:
-    function, cpu = entry.function, topology.cpu
+def _amd(entry: CpuidEntry, place: _Place, *, topology_extensions: bool) -> CpuidEntry:
+    function = entry.function
     if function == 7 and entry.index == 0:
         return entry._replace(edx=entry.edx & ~(1 << 29))  # ARCH_CAPABILITIES is Intel's
     if function == 0x8000_0001:
         return entry._replace(ecx=_set_bit(entry.ecx, 22, topology_extensions))
     if function == 0x8000_0008:
-        ecx = entry.ecx & ~0xF0FF | topology.cpus - 1 | 7 << 12
+        ecx = entry.ecx & ~0xF0FF | place.in_package - 1 | place.bits.package << 12
         return entry._replace(ecx=ecx)
     if function == 0x8000_001D and entry.eax & 0x1F:
-        sharing = topology.cpus - 1 if entry.eax >> 5 & 7 >= 3 else 0
+        sharing = place.sharers(entry.eax >> 5 & 7) - 1
         return entry._replace(eax=entry.eax & ~(0xFFF << 14) | sharing << 14)
     if function == 0x8000_001E:
-        return entry._replace(eax=cpu, ebx=cpu & 0xFF, ecx=0, edx=0)
+        core = place.apic_id >> place.bits.thread & (1 << place.bits.core) - 1
+        node = place.apic_id >> place.bits.package
+        threads = place.topology.threads - 1
+        return entry._replace(eax=place.apic_id, ebx=threads << 8 | core, ecx=node, edx=0)
     return entry
 
 

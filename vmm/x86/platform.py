@@ -15,6 +15,8 @@ from vmm.kvm.vm import Vm
 from vmm.legacy.irq import IrqLine
 from vmm.legacy.serial import Serial16550A
 from vmm.memory import GuestRam
+from vmm.topology import CpuTopology
+from vmm.x86.apic_ids import apic_id, apic_ids
 from vmm.x86.boot.boot import BootSource, write_boot
 from vmm.x86.boot.entry import EntryPoint
 from vmm.x86.chips import create_chips
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
 class Platform:
     """The PC that a guest finds around its processors.
 
-    ``ports`` is the bus of port I/O, ``line`` makes the interrupt line of a GSI, and ``events``
-    hears of what the guest does through the PC's own devices.
+    ``ports`` is the bus of port I/O, ``line`` makes the interrupt line of a GSI, ``events``
+    hears of what the guest does through the PC's own devices, ``topology`` is of its processors.
 
     The calls of KVM come in the one order that works on every host: chips before vCPUs, CPUID
     before MSRs.
@@ -49,6 +51,7 @@ class Platform:
         ports: Bus,
         line: Callable[[int], IrqLine],
         events: GuestEvents,
+        topology: CpuTopology,
     ) -> None:
         self._kvm = kvm
         self._vm = vm
@@ -56,6 +59,7 @@ class Platform:
         self._ports = ports
         self._line = line
         self._events = events
+        self._topology = topology
         self._acpi: AcpiDevices | None = None
         self._msrs: list[int] | None = None
         _map_memory(vm, ram)  # before the chips: see there
@@ -77,9 +81,7 @@ class Platform:
         """The first serial port."""
         return self._devices.serial
 
-    def load(
-        self, source: BootSource, *, cpus: int, windows: Sequence[VirtioMmioWindow]
-    ) -> EntryPoint:
+    def load(self, source: BootSource, *, windows: Sequence[VirtioMmioWindow]) -> EntryPoint:
         """Put the guest into RAM, with tables of its processors and virtio devices.
 
         Raises :class:`ConfigurationError` when the source cannot be booted in this machine.
@@ -87,15 +89,16 @@ class Platform:
         slots = () if self.pci is None else tuple(self.pci.bus.slots)
         if source.acpi:
             self._add_acpi().begin()
-        return write_boot(self._ram, source, cpus=cpus, windows=windows, pci_slots=slots)
+        ids = apic_ids(self._topology)
+        return write_boot(self._ram, source, apic_ids=ids, windows=windows, pci_slots=slots)
 
     def create_vcpu(self, index: int) -> Vcpu:
-        """Create vCPU ``index``, whose APIC ID is the same number."""
-        return self._vm.create_vcpu(index, Vcpu)
+        """Create vCPU ``index``; KVM gets to know it by its APIC ID."""
+        return self._vm.create_vcpu(index, Vcpu, apic_id(index, self._topology))
 
-    def set_up_vcpu(self, vcpu: Vcpu, cpus: int, entry: EntryPoint) -> None:
-        """Bring a new vCPU, one of ``cpus``, to the kernel's entry point."""
-        set_up_vcpu(self._kvm, vcpu, cpus, entry)
+    def set_up_vcpu(self, vcpu: Vcpu, entry: EntryPoint) -> None:
+        """Bring a new vCPU to the kernel's entry point."""
+        set_up_vcpu(self._kvm, vcpu, self._topology, entry)
 
     def emulator(self, vcpu: Vcpu) -> Emulator:
         """Return an emulator of the instructions that KVM's lacks, for one vCPU."""

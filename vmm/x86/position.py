@@ -2,7 +2,12 @@
 
 from typing import Final
 
-from vmm.kvm.vcpu import KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE
+from vmm.kvm.vcpu import (
+    KVM_MP_STATE_HALTED,
+    KVM_MP_STATE_INIT_RECEIVED,
+    KVM_MP_STATE_RUNNABLE,
+    KVM_MP_STATE_UNINITIALIZED,
+)
 from vmm.x86.kvm.vcpu import Vcpu
 
 _RFLAGS_IF: Final = 1 << 9
@@ -10,6 +15,11 @@ _REGISTERS: Final = (
     *("rip", "rsp", "rbp", "rflags", "rax", "rbx", "rcx", "rdx", "rsi", "rdi"),
     *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
 )
+_STATES: Final = {
+    KVM_MP_STATE_UNINITIALIZED: ", not started",
+    KVM_MP_STATE_INIT_RECEIVED: ", waits for its start-up IPI",
+    KVM_MP_STATE_HALTED: ", halted",
+}
 _CONTROL_REGISTERS: Final = ("cr0", "cr2", "cr3", "cr4", "efer")
 # Where a processor begins after INIT (SDM vol. 3 "Processor State After Reset"). AMD leaves the
 # state undefined after a shutdown, so there KVM resets it: Linux svm.c shutdown_interception().
@@ -20,9 +30,9 @@ def describe_position(vcpu: Vcpu) -> str:
     """Return where a vCPU is, in one line."""
     regs, sregs = vcpu.regs(), vcpu.sregs()
     mode = "user" if sregs.cs.selector & 3 else "kernel"
-    halted = ", halted" if vcpu.mp_state() == KVM_MP_STATE_HALTED else ""
+    state = _STATES.get(vcpu.mp_state(), "")
     return (
-        f"vCPU {vcpu.index}: rip {regs.rip:#x} ({mode}{halted}), rsp {regs.rsp:#x},"
+        f"vCPU {vcpu.index}: rip {regs.rip:#x} ({mode}{state}), rsp {regs.rsp:#x},"
         f" rflags {regs.rflags:#x}, cr3 {sregs.cr3:#x}"
     )
 

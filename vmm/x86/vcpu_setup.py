@@ -4,6 +4,7 @@ CPUID comes before the MSRs, as KVM checks an MSR against the features of the vC
 """
 
 from vmm.kvm.system import Kvm
+from vmm.topology import CpuTopology
 from vmm.x86.boot import entry as registers
 from vmm.x86.boot.entry import EntryPoint
 from vmm.x86.cpuid import CpuidEntry, guest_cpuid
@@ -12,12 +13,12 @@ from vmm.x86.kvm.cpuid import CpuidEntry2, supported_cpuid
 from vmm.x86.kvm.vcpu import Vcpu
 
 
-def set_up_vcpu(kvm: Kvm, vcpu: Vcpu, cpus: int, entry: EntryPoint) -> None:
+def set_up_vcpu(kvm: Kvm, vcpu: Vcpu, topology: CpuTopology, entry: EntryPoint) -> None:
     """Bring a new vCPU into the state in which the kernel is entered."""
     supported = [CpuidEntry(*_words(found)) for found in supported_cpuid(kvm)]
     tsc_deadline = bool(kvm.check(KVM_CAP_TSC_DEADLINE_TIMER))
     entries = guest_cpuid(
-        supported, vcpu.index, cpus, emulated=is_emulated_host(), tsc_deadline=tsc_deadline
+        supported, vcpu.index, topology, emulated=is_emulated_host(), tsc_deadline=tsc_deadline
     )
     vcpu.set_cpuid([CpuidEntry2(*found) for found in entries])
     vcpu.set_msrs(list(registers.BOOT_MSRS))

@@ -5,6 +5,7 @@ has no interrupts of devices.
 """
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 from vmm.x86 import layout
@@ -26,15 +27,18 @@ _IOAPIC: Final = struct.Struct("<BBBBII")
 _LOCAL_NMI: Final = struct.Struct("<BBBHB")
 
 
-def madt(cpus: int) -> bytes:
-    """Return the table of ``cpus`` processors, the boot processor first.
+def madt(apic_ids: Sequence[int]) -> bytes:
+    """Return the table of the processors with these IDs, the boot processor first.
 
     There are no interrupt source overrides: in KVM an ISA interrupt and the IOAPIC's input have the
-    same number. Raises :class:`ConfigurationError` unless ``cpus`` is 1 to 254.
+    same number. Raises :class:`ConfigurationError` unless there are 1 to 254.
     """
-    check_cpus(cpus)
+    check_cpus(len(apic_ids))
     entries = [
-        *(_LOCAL_APIC.pack(0, _LOCAL_APIC.size, cpu, cpu, ENABLED) for cpu in range(cpus)),
+        *(
+            _LOCAL_APIC.pack(0, _LOCAL_APIC.size, cpu, apic_id, ENABLED)
+            for cpu, apic_id in enumerate(apic_ids)
+        ),
         _IOAPIC.pack(1, _IOAPIC.size, 0, 0, layout.IOAPIC, 0),
         _LOCAL_NMI.pack(4, _LOCAL_NMI.size, ALL_PROCESSORS, 0, LINT1),
     ]

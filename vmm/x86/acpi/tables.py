@@ -26,11 +26,12 @@ _ALIGNMENT = 16
 class Described(NamedTuple):
     """What the tables of a machine tell of.
 
+    ``apic_ids`` are those of the processors, the boot processor's first.
     ``windows`` are the virtio-mmio devices, in the order in which a guest numbers its disks.
     ``pci_windows`` is where BARs may be, (start, length) each; without any there is no PCI bus.
     """
 
-    cpus: int
+    apic_ids: Sequence[int]
     windows: Sequence[VirtioMmioWindow] = ()
     pci_windows: Sequence[tuple[int, int]] = ()
 
@@ -47,7 +48,7 @@ def write_acpi_tables(memory: GuestMemory, machine: Described) -> None:
         memory.view(start, len(data))[:] = data
         return start
 
-    listed = [write(fadt(write(dsdt(machine)))), write(madt(machine.cpus))]
+    listed = [write(fadt(write(dsdt(machine)))), write(madt(machine.apic_ids))]
     if machine.pci_windows:
         listed.append(write(mcfg()))
     pointer = rsdp(write(xsdt(listed)))

@@ -38,11 +38,11 @@ def write_boot(
     memory: BootMemory,
     source: BootSource,
     *,
-    cpus: int,
+    apic_ids: Sequence[int],
     windows: Sequence[VirtioMmioWindow] = (),
     pci_slots: Sequence[int] = (),
 ) -> EntryPoint:
-    """Load the guest and write all tables for ``cpus`` CPUs and the virtio-mmio ``windows``.
+    """Load the guest and write all tables, for the processors with these IDs and the ``windows``.
 
     ``pci_slots`` are the slots of a PCI bus; there is such a bus if there are any.
 
@@ -50,7 +50,7 @@ def write_boot(
     command line. Raises :class:`ConfigurationError` when the source cannot be booted in this
     memory.
     """
-    write_mp_table(memory, cpus, pci_slots)
+    write_mp_table(memory, apic_ids, pci_slots)
     kernel = load_kernel(source.kernel, memory, protocol=source.protocol)
     announced = windows
     if source.acpi:
@@ -58,7 +58,7 @@ def write_boot(
         from vmm.x86.boot.finds_acpi import finds_acpi
 
         pci_windows = layout.PCI_WINDOWS if pci_slots else ()
-        write_acpi_tables(memory, Described(cpus, windows, pci_windows))
+        write_acpi_tables(memory, Described(apic_ids, windows, pci_windows))
         if finds_acpi(memory, kernel, source.cmdline):
             announced = ()
     write_cmdline(memory, build_cmdline(source.cmdline, announced, kernel.cmdline_max))

@@ -38,37 +38,41 @@ _IOAPIC = struct.Struct("<BBBBI")
 _INTERRUPT = struct.Struct("<BBHBBBB")
 
 
-def write_mp_table(memory: GuestMemory, cpus: int, pci_slots: Sequence[int] = ()) -> None:
+def write_mp_table(
+    memory: GuestMemory, apic_ids: Sequence[int], pci_slots: Sequence[int] = ()
+) -> None:
     """Write floating pointer and table where Linux looks: the last KiB of base memory.
 
-    Raises :class:`ConfigurationError` unless ``cpus`` is 1 to 254.
+    Raises :class:`ConfigurationError` unless there are 1 to 254 processors.
     """
-    data = mp_table(cpus, layout.MP_TABLE, pci_slots)
+    data = mp_table(apic_ids, layout.MP_TABLE, pci_slots)
     memory.view(layout.MP_TABLE, len(data))[:] = data
 
 
-def mp_table(cpus: int, address: int, pci_slots: Sequence[int] = ()) -> bytes:
-    """Return floating pointer and configuration table of ``cpus`` CPUs, to stand at ``address``.
+def mp_table(apic_ids: Sequence[int], address: int, pci_slots: Sequence[int] = ()) -> bytes:
+    """Return floating pointer and configuration table, to stand at ``address``.
+
+    ``apic_ids`` are those of the processors, in ascending order.
 
     With ``pci_slots`` there is a PCI bus, pin A of whose slots is wired to four lines in turn. Its
     number in the table is its own, 0, so that of the ISA bus is 1 then.
     """
-    check_cpus(cpus)
-    table = _table(_entries(cpus, pci_slots))
+    check_cpus(len(apic_ids))
+    table = _table(_entries(apic_ids, pci_slots))
     fields = (b"_MP_", address + _FLOATING_POINTER.size, 1, SPECIFICATION_1_4)
     pointer = _FLOATING_POINTER.pack(*fields, 0, bytes(5))
     return _FLOATING_POINTER.pack(*fields, _checksum(pointer), bytes(5)) + table
 
 
-def _entries(cpus: int, pci_slots: Sequence[int]) -> list[bytes]:
-    ioapic = cpus
+def _entries(apic_ids: Sequence[int], pci_slots: Sequence[int]) -> list[bytes]:
+    ioapic = apic_ids[-1] + 1
     isa = 1 if pci_slots else 0
     isa_irqs = range(ISA_INTERRUPTS_BESIDE_PCI if pci_slots else ISA_INTERRUPTS)
-    flags = [ENABLED | BOOTSTRAP] + [ENABLED] * (cpus - 1)
+    flags = [ENABLED | BOOTSTRAP] + [ENABLED] * (len(apic_ids) - 1)
     return [
         *(
-            _PROCESSOR.pack(0, cpu, APIC_VERSION, flags[cpu], CPU_SIGNATURE, FEATURES_FPU_APIC)
-            for cpu in range(cpus)
+            _PROCESSOR.pack(0, apic_id, APIC_VERSION, flag, CPU_SIGNATURE, FEATURES_FPU_APIC)
+            for apic_id, flag in zip(apic_ids, flags, strict=True)
         ),
         *([_BUS.pack(1, 0, b"PCI   ")] if pci_slots else []),
         _BUS.pack(1, isa, b"ISA   "),

@@ -11,6 +11,7 @@ from vmm.cli.machine_options import add_machine_arguments, machine_config
 from vmm.config import MachineConfig
 from vmm.disk.disk import DiskConfig
 from vmm.image.progress import silent
+from vmm.topology import CpuTopology
 
 
 def config_of(*arguments: str) -> MachineConfig:
@@ -27,7 +28,8 @@ def test_without_options_the_machine_is_that_of_the_configurations_defaults() ->
 
 def test_options_become_the_configuration() -> None:
     config = config_of(
-        *("--memory", "1G", "--cpus", "2", "--console", "virtio", "--agent", "beside"),
+        *("--memory", "1G", "--cpus", "4,threads=2", "--console", "virtio"),
+        *("--agent", "beside"),
         *("--io-threads", "shared", "--poll", "7", "--no-rng", "--boot", "pvh"),
         *("--transport", "pci"),
         *("--on-panic", "wait"),
@@ -37,7 +39,8 @@ def test_options_become_the_configuration() -> None:
     assert config == MachineConfig(
         kernel=Path("vmlinux"),
         memory_bytes=1073741824,
-        cpus=2,
+        cpus=4,
+        cpu_topology=CpuTopology(cores=2, threads=2),
         console="virtio",
         agent="beside",
         io_threads="shared",

@@ -53,7 +53,7 @@ def test_plain_words_are_read_as_argparse_reads_them(line: str) -> None:
         "--help",
         "-vv",
         "--cpu 2",
-        "--cpus two",
+        "--poll two",
         "--cpus",
         "--cpus -2",
         "--boot no",

@@ -82,7 +82,7 @@ def test_agent_leaves_the_first_process_to_an_initrd_of_the_tests(tmp_path: Path
     ("option", "line"),
     [
         ({"deadline": "soon"}, "deadline 'soon': must be float or int"),
-        ({"cpus": "2"}, "cpus '2': must be int"),
+        ({"cpus": 2.0}, "cpus 2.0: must be int or str"),
         ({"memory": 128}, "memory 128: must be str"),
         ({"files": ["/x"]}, r"files \['/x'\]: must be Mapping"),
         ({"files": {"/x": 3}}, r"files\['/x'\]: must be text, bytes or a Path"),

@@ -18,6 +18,7 @@ from vmm.snapshot import Snapshot
 from vmm.testing import snapshots
 from vmm.testing.config import GuestConfig
 from vmm.testing.snapshots import SnapshotStore, entry_name
+from vmm.topology import CpuTopology
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +62,7 @@ def test_one_kernel_in_two_places_has_one_snapshot(tmp_path: Path) -> None:
     "other",
     [
         MachineConfig(cpus=2),
+        MachineConfig(cpus=4, cpu_topology=CpuTopology(2, 2)),
         MachineConfig(memory_bytes=64 << 20),
         MachineConfig(cmdline="x"),
         MachineConfig(spare_slots=3),

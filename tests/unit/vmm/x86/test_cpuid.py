@@ -4,6 +4,7 @@ import struct
 
 import pytest
 
+from vmm.topology import CpuTopology
 from vmm.x86.cpuid import CpuidEntry, guest_cpuid
 
 ONES = 0xFFFFFFFF
@@ -31,10 +32,12 @@ def answer(
     *,
     cpu: int = 0,
     cpus: int = 1,
+    topology: CpuTopology | None = None,
     emulated: bool = False,
     tsc_deadline: bool = False,
 ) -> CpuidEntry:
-    fitted = guest_cpuid(supported, cpu, cpus, emulated=emulated, tsc_deadline=tsc_deadline)
+    topology = topology or CpuTopology(cores=cpus)
+    fitted = guest_cpuid(supported, cpu, topology, emulated=emulated, tsc_deadline=tsc_deadline)
     (found,) = [e for e in fitted if (e.function, e[1]) == (function, index)]
     return found
 
@@ -47,7 +50,7 @@ def answer(
         (2, 3, 0x02040844),
         (4, 5, 0x04080844),
         (127, 128, 0x7F800844),
-        (253, 254, 0xFD000844),
+        (253, 254, 0xFDFF0844),
     ],
 )
 def test_leaf_1_ebx_holds_apic_id_count_and_line_size(cpu: int, cpus: int, ebx: int) -> None:
@@ -93,15 +96,17 @@ def test_topology_leaf_is_inserted_when_kvm_leaves_it_out() -> None:
 def test_topology_leaf_is_not_inserted_past_the_last_leaf() -> None:
     old = vendor_leaf(b"GenuineIntel", 0xA)
 
-    assert [found.function for found in guest_cpuid([old], 0, 2)] == [0]
+    assert [found.function for found in guest_cpuid([old], 0, CpuTopology(cores=2))] == [0]
 
 
 def test_leaf_1f_is_like_leaf_b_where_the_host_has_it() -> None:
     supported = [INTEL, entry(0x1F, 0, value=ONES), entry(0x1F, 5, value=ONES)]
 
-    found = [e[1:] for e in guest_cpuid(supported, 2, 4) if e.function == 0x1F]
+    found = [e[1:] for e in guest_cpuid(supported, 2, CpuTopology(cores=4)) if e.function == 0x1F]
 
-    assert found == [e[1:] for e in guest_cpuid(supported, 2, 4) if e.function == 0xB]
+    assert found == [
+        e[1:] for e in guest_cpuid(supported, 2, CpuTopology(cores=4)) if e.function == 0xB
+    ]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +123,7 @@ def test_intel_cache_leaf_shares_the_third_level(eax: int, expected: int) -> Non
 
 
 def test_intel_cache_leaf_has_room_for_64_cores_at_most() -> None:
-    assert answer([INTEL, entry(4, eax=0x63)], 4, cpus=254).eax == 0xFC000063 | 253 << 14
+    assert answer([INTEL, entry(4, eax=0x63)], 4, cpus=254).eax == 0xFC000063 | 255 << 14
 
 
 def test_intel_leaves_hide_turbo_energy_bias_waitpkg_and_counters() -> None:
@@ -142,7 +147,7 @@ def test_amd_leaves_describe_cores_of_one_node() -> None:
 
     assert answer(supported, 7).edx == ONES & ~(1 << 29)
     assert answer(supported, 0x80000001).ecx == ONES
-    assert answer(supported, 0x80000008, cpus=6).ecx == 0xFFFF7F05
+    assert answer(supported, 0x80000008, cpus=6).ecx == 0xFFFF3F05
     assert answer(supported, 0x8000001E, cpu=5, cpus=6)[3:] == (5, 5, 0, 0)
 
 
@@ -164,7 +169,7 @@ def test_reserved_bits_of_the_level_2_cache_leaf_are_clear() -> None:
 def test_other_leaves_are_kept_as_kvm_gave_them() -> None:
     supported = [entry(leaf, value=ONES) for leaf in (2, 0xD, 0x40000000, 0x40000001, 0x80000002)]
 
-    fitted = guest_cpuid([INTEL, *supported], 0, 1, emulated=False)
+    fitted = guest_cpuid([INTEL, *supported], 0, CpuTopology(), emulated=False)
 
     assert set(supported) < set(fitted)
 
@@ -186,5 +191,57 @@ def test_host_without_hardware_virtualization_hides_rdseed_and_keeps_smap() -> N
     assert found.ebx & 1 << 20
 
 
+# Their IDs are 0 to 5 and 8 to 13: one bit for the thread, two for the core.
+UNEVEN = CpuTopology(sockets=2, cores=3, threads=2)
+
+
+def test_leaf_1_counts_the_ids_of_a_socket_with_their_gaps() -> None:
+    found = answer([OTHER, entry(1)], 1, cpu=11, topology=UNEVEN)
+
+    assert (found.ebx, found.edx) == (0x0D080800, 1 << 28)
+
+
+def test_sockets_of_one_processor_each_have_no_htt() -> None:
+    assert answer([OTHER, entry(1)], 1, cpu=3, topology=CpuTopology(sockets=4)).edx == 0
+
+
+@pytest.mark.parametrize("leaf", [0xB, 0x1F])
+def test_topology_leaf_shifts_to_the_core_and_to_the_socket(leaf: int) -> None:
+    supported = [INTEL, entry(leaf)]
+
+    levels = [answer(supported, leaf, index, cpu=11, topology=UNEVEN) for index in range(3)]
+
+    assert levels == [
+        (leaf, 0, 1, 1, 2, 0x100, 13),
+        (leaf, 1, 1, 3, 6, 0x201, 13),
+        (leaf, 2, 1, 0, 0, 2, 13),
+    ]
+
+
+@pytest.mark.parametrize(("level", "sharers"), [(1, 2), (2, 2), (3, 8)])
+def test_threads_share_the_caches_of_their_core_and_cores_the_third_level(
+    level: int, sharers: int
+) -> None:
+    kind = level << 5 | 1
+
+    intel = answer([INTEL, entry(4, eax=kind)], 4, topology=UNEVEN)
+    amd = answer([AMD, entry(0x8000001D, eax=kind)], 0x8000001D, topology=UNEVEN)
+
+    assert intel.eax == 3 << 26 | sharers - 1 << 14 | kind
+    assert amd.eax == sharers - 1 << 14 | kind
+
+
+def test_amd_leaves_tell_core_threads_and_node() -> None:
+    supported = [AMD, entry(0x80000008), entry(0x8000001E)]
+
+    assert answer(supported, 0x80000008, cpu=11, topology=UNEVEN).ecx == 0x3005
+    assert answer(supported, 0x8000001E, cpu=11, topology=UNEVEN)[3:] == (13, 0x102, 1, 0)
+
+
+def test_x2apic_is_passed_on_where_kvm_offers_it() -> None:
+    assert answer([OTHER, entry(1, ecx=1 << 21)], 1, cpus=4).ecx >> 21 & 1 == 1
+    assert answer([OTHER, entry(1, ecx=1 << 21)], 1, cpus=4, emulated=True).ecx >> 21 & 1 == 1
+
+
 def test_empty_list_stays_empty() -> None:
-    assert guest_cpuid([], 0, 1, emulated=True) == []
+    assert guest_cpuid([], 0, CpuTopology(), emulated=True) == []

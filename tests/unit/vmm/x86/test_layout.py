@@ -55,4 +55,4 @@ def test_memory_map_of_a_machine_with_ram_above_4_gib() -> None:
 
 
 def test_the_longest_mp_table_ends_before_the_acpi_tables() -> None:
-    assert 0x9FC00 + len(mp_table(254, 0x9FC00, range(32))) <= 0xA2000
+    assert 0x9FC00 + len(mp_table(range(254), 0x9FC00, range(32))) <= 0xA2000

@@ -3,7 +3,8 @@
 import pytest
 
 from virtio.errors import ConfigurationError
-from vmm.x86 import check_cpus, check_memory
+from vmm.topology import CpuTopology
+from vmm.x86 import check_cpus, check_memory, check_vcpu_ids
 
 
 @pytest.mark.parametrize("size_bytes", [0x40_0000, 0x3F_C000_0000])
@@ -31,3 +32,13 @@ def test_one_to_254_processors_are_taken(cpus: int) -> None:
 def test_another_number_of_processors_is_refused(cpus: int) -> None:
     with pytest.raises(ConfigurationError, match=f"{cpus} processors: must be 1 to 254"):
         check_cpus(cpus)
+
+
+@pytest.mark.parametrize("topology", [CpuTopology(cores=254), CpuTopology(3, 64), CpuTopology(254)])
+def test_ids_up_to_253_are_taken(topology: CpuTopology) -> None:
+    check_vcpu_ids(topology)
+
+
+def test_ids_past_253_are_refused_with_the_last_one() -> None:
+    with pytest.raises(ConfigurationError, match=r"sockets=3,cores=65.* up to 320, 253 is"):
+        check_vcpu_ids(CpuTopology(3, 65))

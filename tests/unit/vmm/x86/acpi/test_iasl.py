@@ -23,7 +23,7 @@ TABLES = {
     "dsdt with PCI": dsdt(machines.PCI),
     "dsdt of the largest machine": dsdt(machines.LARGE),
     "fadt": fadt(0xA2000),
-    "madt": madt(4),
+    "madt": madt(range(4)),
     "mcfg": mcfg(),
     "xsdt": xsdt([0xA2000, 0xA3000]),
 }

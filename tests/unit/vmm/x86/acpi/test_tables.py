@@ -93,7 +93,7 @@ def test_the_madt_has_each_processor_and_the_ioapic() -> None:
 
 def test_a_madt_of_too_many_processors_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="255 processors: must be 1 to 254"):
-        madt(255)
+        madt(range(255))
 
 
 def test_each_virtio_mmio_device_has_its_window_and_interrupt() -> None:

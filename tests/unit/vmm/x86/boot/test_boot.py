@@ -36,7 +36,7 @@ def boot(
     (directory / "vmlinux").write_bytes(VMLINUX)
     ram = bytearray(b"\xee") * RAM
     source = BootSource(directory / "vmlinux", initrd, "quiet", protocol)  # type: ignore[arg-type]
-    return write_boot(FlatMemory([(0, ram)]), source, cpus=cpus, windows=WINDOWS), ram
+    return write_boot(FlatMemory([(0, ram)]), source, apic_ids=range(cpus), windows=WINDOWS), ram
 
 
 def test_64_bit_entry_gets_the_zero_page_in_rsi(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_no_view_of_guest_ram_outlives_a_boot_or_a_refusal(tmp_path: Path) -> No
     memory = FlatMemory([(0, memoryview(mapping))])
 
     with pytest.raises(ConfigurationError) as caught:
-        write_boot(memory, BootSource(tmp_path / "vmlinux"), cpus=1)
+        write_boot(memory, BootSource(tmp_path / "vmlinux"), apic_ids=range(1))
     memory.release()
     mapping.close()
 
@@ -204,7 +204,7 @@ def boot_with_acpi(
     (directory / "vmlinux").write_bytes(content)
     ram = bytearray(RAM)
     source = BootSource(directory / "vmlinux", None, cmdline, protocol, acpi=True)  # type: ignore[arg-type]
-    write_boot(FlatMemory([(0, ram)]), source, cpus=1, windows=WINDOWS)
+    write_boot(FlatMemory([(0, ram)]), source, apic_ids=range(1), windows=WINDOWS)
     return ram
 
 
