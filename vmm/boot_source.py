@@ -38,12 +38,12 @@ def boot_source(config: MachineConfig) -> BootSource:
     if config.agent != "none":
         initrd, agent_words = _with_agent(config, initrd)
         words.append(agent_words)
-    words.append(config.cmdline)
-    if init_arguments:
-        words += ["--", *_init_words(init_arguments)]
+    own = [config.cmdline, *(["--", *_init_words(init_arguments)] if init_arguments else [])]
+    words += own
     # Our own guest's kernel knows no ACPI, so nothing is spent on tables for it.
     acpi = config.acpi and config.kernel is not None
-    return BootSource(kernel, initrd, " ".join(filter(None, words)), config.boot, acpi)
+    cmdline, own_cmdline = (" ".join(filter(None, one)) for one in (words, own))
+    return BootSource(kernel, initrd, cmdline, config.boot, acpi, own_cmdline)
 
 
 def _with_agent(config: MachineConfig, initrd: Path | bytes | None) -> tuple[Path | bytes, str]:

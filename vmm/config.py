@@ -34,14 +34,16 @@ class MachineConfig:
     Traceback (most recent call last):
     virtio.errors.ConfigurationError: 300 processors: must be 1 to 254
 
-    * ``kernel``: ELF ``vmlinux`` or ``bzImage``; None for the default guest's kernel.
+    * ``kernel``: ELF ``vmlinux`` or ``bzImage``, or a kernel other than Linux, see
+      ``docs/own-kernel.md``; None for the default guest's kernel.
     * ``initrd``: a file, or its contents; None for the default guest's, or for none when ``kernel``
       is given.
     * ``cmdline``: added to the kernel command line, after the defaults unless ``default_cmdline``
       is off.
     * ``init_arguments``: for the guest's init. The default guest's runs them as a command, and
       reports its exit status; to another guest's they go as words of the command line.
-    * ``boot``: ``"auto"`` takes PVH when the kernel offers it, else its 64-bit entry.
+    * ``boot``: ``"auto"`` takes PVH when the kernel offers it, else what its Multiboot header
+      says, else its 64-bit entry.
     * ``acpi``: whether a kernel of the user's is told of the machine by ACPI tables, which also
       bring a power button and a generation ID. Without them a kernel has the MP table and the
       command line; the default guest's, which knows no ACPI, has only those in any case.

@@ -315,6 +315,41 @@ def elf_seeds() -> Iterator[tuple[str, bytes]]:
     yield "adjoining", b"\0" + vmlinux(code, second=0x100100)[4:]
 
 
+def multiboot_seeds() -> Iterator[tuple[str, bytes]]:
+    """A header of each version in an ELF file of each class, and in files that are none."""
+
+    def words(*values: int) -> bytes:
+        return struct.pack(f"<{len(values)}I", *(value & 0xFFFFFFFF for value in values))
+
+    def tags(*tags: tuple[int, int, bytes]) -> bytes:
+        body = b"".join(
+            struct.pack("<HHI", kind, flags, 8 + len(data)) + data + bytes(-len(data) % 8)
+            for kind, flags, data in (*tags, (0, 0, b""))
+        )
+        length = 16 + len(body)
+        return words(0xE85250D6, 0, length, -(0xE85250D6 + length)) + body
+
+    def elf_32(code: bytes) -> bytes:
+        head = b"\x7fELF\x01\x01\x01".ljust(16, b"\0")
+        head += struct.pack("<HHIIIIIHHHHHH", 2, 3, 1, start, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+        head += words(1, 0x80, start, start, len(code), len(code) + 16, 5, 4)
+        return head.ljust(0x80, b"\0") + code
+
+    start, flat = 0x100000, 1 << 16
+    plain = words(0x1BADB002, 3, -(0x1BADB002 + 3)) + b"code"
+    asks = tags((1, 0, words(1, 6, 15)), (5, 1, bytes(12)), (6, 0, b""))
+    for protocol in range(4):
+        for name, body in (("one", plain), ("two", asks), ("none", b"code")):
+            yield f"{protocol}-32-{name}", bytes([protocol]) + elf_32(body)
+            yield f"{protocol}-64-{name}", bytes([protocol]) + vmlinux(body)
+    head = words(0x1BADB002, flat, -(0x1BADB002 + flat))
+    yield "flat", b"\0" + head + words(start, start, 0, start + 64, start + 32) + b"code"
+    part = words(start + 8, start, start + 44, start + 0x100, start + 40)
+    yield "flat-part", b"\1" + bytes(8) + head + part + b"code and more"
+    addresses = words(start, 0xFFFFFFFF, 0, 0)
+    yield "flat-two", b"\2" + tags((2, 0, addresses), (3, 0, words(start + 4)))
+
+
 def streams(data: bytes) -> dict[str, bytes]:
     """Return ``data`` in each compression, with its size behind it as the kernel's build does."""
     size = struct.pack("<I", len(data))
@@ -440,6 +475,7 @@ SEEDS = {
     "elf": elf_seeds,
     "engines": engine_seeds,
     "mmio_registers": mmio_seeds,
+    "multiboot": multiboot_seeds,
     "packed_ring": packed_seeds,
     "payload": payload_seeds,
     "pci_functions": pci_seeds,

@@ -14,14 +14,18 @@ BOOT_GDT = 0x500
 BOOT_IDT = 0x520
 PVH_START_INFO = 0x6000
 PVH_MODULES = 0x6040
+# A machine boots by one protocol, so what others hand over may stand in the same place.
+MULTIBOOT_INFO = 0x6000
+MULTIBOOT_INFO_END = 0x8000
 ZERO_PAGE = 0x7000
-# A machine boots by one protocol, so the PVH memory map may take the zero page's place.
 PVH_MEMORY_MAP = 0x7000
 BOOT_STACK = 0x8FF0
 PML4 = 0x9000
 PDPT = 0xA000
 PD = 0xB000
+"""The first of one for each GiB that is mapped, four at most."""
 IDENTITY_MAP_END = 1 << 30
+"""What Linux gets; a kernel entered as plain ELF gets 4 GiB, with all registers of devices."""
 COMMAND_LINE = 0x20000
 COMMAND_LINE_SIZE = 0x10000
 SYSTEM_DATA = 0x9FC00

@@ -10,8 +10,10 @@ from vmm.topology import CpuTopology
 from vmm.x86.apic_ids import highest_vcpu_id
 from vmm.x86.layout import HIGH_RAM, HIGH_RAM_END, LOW_RAM_END, MEBIBYTE, PAGE_SIZE
 
-BootProtocol = Literal["auto", "pvh", "linux64"]
-"""How to enter the kernel: by its PVH note, at its 64-bit entry, or by the better one it has."""
+BootProtocol = Literal["auto", "pvh", "linux64", "elf64", "multiboot", "multiboot2"]
+"""How to enter the kernel: by its PVH note, at its 64-bit entry as Linux is or as any other ELF
+program, as its Multiboot header says, or by what fits the file best.
+"""
 
 MIN_MEMORY_BYTES: Final = 4 * MEBIBYTE
 MAX_MEMORY_BYTES: Final = LOW_RAM_END + HIGH_RAM_END - HIGH_RAM

@@ -17,6 +17,7 @@ TARGETS = (
     "elf",
     "engines",
     "mmio_registers",
+    "multiboot",
     "packed_ring",
     "payload",
     "pci_functions",

@@ -13,9 +13,11 @@ from vmm.x86 import layout
 from vmm.x86.boot.image_file import BootMemory, ImageFile, clear, low_ram_end
 
 ELF_MAGIC = b"\x7fELF"
+ELFCLASS32 = 1
 ELFCLASS64 = 2
 ELFDATA2LSB = 1
 ET_EXEC = 2
+EM_386 = 3
 EM_X86_64 = 62
 PT_LOAD = 1
 PT_INTERP = 3
@@ -32,17 +34,23 @@ MACHINES = {3: "i386", 8: "MIPS", 21: "PowerPC", 22: "S/390", 40: "Arm", 183: "A
 MACHINES |= {243: "RISC-V", 258: "LoongArch"}
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_HEADER_32 = struct.Struct("<16sHHIIIIIHHHHHH")
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+_PROGRAM_HEADER_32 = struct.Struct("<IIIIIIII")
 _NOTE = struct.Struct("<III")
 
 
 class Segment(NamedTuple):
-    """One ``PT_LOAD``: ``file_size`` bytes at ``offset`` go to ``address``, zeros up to ``end``."""
+    """One ``PT_LOAD``: ``file_size`` bytes at ``offset`` go to ``address``, zeros up to ``end``.
+
+    ``virtual`` is where the program itself has it.
+    """
 
     offset: int
     file_size: int
     address: int
     memory_size: int
+    virtual: int
 
     @property
     def end(self) -> int:
@@ -70,17 +78,34 @@ class Elf(NamedTuple):
         """First address past everything loaded."""
         return self.segments[-1].end
 
+    def physical(self, entry: int) -> int:
+        """Return where an entry point stands in memory; it may be told as a virtual address."""
+        if any(part.address <= entry < part.end for part in self.segments):
+            return entry
+        for part in self.segments:
+            if part.virtual <= entry < part.virtual + part.memory_size:
+                return entry - part.virtual + part.address
+        return entry
 
-def read_elf(image: ImageFile) -> Elf:
+
+def is_elf_32(image: ImageFile) -> bool:
+    """Whether an ELF file is a 32-bit one."""
+    return image.read(4, 1) == bytes([ELFCLASS32])
+
+
+def read_elf(image: ImageFile, *, any_class: bool = False) -> Elf:
     """Read and check the headers of an ELF kernel; nothing is loaded yet.
 
-    Raises :class:`ConfigurationError` when the file is no x86-64 kernel image, or a damaged one.
+    ``any_class`` takes a 32-bit one, too. Raises :class:`ConfigurationError` when the file is no
+    x86-64 kernel image, or a damaged one.
     """
-    image.check_part("its ELF header", 0, _HEADER.size)
-    fields = _HEADER.unpack(image.read(0, _HEADER.size))
+    narrow = any_class and is_elf_32(image)
+    form = _HEADER_32 if narrow else _HEADER
+    image.check_part("its ELF header", 0, form.size)
+    fields = form.unpack(image.read(0, form.size))
     ident, kind, machine, _, entry, table, _, _, _, entry_size, count, *_ = fields
-    _check_identity(image, ident, kind, machine)
-    headers = _program_headers(image, table, entry_size, count)
+    _check_identity(image, ident, kind, machine, narrow=narrow)
+    headers = _program_headers(image, table, entry_size, count, narrow=narrow)
     if any(header[0] == PT_INTERP for header in headers):
         raise ConfigurationError(f"{image.name}: is a dynamically linked program, not a kernel")
     segments = _segments(image, headers)
@@ -113,51 +138,61 @@ def check_entry(image: ImageFile, elf: Elf, entry: int, what: str) -> None:
         raise ConfigurationError(f"{image.name}: its {what} {entry:#x} is in no loaded segment")
 
 
-def _check_identity(image: ImageFile, ident: bytes, kind: int, machine: int) -> None:
+def _check_identity(
+    image: ImageFile, ident: bytes, kind: int, machine: int, *, narrow: bool
+) -> None:
     if ident[:4] != ELF_MAGIC:
         raise ConfigurationError(f"{image.name}: is not an ELF file")
     if ident[5] != ELFDATA2LSB:
         raise ConfigurationError(f"{image.name}: is a big-endian ELF file, not an x86-64 kernel")
-    if machine != EM_X86_64:
+    if machine != EM_X86_64 and not (machine == EM_386 and (narrow or ident[4] == ELFCLASS32)):
         name = MACHINES.get(machine, f"machine {machine}")
         raise ConfigurationError(f"{image.name}: is an ELF file for {name}, not x86-64")
-    if ident[4] != ELFCLASS64:
-        raise ConfigurationError(f"{image.name}: is a 32-bit ELF file, a 64-bit one is needed")
+    if ident[4] != (ELFCLASS32 if narrow else ELFCLASS64):
+        raise ConfigurationError(
+            f"{image.name}: is a 32-bit ELF file: a 64-bit one, or a Multiboot header, is needed"
+        )
     if kind != ET_EXEC:
         name = TYPES.get(kind, f"an ELF file of type {kind}")
         raise ConfigurationError(f"{image.name}: is {name}, not an executable kernel image")
 
 
 def _program_headers(
-    image: ImageFile, table: int, entry_size: int, count: int
+    image: ImageFile, table: int, entry_size: int, count: int, *, narrow: bool
 ) -> list[tuple[int, ...]]:
-    if entry_size != _PROGRAM_HEADER.size or not 0 < count <= PROGRAM_HEADERS_MAX:
+    """Return the program headers, with their fields in the order of the 64-bit ones."""
+    form = _PROGRAM_HEADER_32 if narrow else _PROGRAM_HEADER
+    if entry_size != form.size or not 0 < count <= PROGRAM_HEADERS_MAX:
         raise ConfigurationError(
             f"{image.name}: has {count} program headers of {entry_size} bytes, "
-            f"must be 1 to {PROGRAM_HEADERS_MAX} of {_PROGRAM_HEADER.size}"
+            f"must be 1 to {PROGRAM_HEADERS_MAX} of {form.size}"
         )
     image.check_part("its program header table", table, count * entry_size)
-    return list(_PROGRAM_HEADER.iter_unpack(image.read(table, count * entry_size)))
+    headers = list(form.iter_unpack(image.read(table, count * entry_size)))
+    if narrow:  # it has the flags behind the sizes
+        return [(one[0], one[6], *one[1:6], one[7]) for one in headers]
+    return headers
 
 
 def _segments(image: ImageFile, headers: list[tuple[int, ...]]) -> tuple[Segment, ...]:
     loads = [header for header in headers if header[0] == PT_LOAD and header[6]]
     segments = [
-        Segment(offset, file_size, address, memory_size)
-        for _, _, offset, _, address, file_size, memory_size, _ in loads
+        Segment(offset, file_size, address, memory_size, virtual)
+        for _, _, offset, virtual, address, file_size, memory_size, _ in loads
     ]
     if not segments:
         raise ConfigurationError(f"{image.name}: has nothing to load (no PT_LOAD segment)")
     segments.sort(key=lambda segment: segment.address)
     for segment in segments:
-        _check_segment(image, segment)
+        check_segment(image, segment)
     for lower, upper in pairwise(segments):
         if lower.end > upper.address:
             raise ConfigurationError(f"{image.name}: two segments overlap at {upper.address:#x}")
     return tuple(segments)
 
 
-def _check_segment(image: ImageFile, segment: Segment) -> None:
+def check_segment(image: ImageFile, segment: Segment) -> None:
+    """Raise :class:`ConfigurationError` for a segment that fits neither the file nor a machine."""
     where = f"segment at {segment.address:#x} of {segment.memory_size:#x} bytes"
     if segment.file_size > segment.memory_size:
         raise ConfigurationError(

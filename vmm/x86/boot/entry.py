@@ -1,10 +1,12 @@
 """The state in which a vCPU enters the kernel: registers, descriptor and page tables, MSRs, LAPIC.
 
-Implements Linux x86 boot.rst "64-bit Boot Protocol" and the Xen x86/HVM direct boot ABI; segment
+Implements Linux x86 boot.rst "64-bit Boot Protocol", the Xen x86/HVM direct boot ABI and the
+Multiboot specifications, "Machine state"; a plain ELF program is entered as a C function. Segment
 and control register layouts are those of the Intel SDM vol. 3.
 """
 
 import struct
+from typing import Final
 
 from virtio.memory import GuestMemory
 from virtio.named_tuple import NamedTuple
@@ -51,25 +53,37 @@ DELIVERY_NMI, DELIVERY_EXTINT = 0x400, 0x700
 class EntryPoint(NamedTuple):
     """Where and how the boot vCPU starts: by which protocol, and its registers that are not zero.
 
-    The 64-bit protocol passes the zero page in ``rsi``, PVH its start info in ``rbx``.
+    Linux' 64-bit protocol passes the zero page in ``rsi``, PVH its start info in ``rbx``; a plain
+    ELF program has that in ``rdi``, as the argument of a function. Multiboot passes a magic number
+    in ``rax`` and the information in ``rbx``.
     """
 
     protocol: Protocol
     rip: int
     rsi: int = 0
+    rdi: int = 0
+    rax: int = 0
     rbx: int = 0
     rsp: int = 0
 
 
+_MAPPED_GIB: Final[dict[str, int]] = {"linux64": 1, "elf64": 4}
+"""How much memory the page tables of a protocol map 1:1; any other one has paging off."""
+
+
 def write_tables(memory: GuestMemory, protocol: Protocol) -> None:
-    """Write GDT and IDT and, for the 64-bit protocol, page tables that map the first GiB 1:1."""
-    _write_words(memory, layout.BOOT_GDT, GDT_64 if protocol == "linux64" else GDT_32)
+    """Write GDT and IDT and, for a 64-bit entry, page tables that map the first GiBs 1:1."""
+    mapped = _MAPPED_GIB.get(protocol, 0)
+    _write_words(memory, layout.BOOT_GDT, GDT_64 if mapped else GDT_32)
     _write_words(memory, layout.BOOT_IDT, (0,))
-    if protocol == "linux64":
+    if mapped:
+        directories = [
+            layout.PD + gib * layout.PAGE_SIZE | PRESENT_WRITABLE for gib in range(mapped)
+        ]
         _write_words(memory, layout.PML4, (layout.PDPT | PRESENT_WRITABLE, *(0,) * 511))
-        _write_words(memory, layout.PDPT, (layout.PD | PRESENT_WRITABLE, *(0,) * 511))
-        flags = PRESENT_WRITABLE | LARGE_PAGE
-        _write_words(memory, layout.PD, tuple(i * LARGE_PAGE_SIZE | flags for i in range(512)))
+        _write_words(memory, layout.PDPT, (*directories, *(0,) * (512 - mapped)))
+        flags, pages = PRESENT_WRITABLE | LARGE_PAGE, range(mapped * 512)
+        _write_words(memory, layout.PD, tuple(i * LARGE_PAGE_SIZE | flags for i in pages))
 
 
 def entry_regs(entry: EntryPoint) -> Regs:
@@ -77,6 +91,8 @@ def entry_regs(entry: EntryPoint) -> Regs:
     return Regs(
         rip=entry.rip,
         rsi=entry.rsi,
+        rdi=entry.rdi,
+        rax=entry.rax,
         rbx=entry.rbx,
         rsp=entry.rsp,
         rbp=entry.rsp,
@@ -89,14 +105,15 @@ def set_entry_sregs(sregs: Sregs, entry: EntryPoint) -> None:
 
     APIC base, CR8 and the pending interrupts stay: they are the vCPU's own.
     """
-    gdt = GDT_64 if entry.protocol == "linux64" else GDT_32
+    is_64_bit = entry.protocol in _MAPPED_GIB
+    gdt = GDT_64 if is_64_bit else GDT_32
     sregs.cs = segment(gdt[CODE // 8], CODE)
     for name in ("ds", "es", "fs", "gs", "ss"):
         setattr(sregs, name, segment(gdt[DATA // 8], DATA))
     sregs.tr = segment(gdt[TSS // 8], TSS)
     sregs.gdt.base, sregs.gdt.limit = layout.BOOT_GDT, len(gdt) * 8 - 1
     sregs.idt.base, sregs.idt.limit = layout.BOOT_IDT, 7
-    if entry.protocol == "linux64":
+    if is_64_bit:
         sregs.cr0 |= CR0_PE | CR0_PG
         sregs.cr3 = layout.PML4
         sregs.cr4 |= CR4_PAE

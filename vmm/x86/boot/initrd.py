@@ -12,7 +12,7 @@ from virtio.named_tuple import NamedTuple
 from vmm.x86 import layout
 from vmm.x86.boot.archives import Readable, plain_end
 from vmm.x86.boot.image_file import BootMemory, low_ram_end, open_image
-from vmm.x86.boot.kernel import LoadedKernel
+from vmm.x86.boot.kernel import OWN_PROTOCOLS, LoadedKernel
 
 Initrd = str | os.PathLike[str] | bytes
 
@@ -27,7 +27,8 @@ class LoadedInitrd(NamedTuple):
 def load_initrd(initrd: Initrd, memory: BootMemory, kernel: LoadedKernel) -> LoadedInitrd:
     """Load a file, or bytes, as initrd; ``kernel`` bounds its place.
 
-    What is compressed in it is unpacked, where the guest has room for that. Raises
+    What is compressed in it is unpacked, where the guest has room for that; a kernel other than
+    Linux gets it as it is. Raises
     :class:`ConfigurationError` when it cannot be read, is empty or damaged, or does not fit.
     """
     if isinstance(initrd, bytes):
@@ -53,7 +54,7 @@ class _Bytes:
 
 def _load(image: Readable, memory: BootMemory, kernel: LoadedKernel) -> LoadedInitrd:
     address = place_initrd(image.size, memory, kernel, image.name)
-    if plain_end(image, 0) == image.size:
+    if kernel.protocol in OWN_PROTOCOLS or plain_end(image, 0) == image.size:
         image.load(memory, address, 0, image.size)
         return LoadedInitrd(address, image.size)
     from vmm.x86.boot.initramfs import unpacked

@@ -88,7 +88,7 @@ def test_segments_stand_at_their_physical_addresses_and_bss_is_cleared(tmp_path:
 
     assert ram[0xFFFFF:0x100005] == bytes([DIRTY]) + b"CODE" + bytes([DIRTY])
     assert ram[0x200000:0x221001] == b"DATA" + bytes(0x21000 - 4) + bytes([DIRTY])
-    assert loaded == LoadedKernel(0x100000, "linux64", 0x100000, 0x221000, None, 2047, 0xBFFFFFFF)
+    assert loaded == LoadedKernel(0x100000, "elf64", 0x100000, 0x221000, None, 2047, 0xBFFFFFFF)
 
 
 def test_pvh_entry_is_preferred_when_the_note_is_there(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_pvh_entry_outside_the_segments_is_refused(tmp_path: Path) -> None:
     "sizes", [(0xFFFFFFFF, 4, 18), (4, 0xFFFFFFFF, 1), (0, 0, 0), (0xFFFFFFFF, 0xFFFFFFFF, 18)]
 )
 def test_hostile_note_sizes_find_no_pvh_entry(tmp_path: Path, sizes: tuple[int, int, int]) -> None:
-    assert load(tmp_path, with_notes(struct.pack("<III", *sizes))).protocol == "linux64"
+    assert load(tmp_path, with_notes(struct.pack("<III", *sizes))).protocol == "elf64"
 
 
 def test_segment_of_zero_bytes_is_left_out(tmp_path: Path) -> None:
@@ -222,7 +222,23 @@ def test_entry_outside_the_segments_is_refused(tmp_path: Path, entry: int) -> No
 def test_linux64_kernel_past_the_boot_page_tables_is_refused(tmp_path: Path) -> None:
     image = elf([program_header(1, 0x1000, 0x40000000, 4, 4)], b"CODE", entry=0x40000000)
 
-    assert "maps memory below 0x40000000 only" in refusal(tmp_path, image)
+    assert "maps memory below 0x40000000 only" in refusal(tmp_path, image, "linux64")
+
+
+def test_linux_without_a_pvh_note_is_known_by_the_first_line_of_its_log(tmp_path: Path) -> None:
+    banner = b"....Linux version 6.1.0 (someone)"
+    image = elf([program_header(1, 0x1000, 0x100000, len(banner), 0x1000)], banner)
+
+    assert load(tmp_path, image).protocol == "linux64"
+    assert load(tmp_path, image, "elf64").protocol == "elf64"
+
+
+def test_an_entry_that_is_a_virtual_address_is_found_in_memory(tmp_path: Path) -> None:
+    high = 0xFFFFFFFF80100000
+    header = struct.pack("<IIQQQQQQ", 1, 5, 0x1000, high, 0x200000, 0x40, 0x40, 0x1000)
+    image = elf([header], bytes(0x40), entry=high + 0x20)
+
+    assert load(tmp_path, image).entry == 0x200020
 
 
 @pytest.mark.parametrize("count", [0, 65, 0xFFFF])
