@@ -5,9 +5,11 @@ decompressor; its setup header is kept for the zero page. Implements the loader'
 Linux x86 boot.rst "64-bit Boot Protocol".
 """
 
+from __future__ import annotations
+
 import os
 import re
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from virtio.errors import ConfigurationError
 from virtio.named_tuple import NamedTuple
@@ -16,6 +18,9 @@ from vmm.x86.boot.bzimage import SetupHeader, is_bzimage, read_setup_header
 from vmm.x86.boot.elf import ELF_MAGIC, Elf, check_entry, is_elf_32, load_elf, read_elf
 from vmm.x86.boot.image_file import BootMemory, ImageFile, open_image
 from vmm.x86.limits import BootProtocol
+
+if TYPE_CHECKING:
+    from vmm.x86.boot.multiboot import MultibootHeader
 
 Protocol = Literal["pvh", "linux64", "elf64", "multiboot", "multiboot2"]
 
@@ -90,22 +95,15 @@ def _load_multiboot(
         elf = read_elf(image)
         if elf.pvh_entry is not None:
             return None
-    from vmm.x86.boot.multiboot import find_multiboot, multiboot_segments
-    from vmm.x86.boot.multiboot2 import find_multiboot2
-
-    header = None
     # Where nothing else would do, what is wrong with a header is told; but a disk image may have
     # the kernel of a boot loader in it.
     needed = elf is None and (is_elf or choice != "auto")
-    if choice != "multiboot":
-        header = find_multiboot2(image, needed=needed)
-    if header is None and choice != "multiboot2":
-        header = find_multiboot(image, needed=needed)
+    header = _multiboot_header(image, choice, needed=needed)
     if header is None:
-        if choice in _MULTIBOOT:
-            raise ConfigurationError(f"{image.name}: has no {choice.title()} header")
         return None
     if header.addresses is not None:
+        from vmm.x86.boot.multiboot import multiboot_segments
+
         elf = multiboot_segments(image, header)
     elif is_elf:
         elf = elf or read_elf(image, any_class=True)
@@ -117,6 +115,23 @@ def _load_multiboot(
     check_entry(image, elf, entry, "entry")
     load_elf(image, elf, memory)
     return LoadedKernel(entry, header.protocol, elf.start, elf.end)
+
+
+def _multiboot_header(
+    image: ImageFile, choice: BootProtocol, *, needed: bool
+) -> MultibootHeader | None:
+    """Return the header of the version that was chosen, or of the newer one that is there."""
+    from vmm.x86.boot.multiboot import find_multiboot
+    from vmm.x86.boot.multiboot2 import find_multiboot2
+
+    header = None
+    if choice != "multiboot":
+        header = find_multiboot2(image, needed=needed)
+    if header is None and choice != "multiboot2":
+        header = find_multiboot(image, needed=needed)
+    if header is None and choice in _MULTIBOOT:
+        raise ConfigurationError(f"{image.name}: has no {choice.title()} header")
+    return header
 
 
 def _load_elf(
