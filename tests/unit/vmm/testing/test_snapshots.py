@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,7 +63,6 @@ def test_one_kernel_in_two_places_has_one_snapshot(tmp_path: Path) -> None:
     "other",
     [
         MachineConfig(cpus=2),
-        MachineConfig(cpus=4, cpu_topology=CpuTopology(2, 2)),
         MachineConfig(memory_bytes=64 << 20),
         MachineConfig(cmdline="x"),
         MachineConfig(spare_slots=3),
@@ -82,6 +82,14 @@ def test_other_machines_have_other_snapshots(
     )
 
     assert entry_name(other) != entry_name(MachineConfig())
+
+
+def test_processors_put_together_in_another_way_have_another_snapshot(tmp_path: Path) -> None:
+    (tmp_path / "kernel").touch()
+    cores = MachineConfig(kernel=tmp_path / "kernel", cpus=4)
+
+    assert entry_name(replace(cores, cpu_topology=CpuTopology(2, 2))) != entry_name(cores)
+    assert entry_name(replace(cores, cpu_topology=CpuTopology(cores=4))) == entry_name(cores)
 
 
 def test_another_initrd_has_another_snapshot(tmp_path: Path) -> None:
