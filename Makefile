@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(READY) ## Create .venv with the package and its tools, and build the guest image once
@@ -60,7 +60,11 @@ test: setup check ## Run every test, WORKERS=2 at a time; those that boot a gues
 	    $(addprefix --ignore=,$(NO_QUEUE)) || exit; \
 	done
 	@echo "every test, with the engine that is used where nobody chooses:"
-	@$(PYTEST)
+	@$(PYTEST) --junit-xml=build/junit.xml
+
+.PHONY: test-hardware
+test-hardware: setup ## Run what touches KVM on hardware KVM, which QEMU emulates; SHORT=1 is a part
+	@$(BIN)/python -m tests.hosts.hardware $(if $(SHORT),--short) $(if $(UNTIL),--until=$(UNTIL))
 
 .PHONY: sanitize
 sanitize: $(READY) ## Run the tests that use our C, built with address and undefined-behaviour sanitizers

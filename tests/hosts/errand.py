@@ -19,6 +19,7 @@ from tests.hosts.boot import ERRAND
 from tests.hosts.tree import make_ext4
 from virtio.errors import ConfigurationError
 from vmm.image import cache
+from vmm.image.cache_place import places
 from vmm.image.debian import find_tool
 
 PROJECT: Final = Path(__file__).parents[2]
@@ -28,10 +29,11 @@ _STATUS: Final = "status"
 _DISK_BYTES: Final = 8 << 30  # sparse; what the tests write goes there, too
 _LEFT_BEHIND: Final = shutil.ignore_patterns(
     *(".git", ".venv", "build", "dist", ".hypothesis", ".mypy_cache", ".ruff_cache"),
-    *(".pytest_cache", "node_modules"),
+    ".pytest_cache",
 )
 _IMAGES: Final = ("kernel-", "init", "agent-", "disk-", "hostile-", "load-", "bench-", "say-")
 """Which entries of the image cache go along; no snapshots, for those are another host's."""
+_KERNEL_NAMES: Final = ".kernel-names"  # what the cache knows the kernels of packages by
 
 _START: Final = """\
 export PATH={path}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/busybox
@@ -49,14 +51,15 @@ $B mount -t cgroup2 cgroup2 /sys/fs/cgroup
 $B ln -sf /proc/self/fd /dev/fd
 $B --install -s /busybox
 $B ifconfig lo up
-mkdir -p /mnt/environment {prefix} {project} {cache}
+mkdir -p /mnt/environment
 mount --bind {prefix} /mnt/environment
+mount --bind {errand}/tmp /tmp
+mkdir -p {project} {cache}
 mount --bind {errand}/checkout {project}
 mkdir -p {prefix} && mount --bind /mnt/environment {prefix}
 mount --bind {errand}/cache {cache}
-mount --bind {errand}/tmp /tmp
 cd {project}
-$B setsid $B timeout -k 10 {seconds} {command} </dev/null
+$B setsid timeout -s INT -k 30 {seconds} {command} </dev/null
 echo $? >{errand}/{status}
 sync
 poweroff -f
@@ -65,11 +68,15 @@ poweroff -f
 
 @dataclass(frozen=True)
 class Errand:
-    """A command for the hardware host, its environment, and how long it may take."""
+    """A command for the hardware host, its environment, and how long it may take.
+
+    ``images`` names entries of the cache that it needs beside the usual ones.
+    """
 
     command: Sequence[str]
     seconds: int
     variables: Mapping[str, str] = field(default_factory=dict)
+    images: Sequence[str] = ()
 
     def write(self, image: Path) -> None:
         """Write the disk; beside it a folder is made for a moment."""
@@ -77,8 +84,11 @@ class Errand:
         shutil.copytree(PROJECT, staged / "checkout", symlinks=True, ignore=_LEFT_BEHIND)
         (staged / "cache").mkdir()
         for entry in cache.entries():
-            if entry.name.startswith(_IMAGES):
+            if entry.name.startswith(_IMAGES) or entry.name in self.images:
                 shutil.copytree(entry.path, staged / "cache" / entry.name, symlinks=True)
+        for place in places():
+            if (place / _KERNEL_NAMES).is_dir():
+                shutil.copytree(place / _KERNEL_NAMES, staged / "cache" / _KERNEL_NAMES)
         (staged / "output").mkdir()
         (staged / "tmp").mkdir()
         (staged / "tmp").chmod(0o1777)

@@ -46,14 +46,14 @@ def host_kernel(progress: Progress) -> HostKernel:
 def _fetched(progress: Progress) -> Path:
     if not find_tool("apt-get") or not find_tool("dpkg-deb"):
         raise ConfigurationError("the kernel of the hardware host comes from Debian: needs apt")
-    package = package_in(_output(["apt-cache", "depends", META_PACKAGE]))
+    package = package_in(output_of(["apt-cache", "depends", META_PACKAGE]))
 
     def fetch(folder: Path) -> None:
         progress(f"fetching {package}", "")
-        _output(["apt-get", "-q", "download", package], folder)
+        output_of(["apt-get", "-q", "download", package], folder)
         (archive,) = folder.glob("*.deb")
         content = folder / "content"
-        _output(["dpkg-deb", "-x", str(archive), str(content)])
+        output_of(["dpkg-deb", "-x", str(archive), str(content)])
         _keep(content, folder)
         shutil.rmtree(content)
         archive.unlink()
@@ -83,7 +83,8 @@ def _keep(content: Path, folder: Path) -> None:
         found[0].rename(folder / f"{name}.ko")
 
 
-def _output(command: list[str], folder: Path | None = None) -> str:
+def output_of(command: list[str], folder: Path | None = None) -> str:
+    """Return what a command prints; raises ``ConfigurationError`` with its last line of errors."""
     done = subprocess.run(
         command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )

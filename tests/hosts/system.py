@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.hosts.tree import Tree, make_ext4
+from virtio.errors import ConfigurationError
 from vmm.image import cache
 from vmm.image.busybox import find_busybox
 from vmm.image.debian import ensure, find_tool
@@ -71,7 +72,12 @@ def system_disk(progress: Progress) -> Path:
 
 
 def content() -> Tree:
-    """Return what the disk holds: the paths of this host."""
+    """Return what the disk holds: the paths of this host.
+
+    Raises ``ConfigurationError`` outside of a virtual environment, as a system has no end.
+    """
+    if sys.prefix == sys.base_prefix:
+        raise ConfigurationError(f"{sys.executable}: of no virtual environment; run make setup")
     tree = Tree()
     tree.add(Path(sys.prefix), _wanted_of_environment)
     tree.add(Path(sys.executable))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.errand import Errand, read_back
+from tests.hosts.errand import PROJECT, Errand, read_back
 from tests.hosts.tree import make_ext4
 from vmm.image.debian import find_tool
 
@@ -35,6 +35,14 @@ def test_variables_reach_the_command() -> None:
     script = Errand(["env"], 60, {"COLOUR": "dark blue"}).script()
 
     assert "'COLOUR=dark blue'" in script
+
+
+def test_checkout_and_environment_below_tmp_are_seen() -> None:
+    lines = Errand(["true"], 60).script().splitlines()
+    binds = [line.split()[-1] for line in lines if line.startswith("mount --bind")]
+
+    # What is mounted on /tmp hides what the system's disk has there.
+    assert binds.index("/mnt/environment") < binds.index("/tmp") < binds.index(str(PROJECT))
 
 
 @with_debugfs
