@@ -7,8 +7,8 @@ not hold up the others (``MachineConfig.io_threads``). A caller of :meth:`Machin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from vmm.agent import Agent
     from vmm.agent.upkeep import AgentUpkeep
     from vmm.sandbox.mode import SandboxMode
-    from vmm.snapshot import Snapshot
+    from vmm.snapshot import MachineState, Snapshot
+    from vmm.snapshot.folder import SnapshotFolder
+    from vmm.snapshot.target import Target
     from vmm.stats import Statistics
     from vmm.vcpu import VcpuThread
     from vmm.vsock import VsockHost
@@ -181,23 +183,35 @@ class Machine:
         queues, and the restored machine serves them again. Raises :class:`ConfigurationError`
         for a machine that has ended, or into which a device was plugged.
         """
-        if self._verdict.ending is not None or not self.threads:
-            raise ConfigurationError("a machine that does not run cannot be saved")
-        if self.hardware.plugged:
-            raise ConfigurationError(
-                "a machine into which a device was plugged cannot be saved;"
-                " have the device in its configuration"
-            )
         from vmm.snapshot import Snapshot
         from vmm.snapshot.disks import freeze
-        from vmm.snapshot.state import machine_state
 
-        with self._vcpus.held(), ExitStack() as frozen:
-            hardware = self.hardware
-            transports = [frozen.enter_context(one.frozen()) for one in hardware.transports]
-            state = machine_state(hardware, self._vcpus, transports)
-            disks = map(freeze, self.config.disks, hardware.disks)
-            return Snapshot(self.config, state, hardware.ram.copy(), tuple(disks))
+        with self._still() as state:
+            disks = map(freeze, self.config.disks, self.hardware.disks)
+            return Snapshot(self.config, state, self.hardware.ram.copy(), tuple(disks))
+
+    def saving_to(self, folder: SnapshotFolder) -> Target:
+        """Open, and ask the host for, all that :meth:`save` needs, while this process still can.
+
+        The folder is empty, the names of the machine's disks are absolute; it was booted.
+        """
+        from vmm.snapshot.target import Target
+
+        self.hardware.platform.prepare_to_save()
+        target = Target.of(folder, self.config, self.hardware.disks)
+        target.prepare(self.config)
+        return target
+
+    def save(self, target: Target) -> None:
+        """Save the machine as it is at this moment in a folder; the machine then runs on.
+
+        As :meth:`snapshot` and its ``write``, but nothing is copied to memory first, and the guest
+        stands still until all is written.
+        """
+        from vmm.snapshot import Snapshot
+
+        with self._still() as state, self.hardware.ram.file() as memory:
+            Snapshot(self.config, state, memory, tuple(self.hardware.disks)).write(target)
 
     @property
     def agent(self) -> Agent:
@@ -314,6 +328,23 @@ class Machine:
         from vmm.stats import Statistics
 
         return Statistics.collect(self.threads, self.hardware)
+
+    @contextmanager
+    def _still(self) -> Iterator[MachineState]:
+        """Have nothing of the machine change inside the block, and give its state."""
+        if self._verdict.ending is not None or not self.threads:
+            raise ConfigurationError("a machine that does not run cannot be saved")
+        if self.hardware.plugged:
+            raise ConfigurationError(
+                "a machine into which a device was plugged cannot be saved;"
+                " have the device in its configuration"
+            )
+        from vmm.snapshot.state import machine_state
+
+        with self._vcpus.held(), ExitStack() as frozen:
+            hardware = self.hardware
+            transports = [frozen.enter_context(one.frozen()) for one in hardware.transports]
+            yield machine_state(hardware, self._vcpus, transports)
 
     def _confinement(self) -> Callable[[], None] | None:
         if self.config.sandbox == "off":

@@ -7,8 +7,8 @@ it is first written.
 import fcntl
 import mmap
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from virtio.errors import HostError
@@ -86,6 +86,18 @@ class GuestRam(FlatMemory, Resource):
 
     def _file_offset(self, address: int) -> int:
         return sum(min(max(address - start, 0), length) for start, length in self.regions)
+
+    @contextmanager
+    def file(self) -> Iterator[int]:
+        """Give a file with the present content of the RAM, to which nothing may write meanwhile."""
+        if not self.is_copy:
+            yield self._fd
+            return
+        fd = self.copy()
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def copy(self) -> int:
         """Return a new memfd with the present content of the RAM; the caller closes it.

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,17 @@ import pytest
 
 from tests.guest import bare_metal as bare
 from vmm import Machine, Snapshot
+from vmm.cli import main
+from vmm.sandbox import jail
+from vmm.sandbox.host import missing
+from vmm.snapshot.folder import new_folder
 
 DEADLINE = 120.0
 MACHINE = ("--memory", "32M", "--no-rng")
 
 pytestmark = pytest.mark.timeout(300)
+needs_sandbox = pytest.mark.skipif(bool(missing()), reason=f"sandbox: {'; '.join(missing())}")
+needs_jail = pytest.mark.skipif(bool(jail.missing()), reason=jail.missing())
 
 
 def vmm(*arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -241,3 +249,145 @@ def test_a_signal_ends_the_wait_for_a_guest_to_save(tmp_path: Path, number: sign
     assert process.returncode == 130
     assert errors.endswith(f"vmm: interrupted by {number.name}\n".encode())
     assert not os.path.exists(folder)
+
+
+# Confined
+
+
+@contextmanager
+def waiting(tmp_path: Path, *options: str) -> "Iterator[tuple[subprocess.Popen[bytes], int]]":
+    """Give a command whose guest is up and never saved, and the process that has the guest."""
+    kernel = str(bare.write_kernel(tmp_path / "kernel", bare.say("up\n") + bare.SPIN))
+    command = [sys.executable, "-m", "vmm", "snapshot", str(tmp_path / "saved"), "--kernel", kernel]
+    with subprocess.Popen(
+        [*command, "--when", "never", *MACHINE, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        guest = next(one for one in children if len(os.listdir(f"/proc/{one}/task")) > 1)
+        try:
+            yield process, int(guest)
+        finally:
+            process.terminate()
+            process.communicate(timeout=DEADLINE)
+
+
+@needs_sandbox
+def test_process_of_a_guest_to_save_is_confined(tmp_path: Path) -> None:
+    with waiting(tmp_path, "--sandbox=require") as (_, guest):
+        found = [
+            dict(re.findall(r"(\w+):\s+(\d+)", status.read_text()))
+            for status in Path(f"/proc/{guest}/task").glob("*/status")
+        ]
+        opened = [os.readlink(one) for one in Path(f"/proc/{guest}/fd").iterdir()]
+
+    assert len(found) > 2
+    assert {(one["NoNewPrivs"], one["Seccomp"]) for one in found} == {("1", "2")}
+    assert "/dev/kvm" not in opened
+    assert sorted(os.path.basename(one) for one in opened if str(tmp_path) in one) == [
+        "memory",
+        "state",
+    ]
+
+
+@needs_sandbox
+def test_nothing_that_saving_does_is_refused(tmp_path: Path) -> None:
+    names = ("raw", "volatile", "fixed")
+    raw, volatile, fixed = (tmp_path / name for name in names)
+    for one in (raw, volatile, fixed):
+        one.write_bytes(one.name.encode().ljust(1 << 17, b"."))
+    disks = (f"--disk={raw}", f"--disk={volatile},volatile", f"--disk={fixed},ro")
+    code = bare.say("before\n") + bare.SPIN
+    kernel = str(bare.write_kernel(tmp_path / "kernel", code))
+
+    done = vmm(
+        *("snapshot", str(tmp_path / "saved"), "--kernel", kernel, "--when", "before"),
+        *("--sandbox=log", *MACHINE, *disks),
+    )
+
+    told = done.stderr.decode().splitlines()
+    told = [one for one in told if "/sys/devices/system/cpu/" not in one]  # of the C library
+    assert told == [f"vmm: saved in {tmp_path}/saved"]
+    assert sorted(os.listdir(tmp_path / "saved")) == ["disk0", "disk1", "memory", "state"]
+    with Snapshot.load(tmp_path / "saved", trust_disks=[volatile, fixed]) as snapshot:
+        for disk, name in zip(snapshot.disks, names, strict=True):
+            data = bytearray(9)
+            disk.readv([memoryview(data)], 0)
+            assert data == name.encode().ljust(9, b".")
+
+
+@needs_sandbox
+@needs_jail
+def test_guest_saved_in_the_jail_goes_on(tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(4096))
+    jailed = ("--jail", "--jail-limit=none")
+    saved = save(tmp_path, "--sandbox=require", *jailed, f"--disk={image}")
+
+    again = vmm("run", "--sandbox=require", *jailed, "--restore", str(saved))
+
+    assert (again.returncode, again.stdout) == (7, b"after\n")
+
+
+@needs_jail
+def test_process_of_a_guest_to_save_is_in_the_jail(tmp_path: Path) -> None:
+    with waiting(tmp_path, "--jail", "--jail-limit=none") as (_, guest):
+        root = os.listdir(f"/proc/{guest}/root/")
+
+    assert root == []
+
+
+def test_guest_whose_process_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    with waiting(tmp_path) as (process, guest):
+        os.kill(guest, signal.SIGKILL)
+        process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 128 + signal.SIGKILL
+    assert os.listdir(tmp_path) == ["kernel"]
+
+
+def test_image_that_is_replaced_while_the_guest_runs_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, other = tmp_path / "disk.img", tmp_path / "other"
+    for one in (image, other):
+        one.write_bytes(bytes(4096))
+    kernel = bare.write_kernel(tmp_path / "kernel", bare.say("up") + bare.SPIN)
+    monkeypatch.setattr(
+        "vmm.cli.snapshot.run_confined", lambda work: [other.rename(image), 0].pop()
+    )
+
+    status = main(
+        ["snapshot", f"{tmp_path}/saved", f"--kernel={kernel}", f"--disk={image},ro", *MACHINE]
+    )
+
+    assert status == 2
+    assert "disk.img: the file was replaced while the machine ran" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["disk.img", "kernel"]
+
+
+def test_folder_that_cannot_be_made_is_told_before_the_guest_boots(tmp_path: Path) -> None:
+    kernel = str(bare.write_kernel(tmp_path / "kernel", bare.say("up") + bare.SPIN))
+
+    done = vmm("snapshot", f"{kernel}/saved", "--kernel", kernel, "--when", "up", *MACHINE)
+
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode() == f"vmm: snapshot {kernel}/saved: no folder can be in a file\n"
+
+
+def test_restored_machine_is_saved_as_it_is(saved: Path, tmp_path: Path) -> None:
+    with (
+        Snapshot.load(saved) as snapshot,
+        Machine.restore(snapshot) as machine,
+        new_folder(tmp_path / "again") as folder,
+    ):
+        with machine.hardware.ram.view(1 << 24, 4) as view:
+            view[:] = b"here"
+        machine.save(machine.saving_to(folder))
+
+    with Snapshot.load(tmp_path / "again") as again:
+        assert os.pread(again.memory, 4, 1 << 24) == b"here"
+    assert vmm("run", "--restore", str(tmp_path / "again")).stdout == b"after\n"

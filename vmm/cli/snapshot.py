@@ -1,35 +1,55 @@
 """``vmm snapshot``: boot a guest and save it, for ``vmm run --restore`` to go on from."""
 
-import argparse
+from __future__ import annotations
+
+import os
 import sys
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from virtio.errors import ConfigurationError, Error
 from vmm.cli.interruption import Interruption
+from vmm.cli.keeper import run_confined
 from vmm.cli.machine_options import (
     MAX_TIMEOUT_SECONDS,
     add_machine_arguments,
     prepared_machine_config,
 )
 from vmm.cli.report import report
-from vmm.cli.sandbox_options import add_sandbox_argument
+from vmm.cli.sandbox_options import add_jail_arguments, add_sandbox_argument, check_jail_arguments
 from vmm.config import MachineConfig
 from vmm.console.output import OutputSink
 from vmm.ending.deadline import deadline
 from vmm.ending.ending import STATUS_HOST, End, Ending
 from vmm.machine import Machine
+from vmm.sandbox.process import ProcessSandbox
+from vmm.snapshot.disks import check_names
+from vmm.snapshot.folder import SnapshotFolder, new_folder
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
 
 BOOT_SECONDS: Final = 300.0
 
+_LATE: Final = (
+    *("json", "vmm.agent.client"),
+    *("vmm.snapshot.snapshot", "vmm.snapshot.state", "vmm.x86.vcpu_state", "vmm.x86.kvm.msr"),
+)
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+
+class _NothingSavedError(Exception):
+    """Has the unfinished folder go away."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the new folder to save it in")
     add_machine_arguments(parser)
     add_sandbox_argument(parser)
+    add_jail_arguments(parser)
     parser.add_argument(
         "--when",
         metavar="TEXT",
@@ -38,36 +58,87 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(init_arguments=())
 
 
-def execute(options: argparse.Namespace) -> int:
-    """Boot, save, end, and return the exit status."""
-    if options.folder.exists():
+def execute(options: Namespace) -> int:
+    """Boot, save, end, and return the exit status.
+
+    The guest has a confined process, which fills a folder that is open. This one, which is not
+    confined, has made the folder and names it in the end.
+    """
+    check_jail_arguments(options)
+    if os.path.lexists(options.folder):
         raise ConfigurationError(f"snapshot {options.folder}: exists; choose a new name")
-    config = replace(prepared_machine_config(options), sandbox=options.sandbox)
-    if options.when is None and config.agent == "none":
-        config = replace(config, agent="beside")
+    config = _config(options)
+    images = _images(config)
     interruption = Interruption()
+    status = 0
+    with suppress(_NothingSavedError), ExitStack() as stack:
+        stack.enter_context(interruption.by_signals())
+        folder = stack.enter_context(new_folder(options.folder))
+        sandbox = ProcessSandbox(options.sandbox, jailed=options.jail)
+        if options.jail:
+            from vmm.cli.jailed import jail_for
+
+            sandbox.jail = stack.enter_context(jail_for(config, options.jail_limit))
+        status = run_confined(lambda: _save(config, options, folder, sandbox, interruption))
+        if status:
+            raise _NothingSavedError
+        check_names(images)
+    if not status:
+        print(f"vmm: saved in {options.folder}", file=sys.stderr)
+    return status
+
+
+def _config(options: Namespace) -> MachineConfig:
+    """Return the machine to boot; its disks have the names that they have from everywhere."""
+    config = prepared_machine_config(options)
+    disks = tuple(replace(one, path=os.path.abspath(one.path)) for one in config.disks)
+    agent = "beside" if options.when is None and config.agent == "none" else config.agent
+    return replace(config, disks=disks, agent=agent)
+
+
+def _images(config: MachineConfig) -> dict[str, os.stat_result]:
+    """Return which files the disks are that are not copied; the machine tells of one that lacks."""
+    found = {}
+    for one in config.disks:
+        if one.volatile or one.read_only:
+            with suppress(OSError):
+                found[one.path] = os.stat(one.path)
+    return found
+
+
+def _save(
+    config: MachineConfig,
+    options: Namespace,
+    folder: SnapshotFolder,
+    sandbox: ProcessSandbox,
+    interruption: Interruption,
+) -> int:
+    """Boot a guest in this process, which is confined then; save it, and return the exit status."""
+    if sandbox.jail is not None:
+        sandbox.jail.begin()
     seconds = options.timeout or BOOT_SECONDS
-    ended = None
-    with interruption.by_signals(), Machine(config) as machine, OutputSink(1) as sink:
+    with Machine(config) as machine:
         interruption.watch(machine)
-        machine.console.add_sink(sink.write)
+        machine.load()
+        target = machine.saving_to(folder)
+        machine.hardware.kvm.close()
+        sandbox.enter(_LATE)
         out_of_time = partial(machine.end, End.TIMEOUT, f"{End.TIMEOUT.value} of {seconds:g} s")
-        try:
-            with deadline(seconds, out_of_time):
-                machine.boot()
-                _wait(machine, config, options.when)
-            with machine.snapshot() as snapshot:
-                snapshot.save(options.folder)
-        except Error:
-            if machine.ending is None:
-                raise
-            ended = _with_last_lines(machine.wait(), machine)
-    if ended is not None:
-        awaited = "its agent was ready" if options.when is None else f"{options.when!r} was printed"
-        report(ended, None, f"nothing is saved: the guest ended before {awaited}")
-        return ended.status or STATUS_HOST
-    print(f"vmm: saved in {options.folder}", file=sys.stderr)
-    return 0
+        with OutputSink(1) as sink:
+            machine.console.add_sink(sink.write)
+            try:
+                with deadline(seconds, out_of_time):
+                    machine.resume()
+                    _wait(machine, config, options.when)
+                machine.save(target)
+                return 0
+            except Error:
+                if machine.ending is None:
+                    raise
+                ended = _with_last_lines(machine.wait(), machine)
+    awaited = "its agent was ready" if options.when is None else f"{options.when!r} was printed"
+    report(ended, None, f"nothing is saved: the guest ended before {awaited}")
+    return ended.status or STATUS_HOST
 
 
 def _wait(machine: Machine, config: MachineConfig, text: str | None) -> None:

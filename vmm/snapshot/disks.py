@@ -8,7 +8,7 @@ that the machine goes on writing is copied.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Final
@@ -78,13 +78,9 @@ def freeze(config: DiskConfig, backend: FrozenDisk) -> FrozenDisk:
 
 
 def save_disk(
-    config: DiskConfig, disk: FrozenDisk, folder: SnapshotFolder, index: int
+    origin: FileIdentity | None, disk: FrozenDisk, folder: SnapshotFolder, index: int
 ) -> SavedDisk:
-    """Write a frozen disk to a new folder.
-
-    Raises :class:`ConfigurationError` when the name of the image stands for another file by now.
-    """
-    origin = _origin(config, disk)
+    """Write a disk that nobody changes now to a new folder, but for its ``origin``."""
     if origin is not None and isinstance(disk, RawDisk):
         return SavedDisk(origin, "", ())
     name = _data_name(index)
@@ -96,30 +92,62 @@ def save_disk(
     return SavedDisk(None, name, ())
 
 
+def data_names(configs: Sequence[DiskConfig]) -> list[str]:
+    """Return the names of the files that the disks of a machine which was booted are saved in."""
+    return [
+        _data_name(index) for index, one in enumerate(configs) if one.volatile or not one.read_only
+    ]
+
+
 def _data_name(index: int) -> str:
     return f"disk{index}"
 
 
-def _origin(config: DiskConfig, disk: FrozenDisk) -> FileIdentity | None:
-    """Return the file that is not copied: the one that the machine has open, not its name's."""
-    if not (config.volatile or config.read_only):
-        return None
+def files_of(configs: Sequence[DiskConfig], disks: Sequence[FrozenDisk]) -> dict[str, int]:
+    """Return the open files that are not copied, by the names of their images."""
+    return {
+        one.path: _bottom(disk).fd
+        for one, disk in zip(configs, disks, strict=True)
+        if _is_kept(one)
+    }
+
+
+def check_names(files: Mapping[str, os.stat_result]) -> None:
+    """Raise :class:`ConfigurationError` when the name of one of them stands for another by now."""
+    for path, status in files.items():
+        try:
+            found = os.path.samestat(os.stat(path), status)
+        except OSError:
+            found = False
+        if not found:
+            raise ConfigurationError(
+                f"disk {path}: the file was replaced while the machine ran, and cannot be found"
+                " again"
+            )
+
+
+def _is_kept(config: DiskConfig) -> bool:
+    """Whether nobody writes the image of a disk, which then is not copied."""
+    return config.volatile or config.read_only
+
+
+def origins(
+    configs: Sequence[DiskConfig], disks: Sequence[FrozenDisk]
+) -> tuple[FileIdentity | None, ...]:
+    """Return the files that are not copied: those that the machine has open, not their names'."""
+    return tuple(
+        FileIdentity.of(one.path, _bottom(disk).fd) if _is_kept(one) else None
+        for one, disk in zip(configs, disks, strict=True)
+    )
+
+
+def _bottom(disk: FrozenDisk) -> RawDisk:
     bottom: object = disk
     while isinstance(bottom, OverlayDisk):
         bottom = bottom.base
     if not isinstance(bottom, RawDisk):
         raise InternalError(f"{bottom!r} lies at the bottom of a disk")
-    fd = bottom.fd
-    try:
-        found = os.path.samestat(os.stat(config.path), os.fstat(fd))
-    except OSError:
-        found = False
-    if not found:
-        raise ConfigurationError(
-            f"disk {config.path}: the file was replaced while the machine ran, and cannot be found"
-            " again"
-        )
-    return FileIdentity.of(config.path, fd)
+    return bottom
 
 
 def check_disks(
@@ -153,7 +181,7 @@ def check_disks(
 
 def _fault(saved: SavedDisk, config: DiskConfig, index: int) -> str:
     origin = saved.origin
-    if (origin is not None) != (config.volatile or config.read_only):
+    if (origin is not None) != _is_kept(config):
         return "has an origin, or none, against its configuration"
     if origin is None:
         own_file = saved.data == _data_name(index) and not saved.own

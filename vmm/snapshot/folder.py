@@ -12,7 +12,7 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
@@ -34,6 +34,7 @@ class SnapshotFolder(Resource):
     def __init__(self, path: Path) -> None:
         """Open it. Raises :class:`ConfigurationError` when that cannot be."""
         self.path = path
+        self._prepared: dict[str, int] = {}
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
@@ -56,8 +57,15 @@ class SnapshotFolder(Resource):
             raise self.damaged("no regular file", name)
         return fd
 
+    def prepare(self, names: Iterable[str]) -> None:
+        """Make files now that :meth:`new_file` then gives to a process that can make none."""
+        for name in names:
+            self._prepared[name] = self.new_file(name)
+
     def new_file(self, name: str) -> int:
         """Make a file that is not there yet, for writing; the caller closes it."""
+        if name in self._prepared:
+            return self._prepared.pop(name)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(_plain(name), flags, FILE_MODE, dir_fd=self._fd)
         os.fchmod(fd, FILE_MODE)
@@ -72,6 +80,8 @@ class SnapshotFolder(Resource):
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+        while self._prepared:
+            os.close(self._prepared.popitem()[1])
 
     def __enter__(self) -> Self:
         return self
@@ -82,16 +92,30 @@ def new_folder(path: Path) -> Iterator[SnapshotFolder]:
     """Give a folder to fill, which gets its name when the block ends, or goes away if it fails.
 
     What killed processes left beside it goes away too. Raises :class:`ConfigurationError` when
-    there is something of that name already.
+    there is something of that name already, or the host refuses to make or write it.
     """
     if os.path.lexists(path):
         raise _exists(path)
+    with written(path):
+        yield from _new_folder(path)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Turn a refusal of the host's to write a folder into :class:`ConfigurationError`."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(f"snapshot {path}: {error.strerror}") from None
+
+
+def _new_folder(path: Path) -> Iterator[SnapshotFolder]:
     missing = [one for one in path.parents if not one.exists()]
     try:
-        path.parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+        _make_parent(path)
         _sweep(path.parent)
         unfinished, held = _unfinished(path.parent)
-    except OSError:
+    except BaseException:
         _remove_empty(missing)
         raise
     try:
@@ -107,6 +131,13 @@ def new_folder(path: Path) -> Iterator[SnapshotFolder]:
         raise
     finally:
         os.close(held)
+
+
+def _make_parent(path: Path) -> None:
+    try:
+        path.parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigurationError(f"snapshot {path}: no folder can be in a file") from None
 
 
 def _unfinished(parent: Path) -> tuple[Path, int]:

@@ -14,12 +14,21 @@ from virtio.errors import ConfigurationError
 from virtio.saved import shown
 from vmm.config import MachineConfig
 from vmm.host.resource import Resource
-from vmm.snapshot.disks import FrozenDisk, SavedDisk, check_disks, load_disk, save_disk
-from vmm.snapshot.folder import SnapshotFolder, new_folder
+from vmm.snapshot.disks import (
+    FrozenDisk,
+    SavedDisk,
+    check_disks,
+    check_names,
+    files_of,
+    load_disk,
+    save_disk,
+)
+from vmm.snapshot.folder import SnapshotFolder, new_folder, written
 from vmm.snapshot.memory import SavedMemory, open_memory, save_memory
 from vmm.snapshot.plain import from_plain, to_plain
 from vmm.snapshot.state import MachineState
 from vmm.snapshot.state_file import read_state, write_state
+from vmm.snapshot.target import Target
 from vmm.x86 import HostIdentity
 
 Value = TypeVar("Value")
@@ -62,20 +71,27 @@ class Snapshot(Resource):
         """Write the snapshot to a new folder, which only its owner can read.
 
         The folder is there when all is written, or not at all. Raises :class:`ConfigurationError`
-        when it is there already, or cannot be written.
+        when it is there already, or cannot be written, or when the name of a disk that is not
+        copied stands for another file by now.
         """
-        folder = Path(folder)
-        try:
-            with new_folder(folder) as new:
-                self._write(new)
-        except OSError as error:
-            raise ConfigurationError(f"snapshot {folder}: {error.strerror}") from None
+        with new_folder(Path(folder)) as new:
+            files = files_of(self.config.disks, self.disks)
+            check_names({path: os.fstat(fd) for path, fd in files.items()})
+            self.write(Target.of(new, self.config, self.disks))
 
-    def _write(self, folder: SnapshotFolder) -> None:
-        config = self.config
+    def write(self, target: Target) -> None:
+        """Write the snapshot to an empty folder; with a target that is prepared this opens no file.
+
+        Raises :class:`ConfigurationError` when it cannot be written.
+        """
+        with written(target.folder.path):
+            self._write(target)
+
+    def _write(self, target: Target) -> None:
+        config, folder = self.config, target.folder
         disks = [
-            save_disk(one, disk, folder, index)
-            for index, (one, disk) in enumerate(zip(config.disks, self.disks, strict=True))
+            save_disk(origin, disk, folder, index)
+            for index, (origin, disk) in enumerate(zip(target.origins, self.disks, strict=True))
         ]
         memory = save_memory(self.memory, config.memory_bytes, folder)
         kept = tuple(replace(one, path=os.path.abspath(one.path)) for one in config.disks)
@@ -94,8 +110,7 @@ class Snapshot(Resource):
             memory,
             tuple(disks),
         )
-        host = to_plain(HostIdentity.of_this_host())
-        write_state(folder, {"host": host, "contents": to_plain(contents)})
+        write_state(folder, {"host": to_plain(target.host), "contents": to_plain(contents)})
 
     @classmethod
     def load(

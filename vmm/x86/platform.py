@@ -146,12 +146,20 @@ class Platform:
 
     def vcpu_state(self, vcpu: Vcpu) -> VcpuState:
         """Return the state of a vCPU that is out of the guest."""
-        from vmm.x86.kvm.msr import msr_indices
         from vmm.x86.vcpu_state import save_vcpu
+
+        return save_vcpu(vcpu, self._saved_msrs())
+
+    def prepare_to_save(self) -> None:
+        """Ask ``/dev/kvm``, which a confined machine closes, for all that saving needs of it."""
+        self._saved_msrs()
+
+    def _saved_msrs(self) -> list[int]:
+        from vmm.x86.kvm.msr import msr_indices
 
         if self._msrs is None:
             self._msrs = msr_indices(self._kvm)
-        return save_vcpu(vcpu, self._msrs)
+        return self._msrs
 
     def restore_vcpu(self, vcpu: Vcpu, state: VcpuState) -> None:
         """Bring a new vCPU into a saved state."""

@@ -112,3 +112,18 @@ def test_files_of_memory_keep_their_size_and_copies_their_content() -> None:
                 view[0] = 1
         finally:
             os.close(copy)
+
+
+def test_file_of_memory_has_what_is_in_it_now_also_of_a_copy() -> None:
+    with GuestRam([(0, 4096)]) as ram:
+        with ram.view(0, 2) as view:
+            view[:] = b"xy"
+        with ram.file() as file:
+            assert os.pread(file, 2, 0) == b"xy"
+            with GuestRam([(0, 4096)], file) as restored:
+                with restored.view(1, 1) as view:
+                    view[:] = b"z"
+                with restored.file() as own:
+                    assert os.pread(own, 2, 0) == b"xz"
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    os.fstat(own)

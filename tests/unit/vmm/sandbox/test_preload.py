@@ -7,12 +7,21 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# What vmm run has imported when it enters the sandbox, for a command and a terminal.
-LOADED = """
-import sys
+import pytest
+
+# What a command has imported when it enters the sandbox: vmm run, for a command and a terminal.
+RUN = """
 import vmm.cli.run, vmm.cli.session, vmm.snapshot.snapshot, vmm.cli.user_terminal, vmm.cli.command
 from vmm.sandbox.preload import preload
 preload("vmm.console.input", "vmm.console.filter", "vmm.stats")
+"""
+SNAPSHOT = """
+import vmm.cli.snapshot
+from vmm.sandbox.preload import preload
+preload(*vmm.cli.snapshot._LATE)
+"""
+TELL = """
+import sys
 for name, module in sys.modules.items():
     print(name, getattr(module, "__file__", None) or "-")
 """
@@ -21,12 +30,14 @@ OURS = ("virtio", "transport", "vmm")
 # Imports in functions that are called before a machine is confined, by the module that makes them.
 BEFORE = {
     "vmm.boot_source": {"vmm.image.agent", "vmm.image.initramfs"},
-    "vmm.cli": {"vmm.cli.parser"},
+    "vmm.cli": {"vmm.cli.parser", "vmm.cli.quick_options"},
     "vmm.cli.run": {"vmm.cli.jailed", "vmm.cli.keeper"},
     "vmm.cli.session": {"vmm.cli.port_files", "vmm.cli.guest_sockets", "vmm.cli.machine_options"},
+    "vmm.cli.snapshot": {"vmm.cli.jailed"},
     "vmm.devices": {"virtio.console", "virtio.vsock"},
     "vmm.disk.disk": {"tempfile"},
     "vmm.image.cache": {"shutil"},
+    "vmm.image.content": {"hashlib"},
     "vmm.image.debian": {"shutil", "subprocess"},
     "vmm.image.disk": {"subprocess", "vmm.image.disk_content"},
     "vmm.image.kernel": {"vmm.image.kernel_build"},
@@ -51,8 +62,8 @@ BEFORE = {
 }
 NOT_IN_A_RUN = {
     "virtio.log": {"logging"},  # the command's own loggers do without
-    # Of a program that plugs devices; who resizes a console has imported it.
-    "vmm.machine": {"vmm.agent.binding", "virtio.console"},
+    # Of a program that plugs devices; who resizes a console, or shows counts, has imported it.
+    "vmm.machine": {"vmm.agent.binding", "virtio.console", "vmm.stats"},
 }
 
 
@@ -67,9 +78,10 @@ def imports_in_functions(source: str) -> Iterator[str]:
                     yield from (one.name for one in node.names)
 
 
-def test_what_is_imported_in_the_sandbox_was_imported_before() -> None:
+@pytest.mark.parametrize("command_imports", [RUN, SNAPSHOT], ids=["run", "snapshot"])
+def test_what_is_imported_in_the_sandbox_was_imported_before(command_imports: str) -> None:
     usual = {name: value for name, value in os.environ.items() if name != "PYVMM_ENGINE"}
-    command = [sys.executable, "-c", LOADED]
+    command = [sys.executable, "-c", command_imports + TELL]
     done = subprocess.run(command, capture_output=True, text=True, env=usual)
     loaded = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     late: dict[str, set[str]] = {}

@@ -18,6 +18,7 @@ from virtio.errors import ConfigurationError, HostError
 from vmm.disk.disk import DiskConfig
 from vmm.snapshot import Snapshot
 from vmm.snapshot.disks import freeze
+from vmm.snapshot.folder import new_folder
 
 ROOT = Path(__file__).parents[4]
 Change = Callable[[dict[str, Any]], object]
@@ -137,6 +138,29 @@ with new_folder(Path(sys.argv[1])) as folder:
     else:
         os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_files_that_were_prepared_are_those_that_are_filled(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "saved") as folder:
+        folder.prepare(["state"])
+        os.close(folder._fd)  # as the sandbox does: nothing is opened in it any more
+        with open(folder.new_file("state"), "wb") as file:
+            file.write(b"whole")
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            folder.new_file("memory")
+        folder._fd = -1
+
+    assert (tmp_path / "saved" / "state").read_bytes() == b"whole"
+
+
+def test_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with (
+        pytest.raises(ConfigurationError, match="file/saved: no folder can be in a file"),
+        new_folder(tmp_path / "file" / "saved"),
+    ):
+        pass
 
 
 def test_what_a_killed_save_left_goes_with_the_next(tmp_path: Path) -> None:
