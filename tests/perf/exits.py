@@ -17,6 +17,7 @@ from tests.guest import bare_metal as bare
 from virtio import DescriptorChain, Device, queue
 from vmm import Machine, MachineConfig
 from vmm.kvm.irqfd import IrqfdLine
+from vmm.sandbox.mode import SandboxMode
 from vmm.x86 import host_kind
 
 EXITS = 20_000
@@ -26,7 +27,7 @@ KICKS = 5_000
 INTERRUPTS = 20_000
 DEADLINE_SECONDS = 120.0
 
-TIMER_PORT = 0x600
+TIMER_PORT = 0x700
 WINDOW = 0xC000_1000
 INTERRUPT_STATUS, STATUS, QUEUE_NOTIFY = 0x60, 0x70, 0x50
 RINGS, ANSWER = 0x110_0000, 0x110_8000
@@ -36,18 +37,23 @@ INTERRUPT_GSI = 10
 Devices = tuple[Callable[[], Device], ...]
 
 
+CLOCKS = {"wall": time.perf_counter, "processor": time.thread_time}
+"""What is measured: the time of the day, or of the processor on the vCPU's thread."""
+
+
 class Timer:
     """A device on a port: the guest writes 1 there before and after what is measured, and 0."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: str) -> None:
         self.times: list[float] = []
+        self._clock = CLOCKS[clock]
 
     def read(self, offset: int, length: int) -> bytes:
         return bytes(length)
 
     def write(self, offset: int, data: bytes) -> None:
         if data[0]:
-            self.times.append(time.perf_counter())
+            self.times.append(self._clock())
 
     def seconds(self) -> float:
         began, ended = self.times
@@ -87,30 +93,42 @@ def port_write() -> bytes:
 
 
 @contextmanager
-def machine_of(code: bytes, devices: Devices = ()) -> Iterator[tuple[Machine, Timer]]:
+def machine_of(
+    code: bytes, devices: Devices = (), *, sandbox: SandboxMode = "off", clock: str = "wall"
+) -> Iterator[tuple[Machine, Timer]]:
     """Give a machine that will run the code, with a timer on its port."""
-    timer = Timer()
+    timer = Timer(clock)
     with tempfile.TemporaryDirectory() as folder:
         kernel = bare.write_kernel(Path(folder, "kernel"), code)
-        config = MachineConfig(kernel=kernel, memory_bytes=32 << 20, rng=False, devices=devices)
+        config = MachineConfig(
+            kernel=kernel, memory_bytes=32 << 20, rng=False, devices=devices, sandbox=sandbox
+        )
         with Machine(config) as machine:
             machine.hardware.ports.add(TIMER_PORT, 1, timer, "timer")
             machine.boot()
             yield machine, timer
 
 
-def measure(code: bytes, count: int, devices: Devices = ()) -> float:
+def measure(
+    code: bytes,
+    count: int,
+    devices: Devices = (),
+    *,
+    sandbox: SandboxMode = "off",
+    clock: str = "wall",
+) -> float:
     """Return the microseconds that each of ``count`` rounds in the guest's code took."""
-    with machine_of(code, devices) as (machine, timer):
+    with machine_of(code, devices, sandbox=sandbox, clock=clock) as (machine, timer):
         ending = machine.wait(DEADLINE_SECONDS)
     if ending.status != 0:
         raise SystemExit(f"the guest ended otherwise than asked: {ending.message}")
     return timer.seconds() / count * 1e6
 
 
-def port_exit(count: int = EXITS) -> float:
+def port_exit(count: int = EXITS, *, sandbox: SandboxMode = "off", clock: str = "wall") -> float:
     """Microseconds for a port write that a device of ours takes, and back."""
-    return measure(timed(port_write() + repeated(count, b"\xee")), count)
+    code = timed(port_write() + repeated(count, b"\xee"))
+    return measure(code, count, sandbox=sandbox, clock=clock)
 
 
 def mmio_exit(count: int = EXITS) -> float:

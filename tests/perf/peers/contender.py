@@ -79,7 +79,8 @@ def _text(output: bytes | None) -> str:
     return (output or b"").decode(errors="replace")
 
 
-def _ours(job: Job, engine: str) -> list[str]:
+def ours(job: Job, engine: str) -> list[str]:
+    """Return the command of ours for a job."""
     return [
         *(sys.executable, "-m", "vmm", "run", "--engine", engine),
         *("--kernel", str(job.kernel), "--memory", f"{MEMORY_MIB}M"),
@@ -111,7 +112,7 @@ def _qemu_with(aio: str) -> Contender:
 
 CONTENDERS = (
     *(
-        Contender(f"pyvmm {engine}", partial(_ours, engine=engine), good_status=0, ours=True)
+        Contender(f"pyvmm {engine}", partial(ours, engine=engine), good_status=0, ours=True)
         for engine in ENGINES
     ),
     _qemu_with("threads"),
