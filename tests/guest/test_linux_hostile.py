@@ -158,6 +158,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         memory_bytes=LINUX_MEMORY + ARENA,
         disks=(DiskConfig(str(disk), read_only=True),) * 2,
         ring_features=EVERY_FORM_OF_RING,
+        sandbox="auto",
     )
     with pytest.MonkeyPatch.context() as patch:
         # These tests want every line of the log.

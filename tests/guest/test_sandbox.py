@@ -16,6 +16,7 @@ import pytest
 
 from tests.guest import bare_metal as bare
 from vmm.image import default_kernel
+from vmm.sandbox import jail
 from vmm.sandbox.host import missing
 from vmm.sandbox.policy import ALLOW, policy
 from vmm.testing import Guest
@@ -32,6 +33,25 @@ from vmm.sandbox import process
 from vmm.sandbox.policy import ENOSYS, USER_NOTIF
 process._asking = lambda action: action if action == ENOSYS else USER_NOTIF
 sys.exit(main(sys.argv[1:]))
+"""
+
+# A host whose kernel has not these system calls.
+WITHOUT = """
+import sys
+from vmm.sandbox import host
+from vmm.sandbox.program import INSTRUCTION
+code = [(0x20, 0, 0, 0)]
+for number in {numbers}:
+    code += (0x15, 0, 1, number), (6, 0, 0, 0x50026)
+code.append((6, 0, 0, 0x7FFF0000))
+host.set_filter(b"".join(INSTRUCTION.pack(*one) for one in code), all_threads=True)
+from vmm.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+# Has a file system of 256 KiB for a disk of 4 MiB.
+ON_A_FULL_DISK = """
+mount -t tmpfs -o size=256k none /mnt && truncate -s 4M /mnt/disk && exec "$@"
 """
 
 # A shell with job control, as far as one job needs it: waits for its stop, and continues it.
@@ -76,6 +96,7 @@ def test_running_machine_is_confined(kernel: MakeKernel) -> None:
     with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.read(2) == b"up"
+        opened = [os.readlink(one) for one in Path(f"/proc/{process.pid}/fd").iterdir()]
         found = [
             dict(re.findall(r"(\w+):\s+(\d+)", status.read_text()))
             for status in Path(f"/proc/{process.pid}/task").glob("*/status")
@@ -84,6 +105,34 @@ def test_running_machine_is_confined(kernel: MakeKernel) -> None:
 
     assert len(found) > 3
     assert {(one["NoNewPrivs"], one["Seccomp"]) for one in found} == {("1", "2")}
+    assert "/dev/kvm" not in opened
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ([444], "no Landlock: this kernel has none"),
+        ([317], "no seccomp filters that end a process"),
+        ([444, 317], "no Landlock: this kernel has none; no seccomp filters that end a process"),
+    ],
+    ids=["landlock", "seccomp", "both"],
+)
+def test_part_that_the_host_lacks_is_told_in_a_line_or_refused(
+    kernel: MakeKernel, numbers: list[int], told: str
+) -> None:
+    program = WITHOUT.format(numbers=numbers)
+    guest = ("--kernel", kernel(bare.say("up") + bare.out8(0xF4, 0)), "--no-rng", "--timeout=60")
+
+    done = run("--sandbox=auto", *guest, program=program)
+    refused = run("--sandbox=require", *guest, program=program)
+
+    assert (done.stdout, done.returncode) == ("up", 0)
+    assert done.stderr.splitlines() == [
+        f"vmm: sandbox: {told}: going on without that",
+        "vmm: the guest reported status 0",
+    ]
+    assert (refused.stdout, refused.returncode) == ("", 125)
+    assert refused.stderr == f"vmm: sandbox: {told} (--sandbox=auto takes what is there)\n"
 
 
 def test_calls_of_a_run_are_those_of_the_list(kernel: MakeKernel, tmp_path: Path) -> None:
@@ -162,6 +211,35 @@ def test_confined_guest_reads_and_writes_its_disk(tmp_path: Path) -> None:
 
     assert (done.stdout, done.returncode) == ("of the host\n", 0)
     assert disk.read_bytes()[9 * 512 :].startswith(b"of the guest\n")
+
+
+@pytest.mark.guest
+@pytest.mark.skipif(bool(jail.missing()), reason=jail.missing())
+def test_confined_guest_sees_the_errors_of_its_disks_and_goes_on(tmp_path: Path) -> None:
+    short = tmp_path / "short"
+    short.write_bytes(bytes(4 << 20))
+    script = (
+        "dd if=/dev/zero of=/dev/vda bs=64k count=64 conv=fsync || echo full;"
+        "echo now; read line;"
+        "dd if=/dev/vdb of=/dev/null bs=64k skip=32 || echo short;"
+        "dd if=/dev/vdb of=/dev/null bs=64k count=16 && echo whole"
+    )
+    command = [
+        *("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ON_A_FULL_DISK, "sh"),
+        *(sys.executable, "-m", "vmm", "run", "--sandbox=require", "--timeout=250"),
+        *("--disk=/mnt/disk", f"--disk={short}", "--", "sh", "-c", script),
+    ]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        told = [process.stdout.readline() for _ in range(2)]
+        os.truncate(short, 1 << 20)
+        output, errors = process.communicate("\n", DEADLINE)
+
+    assert told == ["full\n", "now\n"], errors
+    assert output == "short\nwhole\n"
+    assert errors.count("I/O error") + errors.count("No space left") >= 2
+    assert process.returncode == 0
 
 
 @pytest.mark.guest

@@ -12,7 +12,7 @@ from virtio.errors import InternalError
 from vmm.cli.interruption import Interruption
 from vmm.cli.keeper import run_confined
 from vmm.cli.report import report
-from vmm.cli.sandbox_options import add_sandbox_argument
+from vmm.cli.sandbox_options import add_sandbox_argument, sandbox_of
 from vmm.config import MachineConfig
 from vmm.console.output import OutputSink
 from vmm.disk.disk import DiskConfig
@@ -49,7 +49,7 @@ def execute(options: argparse.Namespace) -> int:
     from vmm.image import build_initramfs, demo_disk
     from vmm.image.initramfs import RUN_SCRIPT
 
-    sandbox = ProcessSandbox(options.sandbox)
+    sandbox = sandbox_of(options)
     open_kvm().close()  # before anything is built
     token = f"the guest was here {secrets.token_hex(8)}"
     script = _SCRIPT.replace("{token}", token)

@@ -18,11 +18,15 @@ from vmm.cli.machine_options import (
     split_vsock,
 )
 from vmm.cli.quick_options import QuickOptions
-from vmm.cli.sandbox_options import add_jail_arguments, add_sandbox_argument, check_jail_arguments
+from vmm.cli.sandbox_options import (
+    add_jail_arguments,
+    add_sandbox_argument,
+    check_jail_arguments,
+    sandbox_of,
+)
 from vmm.cli.session import run_once
 from vmm.config import MachineConfig
 from vmm.ending.ending import End, Ending
-from vmm.sandbox.process import ProcessSandbox
 
 QUIET_AGENT = "VMM_AGENT_QUIET=1"
 """On the kernel command line: an agent that is the first process says nothing on the console."""
@@ -96,7 +100,7 @@ def execute(options: Namespace) -> int:
     if options.engine is not None:
         use(options.engine)
     check_jail_arguments(options)
-    sandbox = ProcessSandbox(options.sandbox, jailed=options.jail)
+    sandbox = sandbox_of(options, jailed=options.jail)
     interruption = Interruption()
     with ExitStack() as stack:
         start, command = _start_of(options, stack)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from virtio.errors import ConfigurationError
 from vmm.sandbox.mode import MODES, usual_mode
+from vmm.sandbox.process import ProcessSandbox
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -23,6 +25,14 @@ def add_sandbox_argument(parser: ArgumentParser | QuickOptions) -> None:
         " (auto, the default), nothing (off), or nothing but a line for each call that would be"
         " refused (log); with require a host that lacks a part is an error",
     )
+
+
+def sandbox_of(options: Namespace, *, jailed: bool = False) -> ProcessSandbox:
+    """Return the sandbox for this process, and say what it lacks; call it before files are open."""
+    sandbox = ProcessSandbox(options.sandbox, jailed=jailed)
+    if sandbox.lacks:
+        print(f"vmm: {sandbox.lacks}", file=sys.stderr)
+    return sandbox
 
 
 def add_jail_arguments(parser: ArgumentParser | QuickOptions) -> None:

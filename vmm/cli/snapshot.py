@@ -19,18 +19,24 @@ from vmm.cli.machine_options import (
     prepared_machine_config,
 )
 from vmm.cli.report import report
-from vmm.cli.sandbox_options import add_jail_arguments, add_sandbox_argument, check_jail_arguments
+from vmm.cli.sandbox_options import (
+    add_jail_arguments,
+    add_sandbox_argument,
+    check_jail_arguments,
+    sandbox_of,
+)
 from vmm.config import MachineConfig
 from vmm.console.output import OutputSink
 from vmm.ending.deadline import deadline
 from vmm.ending.ending import STATUS_HOST, End, Ending
 from vmm.machine import Machine
-from vmm.sandbox.process import ProcessSandbox
 from vmm.snapshot.disks import check_names
 from vmm.snapshot.folder import SnapshotFolder, new_folder
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+
+    from vmm.sandbox.process import ProcessSandbox
 
 BOOT_SECONDS: Final = 300.0
 
@@ -74,7 +80,7 @@ def execute(options: Namespace) -> int:
     with suppress(_NothingSavedError), ExitStack() as stack:
         stack.enter_context(interruption.by_signals())
         folder = stack.enter_context(new_folder(options.folder))
-        sandbox = ProcessSandbox(options.sandbox, jailed=options.jail)
+        sandbox = sandbox_of(options, jailed=options.jail)
         if options.jail:
             from vmm.cli.jailed import jail_for
 

@@ -17,7 +17,6 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from virtio.log import Logger
 from vmm.sandbox import host
 from vmm.sandbox.mode import SandboxMode, SandboxUnavailable
 from vmm.sandbox.policy import ALLOW, ENOSYS, PATHS, USER_NOTIF, policy
@@ -33,12 +32,11 @@ SPARE_DESCRIPTORS: Final = 64
 
 _STANDARD: Final = 3
 
-_log = Logger(__name__)
-
 
 class ProcessSandbox:
     """Confines this process in ``mode``; make it before anything is opened.
 
+    ``lacks`` is a line about the parts that this host does not have, which ``auto`` does without.
     Raises :class:`SandboxUnavailable` when the mode is ``require`` and the host lacks a part.
     One that is to be ``jailed`` enters :attr:`jail` first, which is set by then.
     """
@@ -46,9 +44,12 @@ class ProcessSandbox:
     def __init__(self, mode: SandboxMode, *, jailed: bool = False) -> None:
         self.mode = mode
         self.jail: Jail | None = None
+        self.lacks = ""
         self._strangers: set[int] = set()
         if mode == "off" and not jailed:
             return
+        if mode == "auto" and (faults := host.missing()):
+            self.lacks = f"sandbox: {'; '.join(faults)}: going on without that"
         if mode == "require":
             host.check_all()
         if mode == "log" and not host.can_watch():
@@ -76,8 +77,6 @@ class ProcessSandbox:
             code = filter_for(soften=_asking, sockets=bool(sockets))
             host.watch_filter(code, SYSTEM_CALLS, PATHS)
             return
-        for fault in host.missing():
-            _log.info("sandbox: %s", fault)
         host.limit_process(most)
         host.deny_files_and_network(signals=True)
         if host.has_seccomp():

@@ -1,12 +1,14 @@
 """A process in the sandbox: each call that is not a machine's is refused, as promised."""
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from vmm.sandbox.host import missing
+from vmm.sandbox.host import landlock_abi, missing
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"sandbox: {'; '.join(missing())}")
 
@@ -20,6 +22,15 @@ def call(number, *arguments):
 sandbox = ProcessSandbox("require")
 """
 ENTER = "sandbox.enter()\n"
+BY_LANDLOCK = """
+from vmm.sandbox import host
+host.has_seccomp = lambda: False
+def attempt(call):
+    try:
+        call()
+    except OSError as error:
+        return error.errno
+"""
 
 
 def confined(code: str, before: str = "") -> subprocess.CompletedProcess[str]:
@@ -154,19 +165,26 @@ def test_process_leaves_no_core_and_takes_no_debugger() -> None:
 
 
 def test_landlock_refuses_files_and_network_by_itself() -> None:
-    before = (
-        "from vmm.sandbox import host\n"
-        "host.has_seccomp = lambda: False\n"
-        "def attempt(call):\n"
-        "    try:\n        call()\n"
-        "    except OSError as error:\n        return error.errno\n"
-    )
     code = (
         "print(attempt(lambda: open('/etc/passwd')),"
         " host.landlock_abi() < 4 or attempt(lambda: socket.socket().bind(('127.0.0.1', 0))) == 13)"
     )
 
-    assert confined(code, before).stdout == "13 True\n"
+    assert confined(code, BY_LANDLOCK).stdout == "13 True\n"
+
+
+@pytest.mark.skipif(landlock_abi() < 6, reason="this kernel's Landlock has no scopes")
+def test_landlock_refuses_signals_to_others_and_their_sockets_by_itself() -> None:
+    name = f"\0pyvmm-test-{os.getpid()}"
+    code = (
+        "print(attempt(lambda: os.kill(os.getppid(), 0)),"
+        f" attempt(lambda: socket.socket(socket.AF_UNIX).connect({name!r})))"
+    )
+    with socket.socket(socket.AF_UNIX) as others:
+        others.bind(name)
+        others.listen()
+
+        assert confined(code, BY_LANDLOCK).stdout == "1 1\n"
 
 
 def test_what_is_imported_late_is_there() -> None:
