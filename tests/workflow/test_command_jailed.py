@@ -13,13 +13,18 @@ import pytest
 
 from tests.guest import bare_metal as bare
 from tests.workflow.command import DEADLINE, VMM, on_terminal, shell
+from vmm.sandbox.cgroup import finding, own_cgroup
 from vmm.sandbox.jail import missing
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+needs_limits = pytest.mark.skipif(
+    not finding().startswith("limits of memory, pids, cpu"), reason=f"cgroups: {finding()}"
+)
 
 MakeKernel = Callable[[bytes], str]
 
 ROOT = Path(__file__).parents[2]
+WITH_LIMITS = ("--jail", "--sandbox=require", "--no-rng")
 JAILED = ("--jail", "--sandbox=require", "--jail-limit=none", "--no-rng")
 
 # Another user may neither use our device nor, perhaps, our interpreter: it gets one of its own.
@@ -44,6 +49,51 @@ def test_guest_runs_and_its_status_comes_out(kernel: MakeKernel) -> None:
     done = run("--cpus=2", "--kernel", kernel(reporting(bare.say("up"), 3)))
 
     assert (done.stdout, done.returncode) == (b"up", 3)
+
+
+@needs_limits
+def test_machine_has_the_limits_of_a_cgroup_which_goes_away(kernel: MakeKernel) -> None:
+    words = ("--memory=64M", "--jail-limit=pids=40", "--kernel", kernel(bare.say("up")))
+    command = [VMM, "run", *WITH_LIMITS, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(2) == b"up"
+        place = cgroup_of_jail(process.pid)
+        found = [(place / name).read_text().strip() for name in ("memory.max", "pids.max")]
+        process.terminate()
+
+    assert found == [str((64 + 128) << 20), "40"]
+    assert not place.exists()
+
+
+@needs_limits
+def test_machine_that_takes_more_memory_than_its_limit_is_ended_with_a_line(
+    kernel: MakeKernel,
+) -> None:
+    # mov edi, 32 MiB; mov ecx, pages; 1: mov [edi], eax; add edi, 4096; dec ecx; jnz 1b
+    touch = "bf00000002 b900c00000 8907 81c700100000 49 75f5"
+    code = kernel(bare.say("up") + bytes.fromhex(touch) + bare.out8(0xF4, 3))
+    words = [VMM, "run", *WITH_LIMITS, "--memory=256M", "--kernel", code]
+    limited = subprocess.run(
+        [*words, "--jail-limit=memory=96M"], capture_output=True, timeout=DEADLINE
+    )
+    usual = subprocess.run(words, capture_output=True, timeout=DEADLINE)
+
+    assert (limited.returncode, limited.stdout) == (137, b"up")
+    assert b"vmm: jail: the machine was ended, for it went over the limit of memory" in (
+        limited.stderr
+    )
+    assert (usual.returncode, usual.stdout) == (3, b"up")
+
+
+def cgroup_of_jail(keeper: int) -> Path:
+    """Return the folder of the cgroup that the machine of a keeper is in."""
+    children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+    found = "".join(Path(f"/proc/{one}/cgroup").read_text() for one in children)
+    name = str(re.findall(r"^0::.*/(vmm-jail-\d+)$", found, re.MULTILINE)[0])
+    own = own_cgroup()
+    assert own is not None
+    return next(one / name for one in (own, *own.parents) if (one / name).exists())
 
 
 def test_time_limit_ends_the_guest(kernel: MakeKernel) -> None:

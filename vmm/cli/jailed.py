@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def jail_for(start: MachineConfig | Snapshot, limits: Sequence[str]) -> Iterator[Jail]:
-    """Give the jail for a machine that begins with ``start``, and say what it lacks.
+    """Give the jail for a machine that begins with ``start``; say what it lacks, and if it killed.
 
     Raises ``ConfigurationError`` for limits that cannot be.
     """
@@ -35,6 +35,12 @@ def jail_for(start: MachineConfig | Snapshot, limits: Sequence[str]) -> Iterator
         if jail.lacks:
             print(f"vmm: {jail.lacks}", file=sys.stderr)
         yield jail
+        if jail.has_killed():
+            print(
+                "vmm: jail: the machine was ended, for it went over the limit of memory:"
+                " --jail-limit memory=SIZE sets another",
+                file=sys.stderr,
+            )
 
 
 def _writes(disk: DiskConfig) -> bool:

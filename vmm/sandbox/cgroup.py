@@ -75,6 +75,16 @@ class Cgroup:
         except OSError as error:
             raise HostError("write", error.errno or 0, f"{self.path}/cgroup.procs") from None
 
+    def has_killed(self) -> bool:
+        """Whether the kernel ended a process in it that went over the limit of memory."""
+        if self.path is None:
+            return False
+        try:
+            events = (self.path / "memory.events").read_text().splitlines()
+        except OSError:
+            return False
+        return any(one.startswith("oom_kill ") and one != "oom_kill 0" for one in events)
+
     def remove(self) -> None:
         """End what is left in it, and remove it."""
         if self.path is None:

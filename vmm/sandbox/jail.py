@@ -83,6 +83,10 @@ class Jail:
         if self._cgroup is not None:
             self._cgroup.join()
 
+    def has_killed(self) -> bool:
+        """Whether a process in the jail was ended because it went over the limit of memory."""
+        return self._cgroup is not None and self._cgroup.has_killed()
+
     def enter(self) -> None:
         """Enter the jail, for good: all is open and imported, and there is one thread."""
         keep_view()

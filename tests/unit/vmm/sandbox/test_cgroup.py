@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ ALL = "cpuset cpu io memory hugetlb pids"
 FILES = ("memory.max", "memory.oom.group", "pids.max", "cpu.max", "io.weight", "cgroup.procs")
 
 needs_cgroup = pytest.mark.skipif(finding().startswith("no limits"), reason=finding())
+needs_limits = pytest.mark.skipif(
+    not finding().startswith("limits of memory, pids, cpu"), reason=f"cgroups: {finding()}"
+)
 
 IN_CGROUP = """
 import os, sys
@@ -29,6 +33,24 @@ with Cgroup.make({}) as made:
         sys.stdin.read(1)
         os._exit(0)
     os.waitpid(child, 0)
+"""
+
+# Does some work under limits, as one process of a cgroup, and tells how that ended and what the
+# kernel then says.
+LIMITED = """
+import os, sys, threading, time
+from vmm.config import MachineConfig
+from vmm.sandbox.cgroup import Cgroup
+from vmm.sandbox.limits import parse_limits
+def work():
+{work}
+with Cgroup.make(parse_limits(sys.argv[2:], MachineConfig(), 0)) as made:
+    if not (child := os.fork()):
+        made.join()
+        work()
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    print((made.path / sys.argv[1]).read_text())
 """
 
 
@@ -173,3 +195,59 @@ def test_own_cgroup_is_a_folder_of_processes_or_none() -> None:
     own = own_cgroup()
 
     assert own is None or (own / "cgroup.procs").exists()
+
+
+def limited(work: str, file: str, *words: str) -> tuple[int, str]:
+    """Return the status of a process with some work, and a file of its cgroup."""
+    program = LIMITED.format(work=textwrap.indent(textwrap.dedent(work), "    "))
+    done = subprocess.run(
+        [sys.executable, "-c", program, file, *words], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    status, _, content = done.stdout.partition("\n")
+    return int(status), content.strip()
+
+
+@needs_limits
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("memory.max", str(256 << 20)),
+        ("memory.oom.group", "1"),
+        ("pids.max", "65"),
+        ("cpu.max", "200000 100000"),
+    ],
+)
+def test_usual_limit_is_set_by_the_kernel(file: str, content: str) -> None:
+    assert limited("pass", file) == (0, content)
+
+
+@needs_limits
+def test_process_that_takes_more_memory_than_its_limit_is_killed() -> None:
+    status, events = limited("bytearray(b'x') * (128 << 20)", "memory.events", "memory=64M")
+
+    assert status == -signal.SIGKILL
+    assert "oom_group_kill 1" in events
+
+
+@needs_limits
+def test_process_with_as_many_threads_as_its_limit_gets_no_more() -> None:
+    work = """
+        try:
+            for _ in range(20):
+                threading.Thread(target=time.sleep, args=[100], daemon=True).start()
+        except RuntimeError:
+            os._exit(7)
+    """
+
+    assert limited(work, "pids.events", "pids=9") == (7, "max 1")
+
+
+@needs_limits
+def test_process_that_computes_more_than_its_limit_waits() -> None:
+    work = "while time.process_time() < 0.2:\n    pass"
+
+    status, counts = limited(work, "cpu.stat", "cpu=0.1")
+
+    assert status == 0
+    assert dict(map(str.split, counts.splitlines()))["nr_throttled"] != "0"
