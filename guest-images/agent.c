@@ -23,6 +23,8 @@
 #include "agent_port.h"
 #include "agent_terminal.h"
 
+#include "agent_log.h"
+
 #include "agent_command.h"
 
 #include <linux/random.h>
@@ -199,9 +201,10 @@ static void answer(struct frame *frame)
     static const unsigned char shortest[] = {
         [HELLO] = 0, [RUN] = sizeof(struct command_head) + 2, [READ] = 5, [WRITE] = 5, [DATA] = 0,
         [END] = 0, [CREDIT] = 5, [KILL] = 4, [REFRESH] = 8, [POWER] = 2, [RESIZE] = 4, [CLOSE] = 1,
+        [LOG] = 0,
     };
     unsigned kind = frame->kind;
-    if (kind < HELLO || kind > CLOSE) {
+    if (kind < HELLO || kind > LOG) {
         refuse(frame->id, ENOSYS, "unknown kind of frame");
     } else if (frame->size < shortest[kind]) {
         refuse(frame->id, EPROTO, "the frame is too short");
@@ -209,6 +212,8 @@ static void answer(struct frame *frame)
         refuse(frame->id, EPROTO, "the path does not end");
     } else if (kind == HELLO) {
         say_ready(frame->id);
+    } else if (kind == LOG) {
+        begin_log(frame->id);
     } else if (kind == RUN) {
         follow_init();
         run(frame);
@@ -250,7 +255,7 @@ static long wait_for_work(int at_once)
             watch_job(job);
             at_once |= is_finished(job) || may_have_rest(job);
         }
-    at_once |= more_have_ended;
+    at_once |= more_have_ended || log_id;
     CALL(poll, polls, poll_count, at_once && !has_unsent() ? 0 : timeout, 0, 0);
     if (polls[0].revents || more_have_ended)
         take_signals();
@@ -262,6 +267,7 @@ static void serve(void)
 {
     int at_once = 0;
     reset_frames();
+    log_id = 0;
     say_ready(0);
     while (flush() == 0) {
         close_later_ones();
@@ -275,6 +281,7 @@ static void serve(void)
         for (struct job *job = jobs; job < jobs + JOBS; job++)
             if (job->id)
                 serve_job(job);
+        serve_log();
     }
 }
 
@@ -335,6 +342,7 @@ static void be_agent(void)
     first_umask = CALL(umask, 0, 0, 0, 0, 0);
     open_signals();
     random_file = open_random();
+    open_log();
     own_process = CALL(getpid, 0, 0, 0, 0, 0);
     CALL(uname, &names, 0, 0, 0, 0);
     while (open_port() == 0) {

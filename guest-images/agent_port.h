@@ -125,11 +125,18 @@ static long open_port(void)
     return -ENODEV;
 }
 
-static long open_random(void)
+/* Opens a device by its path, or where that is not there by a node of ours. */
+static long open_device(const char *path, int flags, unsigned major, unsigned minor)
 {
-    long file = CALL(open, "/dev/urandom", O_WRONLY | O_CLOEXEC, 0, 0, 0);
+    const char *name = path + length("/dev/");
+    long file = CALL(open, path, flags | O_CLOEXEC, 0, 0, 0);
     if (file >= 0 || port_path)
         return file;
-    make_node("urandom", URANDOM_MAJOR, URANDOM_MINOR);
-    return CALL(openat, nodes, "urandom", O_WRONLY | O_CLOEXEC, 0, 0);
+    make_node(name, major, minor);
+    return CALL(openat, nodes, name, flags | O_CLOEXEC, 0, 0);
+}
+
+static long open_random(void)
+{
+    return open_device("/dev/urandom", O_WRONLY, URANDOM_MAJOR, URANDOM_MINOR);
 }

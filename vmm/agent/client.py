@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from virtio.errors import ConfigurationError, Error
 from vmm.agent import files, protocol
@@ -14,6 +14,9 @@ from vmm.agent.link import AgentPort, Link
 from vmm.agent.process import LIMIT_BYTES, Process, Result
 from vmm.agent.protocol import Flag, How, Power, Request
 from vmm.host.clock import deadline_in
+
+if TYPE_CHECKING:
+    from vmm.agent.kernel_log import KernelLog
 
 READY_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 60.0
@@ -142,6 +145,16 @@ class Agent:
         """
         content = data.encode() if isinstance(data, str) else data
         files.write_file(self._link, _encoded(path), content, mode, timeout)
+
+    def kernel_log(self, timeout: float = ANSWER_SECONDS) -> "KernelLog":
+        """Return what the guest's kernel printed since this was last asked, and its taint.
+
+        It is the whole log at first, then what came since; a restored guest goes on after what the
+        saved one was asked for. Raises ``GuestOSError`` when the kernel keeps no log.
+        """
+        from vmm.agent.kernel_log import read_log
+
+        return read_log(self._link, deadline_in(timeout))
 
     def refresh(
         self, seed: bytes, unix_time_ns: int | None = None, timeout: float = ANSWER_SECONDS

@@ -28,6 +28,7 @@ _ANSWERS: Final = {
     Request.WRITE: {Answer.CONSUMED, Answer.STATUS},
     Request.REFRESH: {Answer.STATUS},
     Request.POWER: {Answer.STATUS},
+    Request.LOG: {Answer.OUTPUT, Answer.STATUS},
 }
 
 

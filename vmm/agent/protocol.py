@@ -22,6 +22,7 @@ REFRESH 9       ``u64 nanoseconds`` since 1970 or 0; then up to 512 bytes of ran
 POWER   10      ``u8 how, status``: 0 power off, 1 reboot, 2 report the status, 3 panic
 RESIZE  11      ``u16 columns, rows`` of a command's terminal
 CLOSE   12      ``u8 errors``: nobody reads the command's output, or errors, any more
+LOG     13      nothing; answered by what the kernel printed since it was asked for last
 ======= ======= ========================================================================
 
 The guest sends:
@@ -38,6 +39,10 @@ REFUSED  0x86   ``u32 errno; char why[]``: the request made no sense; also the l
 RUN, READ and WRITE begin a job under an id of the host's choice, not 0; 16 may be open at a time.
 STATUS answers REFRESH and POWER. The guest ignores what the host sends to an id without a job: the
 job may have ended meanwhile. The guest sends nothing for an id after its last frame.
+
+LOG is answered by OUTPUT, then STATUS: a line with ``/proc/sys/kernel/tainted``, empty where that
+is not known, and then records as ``/dev/kmsg`` gives them, until there are no more, or until they
+have LOG_BYTES. One LOG is answered at a time, and needs no credit.
 
 **Flow control.** Neither side keeps data without bound, and no job holds up another. The guest
 sends at most as many bytes of OUTPUT, and of ERRORS, as it has credit for, and no frame of them is
@@ -67,6 +72,7 @@ WINDOW_BYTES: Final = 32 << 10
 LONGEST_REQUEST: Final = 128 << 10
 LONGEST_ANSWER: Final = 64 << 10
 LONGEST_SEED: Final = 512
+LOG_BYTES: Final = 128 << 10
 
 HEADER: Final = struct.Struct("<IIB")
 REST_BYTES: Final = HEADER.size - 4
@@ -93,6 +99,7 @@ class Request(enum.IntEnum):
     POWER = 10
     RESIZE = 11
     CLOSE = 12
+    LOG = 13
 
 
 JOB_REQUESTS: Final = frozenset({Request.RUN, Request.READ, Request.WRITE})
