@@ -106,6 +106,18 @@ class ConsoleLog:
         with self._changed:
             return bytes(self._history[-self._limit :])
 
+    @property
+    def position(self) -> int:
+        """How many bytes the guest has printed; for :meth:`since`."""
+        with self._changed:
+            return self._dropped_bytes + len(self._history)
+
+    def since(self, position: int) -> bytes:
+        """Return the output from a position on, as far as it is kept."""
+        with self._changed:
+            begin = max(position - self._dropped_bytes, len(self._history) - self._limit, 0)
+            return bytes(self._history[begin:])
+
     def last_lines(self, count: int = LINES_IN_ERRORS) -> list[str]:
         """Return the last ``count`` lines, an unfinished one included, to be shown to a person.
 

@@ -123,6 +123,21 @@ def test_history_keeps_the_last_bytes_only() -> None:
     assert console.history() == b"".join(b"%09d\n" % number for number in range(990, 1000))
 
 
+def test_output_since_a_position_is_what_came_after_it_and_is_kept() -> None:
+    console = ConsoleLog(history_bytes=4)
+    console.write(b"ab")
+    position = console.position
+    console.write(b"cd")
+    recent = console.since(position)
+    console.write(b"efghijkl")
+
+    assert (recent, console.since(position), console.since(console.position)) == (
+        b"cd",
+        b"ijkl",
+        b"",
+    )
+
+
 def test_history_does_not_grow_past_twice_its_limit() -> None:
     console = ConsoleLog(history_bytes=100)
 
