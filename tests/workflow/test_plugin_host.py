@@ -81,3 +81,34 @@ def test_the_build_of_a_kernel_is_shown_while_output_is_captured(
     assert "ConfigurationError: no space is left" in shown
     assert "captured" in captured
     assert "12 of 34 files" not in captured
+
+
+MISSING = """
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.guest(kernel=["nowhere", Path("/nonexistent/vmlinuz")])
+
+
+def test_one(guest):
+    pass
+"""
+
+
+@pytest.mark.skipif(kvm_fault() is not None, reason=str(kvm_fault()))
+def test_a_kernel_that_is_not_to_be_had_is_an_error_or_skips_its_tests_when_asked(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "test_missing.py").write_text(MISSING)
+
+    failed = run_pytest(tmp_path)
+    skipped = run_pytest(tmp_path, "--guest-kernel-missing=skip", "-rs")
+    named = run_pytest(tmp_path, "--guest-kernel=/also/none")
+
+    assert set(failed.outcomes.values()) == {"error"}
+    assert "kernel 'nowhere': " in failed.report_of(r"test_one\[nowhere\]")
+    assert "kernel: /nonexistent/vmlinuz: No such file" in failed.report_of(r"test_one\[vmlinuz\]")
+    assert set(skipped.outcomes.values()) == {"skipped"}
+    assert "kernel: /nonexistent/vmlinuz: No such file" in skipped.output
+    assert named.outcomes == {"test_one[none]": "error"}

@@ -16,9 +16,6 @@ from vmm.image.progress import Progress, silent
 _SOURCES = Path("/usr/src")
 # Linux' Makefile refuses blanks and colons; GNU make and its shell know the others.
 _NOT_FOR_MAKE = re.compile(r"""[\s:#$%&'"();<>?*\[\]\\`|~=!{}^]""")
-MAX_CPUS = 8
-"""CONFIG_NR_CPUS of the kernel for several processors: further ones it would leave alone."""
-
 _RECIPE = "1"  # raise it when the way of building changes and the fragment does not
 
 
@@ -43,11 +40,6 @@ def default_kernel(progress: Progress | None = None, *, cpus: int = 1) -> Kernel
     Raises ``ConfigurationError`` when the source package or a tool to build it is missing and
     cannot be installed, or when the build fails.
     """
-    if cpus > MAX_CPUS:
-        raise ConfigurationError(
-            f"{cpus} processors: the default guest's kernel is for 1 to {MAX_CPUS}; for more, name"
-            " one with --kernel"
-        )
     if found := cached_kernel(cpus=cpus):
         return found
     _check_path(writable_place() if os.path.isdir(cache.root()) else cache.root())

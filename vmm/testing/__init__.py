@@ -10,6 +10,7 @@ from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vmm.testing.config import GuestConfig as GuestConfig
+    from vmm.testing.errors import GuestComplaintError as GuestComplaintError
     from vmm.testing.errors import GuestEndedError as GuestEndedError
     from vmm.testing.faults import FaultyDisk as FaultyDisk
     from vmm.testing.guest import Guest as Guest
@@ -18,7 +19,7 @@ else:
         __name__,
         {
             "config": "GuestConfig",
-            "errors": "GuestEndedError",
+            "errors": "GuestComplaintError GuestEndedError",
             "faults": "FaultyDisk",
             "guest": "Guest",
         },

@@ -1,16 +1,19 @@
 """The guest that a test wants: how it boots, and its files, disks and devices."""
 
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Final
 
 from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig, parse_size
 from vmm.disk.disk import DiskConfig
+from vmm.ending.complaints import Complaint
 from vmm.sandbox.mode import SandboxMode, check_mode, usual_mode
 from vmm.topology import parse_cpus
 
@@ -28,7 +31,9 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "vsock": (bool,),
     "files": (Mapping,),
     "deadline": (float, int),
+    "kernel": (str, Path, NoneType),
 }
+DEFAULT_KERNEL: Final = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +46,10 @@ class GuestConfig:
     * ``memory``: guest RAM, such as ``"128M"``; ``cpus``: virtual processors,
       a number or what ``vmm run --cpus`` takes, such as ``"4,threads=2"``.
     * ``cmdline``: added to the kernel command line.
-    * ``kernel``, ``initrd``: other files than the default guest's. The agent goes into the initrd,
-      beside the ``/init`` there.
+    * ``kernel``: a file, a name as ``vmm run --kernel`` takes it, or "default". The marker also
+      takes a list: one test for each.
+    * ``initrd``: another file than the default guest's. The agent goes into it, beside the
+      ``/init`` there.
     * ``vsock``: whether sockets lead into the guest; ``guest.vsock`` makes them.
     * ``files``: the guest's path of each file, with what it holds: text, bytes, or a file (a
       ``Path``) of the host, whose permissions it gets.
@@ -52,6 +59,9 @@ class GuestConfig:
       its ``files`` count as the test does. The build of a kernel and time in a debugger do not.
     * ``shared``: one guest for all tests of a module that want the same, rather than one for each.
       The fixture ``session_guest`` is one for all tests of a run.
+    * ``allow_complaints``: what the guest's kernel may complain of, by reports such as WARNING or
+      BUG or by its taint: True for anything, or patterns for ``re.search`` in a report's lines.
+      Any other complaint fails the test.
     * ``sandbox``: that of :class:`vmm.MachineConfig`, by default what ``PYVMM_SANDBOX`` says, or
       "auto"; a guest with ``devices`` of the test's own has none, as these may need anything.
     """
@@ -59,7 +69,7 @@ class GuestConfig:
     memory: str = "128M"
     cpus: int | str = 1
     cmdline: str = ""
-    kernel: Path | None = None
+    kernel: Path | str | None = None
     initrd: Path | None = None
     vsock: bool = False
     files: Mapping[str, str | bytes | Path] = field(default_factory=dict)
@@ -67,6 +77,7 @@ class GuestConfig:
     devices: tuple[Callable[[], VirtioDevice], ...] = ()
     deadline: float = 60.0
     shared: bool = False
+    allow_complaints: bool | str | tuple[str, ...] = field(default=(), compare=False)
     sandbox: SandboxMode = field(default_factory=usual_mode)
 
     def __post_init__(self) -> None:
@@ -77,6 +88,9 @@ class GuestConfig:
                 f"deadline {self.deadline!r}: must be above 0 and at most"
                 f" {MAX_DEADLINE_SECONDS:g} seconds"
             )
+        if self.kernel == DEFAULT_KERNEL:
+            object.__setattr__(self, "kernel", None)
+        self._check_patterns()
         for name in ("disks", "devices"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         wanted = len(self.disks) + len(self.devices)
@@ -94,20 +108,55 @@ class GuestConfig:
             if not (isinstance(path, str) and isinstance(content, str | bytes | Path)):
                 raise ConfigurationError(f"files[{path!r}]: must be text, bytes or a Path")
 
+    def _check_patterns(self) -> None:
+        allowed = self.allow_complaints
+        if isinstance(allowed, bool):
+            return
+        patterns = (allowed,) if isinstance(allowed, str) else tuple(allowed)
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except (re.error, TypeError) as error:
+                raise ConfigurationError(
+                    f"allow_complaints {pattern!r}: must be True or regular expressions: {error}"
+                ) from None
+        object.__setattr__(self, "allow_complaints", patterns)
+
+    def allows(self, complaint: Complaint) -> bool:
+        """Whether the guest's kernel may make this complaint."""
+        allowed = self.allow_complaints
+        if isinstance(allowed, bool):
+            return allowed
+        return any(re.search(one, complaint.text, re.MULTILINE) for one in allowed)
+
+    def kernel_file(self) -> Path | None:
+        """Return the kernel's file, None for the default guest's.
+
+        Raises :class:`ConfigurationError` for a kernel that is not to be had on this host.
+        """
+        if isinstance(self.kernel, str):
+            raise ConfigurationError(
+                f"kernel {self.kernel!r}: is not known by that name: must be {DEFAULT_KERNEL!r} or"
+                " a Path"
+            )
+        if self.kernel is not None:
+            _check_file("kernel", self.kernel)
+        return self.kernel
+
     def machine(self) -> MachineConfig:
         """Return the machine that is booted and saved.
 
         Raises :class:`ConfigurationError` that names a file of the host which is none.
         """
-        for name in ("kernel", "initrd"):
-            if (path := getattr(self, name)) is not None:
-                _check_file(name, path)
+        kernel = self.kernel_file()
+        if self.initrd is not None:
+            _check_file("initrd", self.initrd)
         for target, content in self.files.items():
             if isinstance(content, Path):
                 _check_file(f"files[{target!r}]", content)
         cpus, topology = parse_cpus(str(self.cpus))
         return MachineConfig(
-            kernel=self.kernel,
+            kernel=kernel,
             initrd=self.initrd,
             cmdline=self.cmdline,
             memory_bytes=parse_size(self.memory),

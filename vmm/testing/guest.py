@@ -15,12 +15,14 @@ from vmm.agent.client import Word
 from vmm.agent.process import LIMIT_BYTES
 from vmm.console.log import ConsoleLog
 from vmm.disk.disk import DiskConfig
+from vmm.ending.complaints import Complaint
 from vmm.ending.ending import End, Ending
 from vmm.machine import Machine
 from vmm.snapshot import Snapshot
 from vmm.testing.boot import end_for, ended
 from vmm.testing.config import GuestConfig
-from vmm.testing.errors import GuestEndedError
+from vmm.testing.errors import GuestComplaintError, GuestEndedError
+from vmm.testing.kernel_watch import KernelWatch
 from vmm.testing.report import LastCommands, describe
 from vmm.testing.time_limit import TimeLimit
 from vmm.vsock import VsockHost
@@ -36,12 +38,18 @@ class Guest:
     """
 
     def __init__(
-        self, snapshot: Snapshot, config: GuestConfig, limit: TimeLimit | None = None
+        self,
+        snapshot: Snapshot,
+        config: GuestConfig,
+        limit: TimeLimit | None = None,
+        tainted: int | None = None,
     ) -> None:
+        """``tainted`` is the kernel's taint in the snapshot, where that is known."""
         self.config = config
         self.limit = limit or TimeLimit(config.deadline)
         sandbox = "off" if config.devices else config.sandbox
         self.machine = Machine.restore(snapshot, sandbox=sandbox)
+        self._watch = KernelWatch(self.machine, tainted)
         self._commands = LastCommands()
         self._resources = ExitStack()
         self._ending_wanted = False
@@ -217,6 +225,52 @@ class Guest:
         ending = self.machine.ending
         if ending is not None and not self._ending_wanted:
             raise GuestEndedError(ending)
+
+    def kernel_log(self) -> list[str]:
+        """Return what the kernel printed in this test so far, a line each, safe to show.
+
+        Also what programs wrote to ``/dev/kmsg``.
+        """
+        self._watch.look()
+        return self._watch.lines
+
+    def complaints(self) -> list[Complaint]:
+        """Return the kernel's complaints in this test: its reports, and changes of its taint.
+
+        They are the test's own from then on, and do not fail it.
+        """
+        self._watch.look()
+        return self._watch.take()
+
+    def begin_test(self, limit: TimeLimit) -> None:
+        """Give a guest that goes on the time of another test, which has its own complaints."""
+        self.limit = limit
+        self._watch.begin()
+
+    def check_complaints(self, config: GuestConfig) -> None:
+        """Raise :class:`GuestComplaintError` for complaints that ``config`` does not allow.
+
+        A guest that has ended unasked is left to :meth:`check`.
+        """
+        if self.machine.ending is not None and not self._ending_wanted:
+            return
+        try:
+            self._watch.look()
+        except Error:
+            if config.allow_complaints is not True:
+                raise
+        wrong = [one for one in self._watch.complaints() if not config.allows(one)]
+        if wrong:
+            raise GuestComplaintError(wrong)
+
+    def kernel_lines(self, timeout: float | None) -> list[str]:
+        """Return what the kernel printed in this test; with a ``timeout`` it is asked once more."""
+        try:
+            if timeout is not None:
+                self._watch.look(timeout)
+        except Error as error:
+            return [*self._watch.lines, f"the kernel's log is not to be had: {error}"]
+        return self._watch.lines
 
     def report(self) -> str:
         """Return the state of the guest, for a person who looks for what went wrong.

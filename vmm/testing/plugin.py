@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vmm.testing.attempt import Attempt
+from vmm.testing.grid import KernelGrid
+from vmm.testing.matrix import KernelChoice, choice_of, parametrize, row_of
 
 if TYPE_CHECKING:
     from vmm.testing.config import GuestConfig
@@ -25,25 +27,65 @@ if TYPE_CHECKING:
     from vmm.testing.snapshots import SnapshotStore
 
 _MARKER = (
-    "guest(memory, cpus, cmdline, kernel, initrd, files, disks, devices, deadline, shared,"
-    " sandbox): the guest that the test wants, where it differs from the fixture guest_config"
+    "guest(memory, cpus, cmdline, kernel, initrd, vsock, files, disks, devices, deadline, shared,"
+    " allow_complaints, sandbox): the guest that the test wants, where it differs from the fixture"
+    " guest_config; kernel= may be a list: one test for each"
 )
 _SESSION_FIXTURE = "session_guest"
+
+_KERNEL_PROPERTY = "guest-kernel"
+_LOG_PROPERTY = "guest-kernel-log"
+_MOST_LINES = 100
 
 _ATTEMPT = pytest.StashKey[Attempt]()
 _SESSION_GUEST = pytest.StashKey["Guest"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.getgroup("pyvmm", "guests under KVM").addoption(
+    group = parser.getgroup("pyvmm", "guests under KVM")
+    group.addoption(
         "--guest-required",
         action="store_true",
         help="fail tests that want a guest where this host runs none, rather than skip them",
+    )
+    group.addoption(
+        "--guest-kernel",
+        action="append",
+        default=[],
+        dest="guest_kernels",
+        metavar="KERNEL",
+        help="run each test under this kernel: a path, a name such as debian:6.12, or default; may"
+        " be given several times, and takes the place of the lists that tests have",
+    )
+    group.addoption(
+        "--guest-kernel-missing",
+        choices=("error", "skip"),
+        default="error",
+        help="what becomes of tests whose kernel is not to be had on this host",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
+    config.pluginmanager.register(KernelGrid())
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one test for each kernel."""
+    parametrize(metafunc)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Have JUnit tell a test's kernel."""
+    if (choice := choice_of(item)) is not None:
+        item.user_properties.append((_KERNEL_PROPERTY, choice.label))
+
+
+@pytest.fixture(scope="session")
+def guest_kernel(request: pytest.FixtureRequest) -> KernelChoice | None:
+    """The kernel of the test's guest where it is one of several, with its ``label``; else None."""
+    choice = getattr(request, "param", None)
+    return choice if isinstance(choice, KernelChoice) else None
 
 
 @pytest.fixture
@@ -56,11 +98,14 @@ def guest_config() -> GuestConfig:
 
 @pytest.fixture
 def guest(
-    request: pytest.FixtureRequest, guest_config: GuestConfig, guest_snapshots: SnapshotStore
+    request: pytest.FixtureRequest,
+    guest_config: GuestConfig,
+    guest_kernel: KernelChoice | None,
+    guest_snapshots: SnapshotStore,
 ) -> Iterator[Guest]:
     """A booted Linux guest, restored for this test; skipped where this host runs no guest."""
     _begin(request.config)
-    config = _marked(request, guest_config)
+    config = _marked(request, guest_config, guest_kernel)
     attempt = request.config.stash[_ATTEMPT]
     with ExitStack() as own:
         if config.shared:
@@ -72,6 +117,7 @@ def guest(
                 attempt.begin_with(found)
         else:
             found = _started(request.config, config, guest_snapshots, own)
+        attempt.watch(found, config)
         with found.limited():
             yield found
         attempt.check(found)
@@ -89,6 +135,7 @@ def session_guest_config() -> GuestConfig:
 def session_guest(
     request: pytest.FixtureRequest,
     session_guest_config: GuestConfig,
+    guest_kernel: KernelChoice | None,
     guest_snapshots: SnapshotStore,
 ) -> Iterator[Guest]:
     """One guest for all tests of a run that ask for it, and for fixtures of any scope.
@@ -98,8 +145,9 @@ def session_guest(
     """
     _begin(request.config)
     stash = request.config.stash
+    config = _with_kernel(session_guest_config, guest_kernel)
     with ExitStack() as own:
-        found = _started(request.config, session_guest_config, guest_snapshots, own)
+        found = _started(request.config, config, guest_snapshots, own)
         stash[_ATTEMPT].resources.enter_context(found.limited())
         stash[_SESSION_GUEST] = found
         own.callback(stash.__delitem__, _SESSION_GUEST)
@@ -152,21 +200,36 @@ def _begin(config: pytest.Config) -> None:
     pytest.skip(fault)
 
 
+def _check_kernel(config: pytest.Config, wanted: GuestConfig) -> None:
+    """End a test whose kernel is not to be had on this host, as the command line says."""
+    from virtio.errors import ConfigurationError
+
+    try:
+        wanted.kernel_file()
+    except ConfigurationError as error:
+        if config.getoption("guest_kernel_missing") == "skip":
+            pytest.skip(str(error))
+        raise
+
+
 def _started(
     config: pytest.Config, wanted: GuestConfig, snapshots: SnapshotStore, resources: ExitStack
 ) -> Guest:
     """Start a guest, which ends when ``resources`` are closed; the first one of its kind boots."""
-    from vmm.testing.boot import booting
+    from vmm.testing.boot import booting, check_boot
     from vmm.testing.guest import Guest
     from vmm.testing.terminal import visible_progress
     from vmm.testing.time_limit import TimeLimit
 
+    _check_kernel(config, wanted)
     attempt = config.stash[_ATTEMPT]
     limit = TimeLimit(wanted.deadline)
     with visible_progress(config) as progress:
         limited = partial(booting, limit=limit, on_failure=attempt.add_text)
         snapshot = snapshots.get(wanted, limited, progress)
-    guest = Guest(snapshot, wanted, limit)
+    boot = snapshots.boot_log(snapshot)
+    check_boot(boot.complaints(), wanted)
+    guest = Guest(snapshot, wanted, limit, boot.tainted)
     attempt.add_report(guest.report)
     return resources.enter_context(guest)
 
@@ -189,10 +252,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    """Fail a test in which the session's guest ended unasked."""
+    """Fail a test in which the session's guest ended unasked, or a guest's kernel complained."""
+    attempt = item.config.stash[_ATTEMPT]
     guest = _session_guest_of(item)
     if guest is not None:
-        item.config.stash[_ATTEMPT].check(guest)
+        attempt.check(guest)
+        attempt.watch(guest, _marked(item, guest.config, choice_of(item)))
+    attempt.check_complaints()
+    _note_log(item, attempt)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -200,16 +267,18 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Attach the guest's report to that of a test that failed, and show the test's frames alone."""
     attempt = item.config.stash.get(_ATTEMPT, None)
     if attempt is None or not attempt.has_guest:
-        return (yield)
+        return _in_grid(item, (yield))
     if call.when == "teardown":
         attempt.resources.close()
     if call.excinfo is None:
-        return (yield)
+        return _in_grid(item, (yield))
     from vmm.testing.frames import hide_own_frames, message_alone
 
     texts = attempt.reports()
+    if call.when == "call" and (lines := _note_log(item, attempt)):
+        texts.append("\n".join(["the kernel printed:", *lines[-_MOST_LINES:]]))
     test_is_shown = hide_own_frames(call.excinfo, item.config)
-    report = yield
+    report = _in_grid(item, (yield))
     if report.failed:
         attempt.failed = True
         report.sections.extend(("guest", text) for text in texts)
@@ -230,18 +299,43 @@ def pytest_leave_pdb() -> None:
         module.go_on_all()
 
 
+def _in_grid(item: pytest.Item, report: Any) -> Any:
+    if (choice := choice_of(item)) is not None:
+        report.guest_cell = (row_of(item, choice), choice.label)
+    return report
+
+
+def _note_log(item: pytest.Item, attempt: Attempt) -> list[str]:
+    """Have JUnit tell what the kernels printed in this attempt, and return it."""
+    lines = attempt.kernel_lines()
+    kept = [one for one in item.user_properties if one[0] != _LOG_PROPERTY]
+    logs = [(_LOG_PROPERTY, "\n".join(lines))] if lines else []
+    item.user_properties[:] = [*kept, *logs]
+    return lines
+
+
 def _session_guest_of(item: pytest.Item) -> Guest | None:
     if _SESSION_FIXTURE not in getattr(item, "fixturenames", ()):
         return None
     return item.config.stash.get(_SESSION_GUEST, None)
 
 
-def _marked(request: pytest.FixtureRequest, config: GuestConfig) -> GuestConfig:
+def _marked(
+    where: pytest.FixtureRequest | pytest.Item, config: GuestConfig, choice: KernelChoice | None
+) -> GuestConfig:
     """Return the configuration as the markers change it, the closest one last."""
+    item = where if isinstance(where, pytest.Item) else where.node
     allowed = [one.name for one in fields(config)]
-    for marker in reversed(list(request.node.iter_markers("guest"))):
+    wanted: dict[str, Any] = {}
+    for marker in reversed(list(item.iter_markers("guest"))):
         if marker.args or not marker.kwargs.keys() <= set(allowed):
             wrong = ", ".join([*map(repr, marker.args), *(marker.kwargs.keys() - set(allowed))])
             raise pytest.UsageError(f"marker guest: {wrong}: must be one of {', '.join(allowed)}")
-        config = replace(config, **marker.kwargs)
-    return config
+        wanted |= marker.kwargs
+    if choice is not None:
+        wanted["kernel"] = choice.kernel
+    return replace(config, **wanted)
+
+
+def _with_kernel(config: GuestConfig, choice: KernelChoice | None) -> GuestConfig:
+    return config if choice is None else replace(config, kernel=choice.kernel)

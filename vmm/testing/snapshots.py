@@ -26,6 +26,7 @@ from vmm.snapshot import Snapshot
 from vmm.snapshot.plain import to_plain
 from vmm.snapshot.state_file import VERSION
 from vmm.testing.boot import booting as bounded
+from vmm.testing.boot_log import BootLog
 from vmm.testing.config import GuestConfig
 from vmm.testing.time_limit import TimeLimit
 from vmm.x86 import HostIdentity
@@ -47,6 +48,7 @@ class SnapshotStore:
 
     def __init__(self) -> None:
         self._loaded: dict[str, Snapshot] = {}
+        self._logs: dict[str, BootLog] = {}
         self._held: list[int] = []
 
     def get(
@@ -76,8 +78,14 @@ class SnapshotStore:
                 self._loaded[name] = Snapshot.load(entry / _FOLDER)
             except ConfigurationError:  # damaged: whatever did it must not stop the next run
                 cache.remove(name)
-                self._loaded[name] = Snapshot.load(self._hold(name, make, waiting) / _FOLDER)
+                entry = self._hold(name, make, waiting)
+                self._loaded[name] = Snapshot.load(entry / _FOLDER)
+            self._logs[name] = BootLog.load(entry)
         return self._loaded[name]
+
+    def boot_log(self, snapshot: Snapshot) -> BootLog:
+        """Return what the kernel of a snapshot of this run printed while it booted."""
+        return next(self._logs[name] for name, one in self._loaded.items() if one is snapshot)
 
     def _hold(self, name: str, make: Callable[[Path], None], waiting: Callable[[], None]) -> Path:
         """Return the entry of a snapshot, which stays there until :meth:`close`."""
@@ -125,6 +133,7 @@ def _make(config: MachineConfig, name: str, entry: Path, booting: Booting) -> No
         with booting(machine):
             machine.boot()
             machine.agent.wait_ready(_FOREVER)  # bounded by the end of the machine
+            BootLog.take(machine.agent, _FOREVER).save(entry)
         with machine.snapshot() as snapshot:
             snapshot.save(entry / _FOLDER)
     if entry_name(config) != name:

@@ -134,13 +134,6 @@ def test_only_the_kernel_for_several_processors_is_for_several(cpus: int, smp: s
     assert cpus == 1 or int(options["CONFIG_NR_CPUS"]) >= cpus
 
 
-def test_more_processors_than_the_kernel_is_for_are_refused(builds: list[Path]) -> None:
-    with pytest.raises(ConfigurationError, match=r"9 processors: .* is for 1 to 8; .*--kernel"):
-        kernel.default_kernel(cpus=9)
-
-    assert builds == []
-
-
 def test_newest_source_is_chosen_by_number(sources: Path) -> None:
     for version in ("5.10", "6.9", "6.12"):
         (sources / f"linux-source-{version}.tar.xz").write_bytes(b"")

@@ -7,6 +7,7 @@ import pytest
 
 from tests.others import powerless_script
 from virtio.errors import ConfigurationError
+from vmm.ending.complaints import Complaint
 from vmm.testing.config import GuestConfig
 
 
@@ -91,3 +92,49 @@ def test_agent_leaves_the_first_process_to_an_initrd_of_the_tests(tmp_path: Path
 def test_option_of_the_wrong_kind_is_refused_by_its_name(option: Any, line: str) -> None:
     with pytest.raises(ConfigurationError, match=line):
         GuestConfig(**option)
+
+
+# What a kernel may complain of
+
+
+COMPLAINT = Complaint(
+    "WARNING: CPU: 0 PID: 1 at f.c:1", ["cut here", "WARNING: CPU: 0", "RIP: f+0x1"]
+)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "passes"),
+    [
+        (True, True),
+        (False, False),
+        ((), False),
+        ("^RIP: f", True),
+        (["no", "WARNING.*CPU"], True),
+        ("RIP: g", False),
+    ],
+)
+def test_complaint_passes_if_a_pattern_is_found_in_its_lines(allowed: Any, passes: bool) -> None:
+    assert GuestConfig(allow_complaints=allowed).allows(COMPLAINT) is passes
+
+
+@pytest.mark.parametrize("allowed", ["(", ["x", 5]])
+def test_pattern_that_is_none_is_refused(allowed: Any) -> None:
+    with pytest.raises(ConfigurationError, match="must be True or regular expressions"):
+        GuestConfig(allow_complaints=allowed)
+
+
+def test_guests_that_differ_in_what_they_may_complain_of_are_shared() -> None:
+    assert GuestConfig(allow_complaints=True) == GuestConfig()
+
+
+# Its kernel
+
+
+def test_default_kernel_has_a_name() -> None:
+    assert GuestConfig(kernel="default") == GuestConfig()
+
+
+@pytest.mark.parametrize("kernel", [5, ["default"], b"x"])
+def test_kernel_of_another_kind_is_refused(kernel: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"kernel .*: must be str or Path or None"):
+        GuestConfig(kernel=kernel)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.unit.vmm.snapshot.synthetic import take_snapshot
 from virtio.errors import ConfigurationError
+from vmm.agent.kernel_log import KernelLog
 from vmm.config import MachineConfig
 from vmm.image import cache
 from vmm.image.cache_room import trim
@@ -147,6 +148,9 @@ class BootedMachine:
 
     def wait_ready(self, seconds: float) -> None:
         pass
+
+    def kernel_log(self, seconds: float) -> KernelLog:
+        return KernelLog(0, [], False)
 
     def snapshot(self) -> Snapshot:
         return take_snapshot()
