@@ -30,7 +30,7 @@ from vmm.console.output import OutputSink
 from vmm.ending.deadline import deadline
 from vmm.ending.ending import STATUS_HOST, End, Ending
 from vmm.machine import Machine
-from vmm.snapshot.disks import check_names
+from vmm.snapshot.disks import check_names, is_kept
 from vmm.snapshot.folder import SnapshotFolder, new_folder
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _images(config: MachineConfig) -> dict[str, os.stat_result]:
     """Return which files the disks are that are not copied; the machine tells of one that lacks."""
     found = {}
     for one in config.disks:
-        if one.volatile or one.read_only:
+        if is_kept(one):
             with suppress(OSError):
                 found[one.path] = os.stat(one.path)
     return found

@@ -106,9 +106,7 @@ def _data_name(index: int) -> str:
 def files_of(configs: Sequence[DiskConfig], disks: Sequence[FrozenDisk]) -> dict[str, int]:
     """Return the open files that are not copied, by the names of their images."""
     return {
-        one.path: _bottom(disk).fd
-        for one, disk in zip(configs, disks, strict=True)
-        if _is_kept(one)
+        one.path: _bottom(disk).fd for one, disk in zip(configs, disks, strict=True) if is_kept(one)
     }
 
 
@@ -126,7 +124,7 @@ def check_names(files: Mapping[str, os.stat_result]) -> None:
             )
 
 
-def _is_kept(config: DiskConfig) -> bool:
+def is_kept(config: DiskConfig) -> bool:
     """Whether nobody writes the image of a disk, which then is not copied."""
     return config.volatile or config.read_only
 
@@ -136,7 +134,7 @@ def origins(
 ) -> tuple[FileIdentity | None, ...]:
     """Return the files that are not copied: those that the machine has open, not their names'."""
     return tuple(
-        FileIdentity.of(one.path, _bottom(disk).fd) if _is_kept(one) else None
+        FileIdentity.of(one.path, _bottom(disk).fd) if is_kept(one) else None
         for one, disk in zip(configs, disks, strict=True)
     )
 
@@ -181,7 +179,7 @@ def check_disks(
 
 def _fault(saved: SavedDisk, config: DiskConfig, index: int) -> str:
     origin = saved.origin
-    if (origin is not None) != _is_kept(config):
+    if (origin is not None) != is_kept(config):
         return "has an origin, or none, against its configuration"
     if origin is None:
         own_file = saved.data == _data_name(index) and not saved.own
