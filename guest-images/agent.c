@@ -27,6 +27,8 @@
 
 #include "agent_command.h"
 
+#include "modules.h"
+
 #include <linux/random.h>
 #include <linux/utsname.h>
 
@@ -359,6 +361,21 @@ static void be_agent(void)
 
 /* The start */
 
+/* Modules come first, as the port needs some; beside another init nothing may be mounted. */
+static void load_given_modules(void)
+{
+    long folder = module_folder();
+    if (folder < 0)
+        return;
+    long processes = detached("proc");
+    long file = CALL(openat, processes, "cmdline", O_RDONLY | O_CLOEXEC, 0, 0);
+    long count = CALL(read, file, line, sizeof line - 1, 0, 0);
+    line[count < 0 ? 0 : count] = 0;
+    CALL(close, file, 0, 0, 0, 0);
+    CALL(close, processes, 0, 0, 0, 0);
+    load_modules(folder, line);
+}
+
 /* The first process goes on as the given init, and the agent beside it. */
 static void start_beside(char *init, char **arguments)
 {
@@ -396,6 +413,7 @@ int main(int count, char **arguments, char **environment)
     is_quiet = value_of(environment, "VMM_AGENT_QUIET=") != 0;
     take_environment(environment);
     if (CALL(getpid, 0, 0, 0, 0, 0) == 1) {
+        load_given_modules();
         if (init)
             start_beside(init, arguments);
         be_first();

@@ -9,6 +9,8 @@
 
 #include "freestanding.h"
 
+#include "modules.h"
+
 static char console[80] = "/dev/";
 
 /* Ours, then what the kernel gives: HOME, TERM, and each NAME=value of its command line. */
@@ -93,6 +95,16 @@ static void add_to_environment(char **kernels)
         environment[at++] = *kernels++;
 }
 
+static void load_given_modules(void)
+{
+    long folder = module_folder();
+    if (folder < 0)
+        return;
+    CALL(mount, "proc", "/proc", "proc", 0, 0);
+    read_text("/proc/cmdline", line, sizeof line);
+    load_modules(folder, line);
+}
+
 int main(int count, char **words, char **kernels_environment)
 {
     char *with_command[] = {"sh", "-c", 0, 0};
@@ -104,6 +116,7 @@ int main(int count, char **words, char **kernels_environment)
     int status = 0;
 
     (void)words;
+    load_given_modules();
     say("init: ready\n");
     add_to_environment(kernels_environment);
     /* Blocked, as those without a handler would pass the first process by. */

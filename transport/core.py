@@ -68,7 +68,8 @@ class VirtioTransport:
     device's queues, each with an eventfd, ``notify_fd``: whoever adds to it notifies the device,
     and the machine calls ``serve`` of the queue when it can be read. ``poll_us`` is for how many
     microseconds the device may wait for the next request on the processor, where ``loop`` serves
-    nobody else; a device with several queues does not. Raises :class:`ConfigurationError` for a
+    nobody else; a device with several queues does not. ``reached`` are the bits of the status that
+    a driver has ever set. Raises :class:`ConfigurationError` for a
     device whose features or queue sizes are impossible.
     """
 
@@ -88,6 +89,7 @@ class VirtioTransport:
         self.name = name or type(device).__name__
         self.report = Reporter(self.name)
         self.status = 0
+        self.reached = 0
         self.queue_select = 0
         self.negotiation = FeatureNegotiation(device.device_features)
         self.queue_registers = make_queue_registers(device.queue_max_sizes)
@@ -160,6 +162,7 @@ class VirtioTransport:
     def _set_status(self, bit: int) -> None:
         with self._registers:
             self.status |= bit
+            self.reached |= bit
         self.report.note("status %s", status_names(self.status))
 
     def _go_live(self) -> None:
@@ -400,7 +403,7 @@ class VirtioTransport:
             self._device_queues.find()
             self._device_queues.restore(state.queues, self.memory)
             self.queue_select = state.queue_select
-            self.status = state.status
+            self.status = self.reached = state.status
             self.interrupts.restore(state.interrupts)
             if state.status & VIRTIO_CONFIG_S_DRIVER_OK and not state.status & STOPPED:
                 self._go_live()

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, Literal, Self, get_args
 
 from virtio.dataclass import dataclass, field
 from virtio.device.lifecycle import VirtioDevice
@@ -11,6 +11,7 @@ from virtio.errors import ConfigurationError
 from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import OnPanic
 from vmm.host.size import parse_size as parse_size
+from vmm.kernel_choice import Kernel, check_kernel, is_stock
 from vmm.sandbox.mode import SandboxMode, check_mode
 from vmm.topology import CpuTopology, check_topology
 from vmm.x86 import BootProtocol, check_cpus, check_memory, check_vcpu_ids
@@ -34,10 +35,12 @@ class MachineConfig:
     Traceback (most recent call last):
     virtio.errors.ConfigurationError: 300 processors: must be 1 to 254
 
-    * ``kernel``: ELF ``vmlinux`` or ``bzImage``, or a kernel other than Linux, see
-      ``docs/own-kernel.md``; None for the default guest's kernel.
+    * ``kernel``: a file, ELF ``vmlinux`` or ``bzImage``, or a kernel other than Linux, see
+      ``docs/own-kernel.md``; a folder, such as a kernel's build tree; a name: ``host`` for the
+      kernel that runs here, ``debian``, ``debian:6.12`` or ``debian:6.12-generic`` for a package of
+      Debian's; None for the default guest's kernel.
     * ``initrd``: a file, or its contents; None for the default guest's, or for none when ``kernel``
-      is given.
+      is a file. Modules of a folder's or a named kernel go before it.
     * ``cmdline``: added to the kernel command line, after the defaults unless ``default_cmdline``
       is off.
     * ``init_arguments``: for the guest's init. The default guest's runs them as a command, and
@@ -60,7 +63,8 @@ class MachineConfig:
     * ``vsock``: the guest's address (CID, from 3 on) for sockets between host and guest, which
       :attr:`Machine.vsock` makes; None for no such device.
     * ``transport``: how the guest finds its virtio devices: by registers whose addresses the
-      command line tells, or on a PCI bus, as kernels expect it that have no such driver.
+      command line or ACPI tells ("mmio"), or on a PCI bus ("pci"); None for what suits the kernel:
+      PCI for one that is named or in a folder, registers for all others.
     * ``devices``: makers of further devices, such as a subclass of ``virtio.Device``.
     * ``spare_slots``: how many places for virtio devices are kept free for :meth:`Machine.plug`.
     * ``io_threads``: which devices have a thread of their own: all "devices", so that a slow one
@@ -78,7 +82,7 @@ class MachineConfig:
       mask; None for their default.
     """
 
-    kernel: Path | None = None
+    kernel: Kernel | None = None
     initrd: Path | bytes | None = None
     cmdline: str = ""
     default_cmdline: bool = True
@@ -96,7 +100,7 @@ class MachineConfig:
     agent: AgentRole = "none"
     devices: tuple[Callable[[], VirtioDevice], ...] = ()
     spare_slots: int = 0
-    transport: Transport = "mmio"
+    transport: Transport | None = None
     io_threads: IoThreads = "devices"
     poll_us: int = field(default_factory=lambda: DEFAULT_POLL_US if spare_processor() else 0)
     on_panic: OnPanic = "auto"
@@ -109,12 +113,13 @@ class MachineConfig:
         check_topology(self.cpus, self.cpu_topology)
         check_vcpu_ids(self.topology)
         check_mode(self.sandbox)
+        check_kernel(self.kernel)
         for name, value, kind in (
             ("boot", self.boot, BootProtocol),
             ("console", self.console, ConsoleKind),
             ("agent", self.agent, AgentRole),
             ("I/O threads", self.io_threads, IoThreads),
-            ("transport", self.transport, Transport),
+            ("transport", self.transport or "mmio", Transport),
             ("on panic", self.on_panic, OnPanic),
         ):
             if value not in get_args(kind):
@@ -133,6 +138,20 @@ class MachineConfig:
     def topology(self) -> CpuTopology:
         """How the processors are put together."""
         return self.cpu_topology or CpuTopology(cores=self.cpus)
+
+    @property
+    def has_our_init(self) -> bool:
+        """Whether the guest's init is that of our initramfs, or our agent."""
+        is_file = self.kernel is not None and not is_stock(self.kernel)
+        return self.agent == "init" or (self.initrd is None and not is_file)
+
+    def settled(self) -> Self:
+        """Return the configuration with what it leaves to the kernel's kind decided."""
+        if self.transport is not None:
+            return self
+        values = {name: getattr(self, name) for name in self.__match_args__}
+        values["transport"] = "pci" if is_stock(self.kernel) else "mmio"
+        return type(self)(**values)
 
 
 def _check_ring_features(features: int) -> None:

@@ -70,7 +70,7 @@ class Machine:
     """
 
     def __init__(self, config: MachineConfig) -> None:
-        self.config = config
+        self.config = config = config.settled()
         self.console = GuestConsole()
         self._origin: Snapshot | None = None
         self._resources = ExitStack()
@@ -280,11 +280,15 @@ class Machine:
         """Ask the guest to switch itself off; :meth:`wait` tells when it has.
 
         By ACPI's power button, which is for a program of the guest (systemd-logind, acpid); else
-        by our agent, which does so at once. False when the guest has neither; True says that it
-        was asked, not that it will.
+        by our agent, which does so at once, and goes first where it is the init: nobody else would
+        hear the button there. False when the guest has neither; True says that it was asked, not
+        that it will.
         """
-        if self.hardware.platform.press_power_button():
+        if self.config.agent == "init" and self._ask_agent_to_power_off():
             return True
+        return self.hardware.platform.press_power_button() or self._ask_agent_to_power_off()
+
+    def _ask_agent_to_power_off(self) -> bool:
         if self._upkeep is None or not self._main.started or self.ending is not None:
             return False
         try:
@@ -466,6 +470,15 @@ class Machine:
             told = ["the kernel's panic, from the console:", *printed]
         return told + self._registers
 
+    def untouched(self) -> list[str]:
+        """Return a line for each device that no driver of the guest ever took, with what it lacks.
+
+        A guest that has not booted yet has had no time to.
+        """
+        from vmm.ending.untouched import untouched
+
+        return untouched(self.hardware.transports)
+
     def describe(self) -> list[str]:
         """Return the last console lines, each vCPU's position and each device's queues, as text.
 
@@ -473,6 +486,7 @@ class Machine:
         """
         lines = self._crash_lines() or self.console_lines()
         lines += self._vcpus.call(describe_position)
+        lines += self.untouched()
         for transport in self.hardware.transports:
             lines += transport.describe()
         if self._origin is not None:

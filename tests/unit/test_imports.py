@@ -134,10 +134,12 @@ X86_WORDS_ALLOWED = {
     # A file that Linux builds, and users hand to other tools.
     ("vmm.cli.image", "bzimage"),
     ("vmm.image.kernel", "bzimage"),
+    ("vmm.image.kernel_build", "bzimage"),
     # An option of a machine; the standard is not for x86 alone.
     ("vmm.boot_source", "acpi"),
     ("vmm.cli.machine_options", "acpi"),
     ("vmm.config", "acpi"),
+    ("vmm.drivers", "acpi"),
 }
 
 

@@ -78,6 +78,11 @@ class GuestCommand:
             self._process.resize(columns, rows)
 
     @property
+    def was_started(self) -> bool:
+        """Whether the guest's agent was ready to take the command."""
+        return self._process is not None
+
+    @property
     def _has_input(self) -> bool:
         return self.has_terminal or not _is_null(0)
 

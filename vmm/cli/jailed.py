@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vmm.config import MachineConfig
 from vmm.disk.disk import DiskConfig
+from vmm.kernel_choice import is_stock
 from vmm.sandbox.jail import Jail
 from vmm.sandbox.limits import file_bytes, overlay_bytes, parse_limits
 
@@ -53,7 +54,8 @@ def _look_at_owners(config: MachineConfig) -> None:
     For in the user namespace, where the machine opens files, those of root look like those of any
     other user.
     """
-    if os.geteuid() == 0 or (config.kernel is not None and config.agent == "none"):
+    theirs = config.kernel is not None and not is_stock(config.kernel)
+    if os.geteuid() == 0 or (theirs and config.agent == "none"):
         return
     from vmm.boot_source import boot_source
     from vmm.image import cache_place

@@ -27,6 +27,7 @@ from vmm.cli.sandbox_options import (
 from vmm.cli.session import run_once
 from vmm.config import MachineConfig
 from vmm.ending.ending import End, Ending
+from vmm.kernel_choice import is_stock
 
 QUIET_AGENT = "VMM_AGENT_QUIET=1"
 """On the kernel command line: an agent that is the first process says nothing on the console."""
@@ -90,8 +91,8 @@ def add_arguments(parser: ArgumentParser | QuickOptions) -> None:
         "init_arguments",
         nargs="*",
         metavar="ARGUMENT",
-        help="a command, whose streams and status become those of vmm; with --kernel or --initrd,"
-        " and without --agent, arguments for the guest's init",
+        help="a command, whose streams and status become those of vmm; with --initrd or a --kernel"
+        " that is a file, and without --agent, arguments for the guest's init",
     )
 
 
@@ -177,7 +178,8 @@ def _take_command(options: Namespace) -> Sequence[str]:
     What is left in the options is for the guest's init.
     """
     words: list[str] = options.init_arguments
-    if words and options.agent is None and options.kernel is None and options.initrd is None:
+    ours = options.initrd is None and (options.kernel is None or is_stock(options.kernel))
+    if words and options.agent is None and ours:
         options.agent = "init"
     if not words or options.agent in (None, "none"):
         return ()

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from virtio.errors import ConfigurationError
 from vmm.cli.interruption import Interruption
 from vmm.cli.report import report
 from vmm.config import MachineConfig
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 # A machine whose agent has gone ends soon if its end is why; slow ones write their disks before.
 _LAST_SECONDS: Final = 60.0
+_NO_AGENT: Final = "the guest powered off before its agent could take the command"
 
 
 def run_once(
@@ -52,7 +54,9 @@ def run_once(
         restored = not isinstance(start, MachineConfig)
         made = Machine(start) if isinstance(start, MachineConfig) else Machine.restore(start)
         machine = stack.enter_context(made)
-        interruption.watch(machine, ask=not command)
+        # Our init hears no power button.
+        theirs = restored or not machine.config.has_our_init
+        interruption.watch(machine, ask=theirs and not command)
         if restored:
             explain_bus_errors(CUT_OFF, STATUS_HOST)
         else:
@@ -144,6 +148,8 @@ def _end_of_command(
     except GuestOSError:  # a kernel that lets nobody use the port
         machine.end(End.STOPPED)
     ending = machine.wait()
+    if not command.was_started and ending.end is End.POWER_OFF:
+        raise ConfigurationError("; ".join([_NO_AGENT, *machine.untouched()]))
     if command.failure:
         return Ending(End.HOST_FAILED, command.failure)
     if status is not None and ending.end is End.STOPPED:

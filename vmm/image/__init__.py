@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from vmm.image.initramfs import default_initramfs as default_initramfs
     from vmm.image.kernel import KernelImage as KernelImage
     from vmm.image.kernel import default_kernel as default_kernel
+    from vmm.image.kernels import GuestKernel as GuestKernel
+    from vmm.image.kernels import find_kernel as find_kernel
     from vmm.image.options import initramfs_from_options as initramfs_from_options
     from vmm.image.progress import Progress as Progress
     from vmm.image.progress import ProgressLine as ProgressLine
@@ -30,6 +32,7 @@ else:
             "disk": "demo_disk make_disk",
             "initramfs": "Initramfs build_initramfs default_initramfs",
             "kernel": "KernelImage default_kernel",
+            "kernels": "GuestKernel find_kernel",
             "options": "initramfs_from_options",
             "progress": "Progress ProgressLine",
         },

@@ -10,7 +10,10 @@ from typing import Final
 
 from virtio.engine import data_paths
 
-_FAILURES: Final = ("vmm.ending.oops", "vmm.x86.emulation.failure", "virtio.frames")
+_FAILURES: Final = (
+    *("vmm.ending.oops", "vmm.ending.untouched"),
+    *("vmm.x86.emulation.failure", "virtio.frames"),
+)
 
 
 def preload(*modules: str) -> None:

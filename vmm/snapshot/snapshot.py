@@ -181,6 +181,6 @@ def _check(
             f"damaged: memory of {contents.memory.size_bytes} bytes, its machine has"
             f" {config.memory_bytes}"
         )
-    if config.initrd is not None or config.devices or config.init_arguments:
+    if (config.kernel, config.initrd) != (None, None) or config.devices or config.init_arguments:
         raise folder.damaged("damaged: a saved machine has nothing left to boot")
     check_disks(contents.disks, config.disks, f"snapshot {folder.path}", trusted)

@@ -11,7 +11,11 @@ from virtio.lazy import lazy_names
 if TYPE_CHECKING:
     from vmm.x86.apic_ids import highest_vcpu_id as highest_vcpu_id
     from vmm.x86.boot.boot import BootSource as BootSource
+    from vmm.x86.boot.bzimage import image_release as image_release
     from vmm.x86.boot.cmdline import default_cmdline as default_cmdline
+    from vmm.x86.boot.decompression import unpack as unpack
+    from vmm.x86.boot.elf import ELF_MACHINE as ELF_MACHINE
+    from vmm.x86.boot.kernel import BUILT_IMAGES as BUILT_IMAGES
     from vmm.x86.host import check_host as check_host
     from vmm.x86.host import host_kind as host_kind
     from vmm.x86.host import is_emulated_host as is_emulated_host
@@ -46,7 +50,11 @@ else:
         {
             "apic_ids": "highest_vcpu_id",
             "boot.boot": "BootSource",
+            "boot.bzimage": "image_release",
             "boot.cmdline": "default_cmdline",
+            "boot.decompression": "unpack",
+            "boot.elf": "ELF_MACHINE",
+            "boot.kernel": "BUILT_IMAGES",
             "host": "check_host host_kind is_emulated_host kvm_fault open_kvm",
             "host_identity": "HostIdentity",
             "idle": "native_wait_idle",

@@ -754,3 +754,14 @@ def test_a_device_of_several_queues_does_not_wait_for_one_of_them(
             driver.start(SplitDriver(memory, 8), features=driver.offered_features())
             [*live] = [queue for queue in block.queues if queue is not None]
             assert [queue.poll_ns for queue in live] == [poll_ns]
+
+
+def test_bits_that_a_driver_has_reached_outlive_the_reset() -> None:
+    with VirtioMmio(Journal(), flat_memory(), RecordingLine(), ManualLoop()) as transport:
+        assert transport.reached == 0
+        transport.write_status(1)
+        transport.write_status(3)
+        transport.write_status(0)
+
+        assert transport.status == 0
+        assert transport.reached == 3

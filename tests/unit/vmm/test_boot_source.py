@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.unit.vmm.image.module_files import installed
 from virtio.errors import ConfigurationError
 from vmm import boot_source as guest
 from vmm.config import MachineConfig
@@ -100,3 +101,43 @@ def test_an_initrd_that_is_none_is_named(tmp_path: Path, name: str, what: str) -
 
     with pytest.raises(ConfigurationError, match=f"initrd {tmp_path / name}: {what}"):
         guest.boot_source(config)
+
+
+@pytest.fixture
+def build_tree(tmp_path: Path) -> Path:
+    """Return a build tree with the modules of a virtio console on PCI."""
+    tree = tmp_path / "tree"
+    modules = {"virtio_pci": (), "virtio_console": (), "virtio-rng": ()}
+    installed(tree, modules, dep=False)
+    (tree / "vmlinux").touch()
+    return tree
+
+
+def test_a_stock_kernel_gets_our_initramfs_behind_its_modules(build_tree: Path) -> None:
+    source = guest.boot_source(MachineConfig(kernel=build_tree))
+
+    assert source.kernel == build_tree / "vmlinux"
+    assert isinstance(source.initrd, bytes)
+    assert b"vmm-modules/virtio_pci.ko" in source.initrd
+    assert source.initrd.endswith(b"default initramfs")
+    assert source.cmdline == "DEFAULTS-ttyS0 quiet"
+    assert source.acpi
+
+
+def test_a_users_initrd_stays_whole_behind_the_modules(build_tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "own").write_bytes(b"\x1f\x8bown")
+    config = MachineConfig(kernel=build_tree, initrd=tmp_path / "own", init_arguments=("x",))
+    source = guest.boot_source(config)
+
+    assert isinstance(source.initrd, bytes)
+    assert source.initrd.endswith(b"\x1f\x8bown")
+    assert (len(source.initrd) - 5) % 4 == 0
+    assert source.cmdline == "DEFAULTS-ttyS0 -- x"
+
+
+def test_the_agents_driver_is_among_the_modules(build_tree: Path) -> None:
+    source = guest.boot_source(MachineConfig(kernel=build_tree, agent="beside"))
+
+    assert isinstance(source.initrd, bytes)
+    assert b"vmm-modules/virtio_console.ko" in source.initrd
+    assert b"vmm-agent" in source.initrd

@@ -32,6 +32,23 @@ class Readable(Protocol):
         """Put the ``length`` bytes at ``offset`` to ``address``."""
 
 
+class Bytes:
+    """An initrd, or another file, that is bytes."""
+
+    def __init__(self, data: bytes, name: str = "initrd") -> None:
+        self.name = name
+        self.size = len(data)
+        self._data = data
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes at ``offset``, fewer where it ends."""
+        return self._data[offset : offset + length]
+
+    def load(self, memory: GuestMemory, address: int, offset: int, length: int) -> None:
+        """Put the ``length`` bytes at ``offset`` to ``address``."""
+        memory.view(address, length)[:] = memoryview(self._data)[offset : offset + length]
+
+
 def plain_end(image: Readable, start: int) -> int:
     """Return where the plain archives and zeros from ``start`` on end.
 

@@ -4,7 +4,7 @@ Addresses are those of :mod:`vmm.x86.layout`.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from virtio.log import Logger
@@ -32,6 +32,7 @@ class BootSource(NamedTuple):
 
     ``acpi`` says whether it is told of its machine by ACPI, too. ``own_cmdline`` is for a kernel
     other than Linux, for which the parameters of that in ``cmdline`` mean nothing.
+    ``check_config`` is called with the configuration that the kernel holds in itself, if it does.
     """
 
     kernel: str | os.PathLike[str]
@@ -40,6 +41,7 @@ class BootSource(NamedTuple):
     protocol: BootProtocol = "auto"
     acpi: bool = False
     own_cmdline: str = ""
+    check_config: Callable[[str], None] | None = None
 
 
 def write_boot(
@@ -61,6 +63,11 @@ def write_boot(
     write_mp_table(memory, apic_ids, pci_slots)
     kernel = load_kernel(source.kernel, memory, protocol=source.protocol)
     logger.info("the kernel is entered at %#x by %s", kernel.entry, kernel.protocol)
+    if source.check_config is not None:
+        from vmm.x86.boot.embedded_config import embedded_config
+
+        if text := embedded_config(memory, kernel):
+            source.check_config(text)
     is_own = kernel.protocol in OWN_PROTOCOLS
     text, announced = (source.own_cmdline, ()) if is_own else (source.cmdline, windows)
     if source.acpi:

@@ -3,11 +3,12 @@
 Implements Linux x86 boot.rst "The Real-Mode Kernel Header".
 """
 
+import os
 import struct
 
 from virtio.errors import ConfigurationError
 from virtio.named_tuple import NamedTuple
-from vmm.x86.boot.image_file import ImageFile
+from vmm.x86.boot.image_file import ImageFile, open_image
 
 HEADER_START = 0x1F1
 # struct boot_params has its next field (edd_mbr_sig_buffer) at this offset.
@@ -18,6 +19,7 @@ SECTOR = 512
 VERSION_2_12 = 0x020C
 LOADED_HIGH = 1 << 0
 XLF_KERNEL_64 = 1 << 0
+_RELEASE_MAX = 256
 
 
 class SetupHeader(NamedTuple):
@@ -62,6 +64,16 @@ def read_setup_header(image: ImageFile) -> SetupHeader:
     )
     image.check_part("its compressed kernel", header.payload_offset, length)
     return header
+
+
+def image_release(path: str | os.PathLike[str]) -> str | None:
+    """Return the release of the kernel in a bzImage, as ``uname -r`` says it; None for others."""
+    with open_image(path, "kernel") as image:
+        if not is_bzimage(image):
+            return None
+        offset = _u16(image.read(0, HEADER_LIMIT), 0x20E)  # kernel_version, from the setup code on
+        text = image.read(SECTOR + offset, _RELEASE_MAX).partition(b"\0")[0]
+        return text.partition(b" ")[0].decode(errors="replace") if offset else None
 
 
 def _check_version(image: ImageFile, head: bytes) -> None:

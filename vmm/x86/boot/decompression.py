@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from vmm.x86.boot.archives import Readable
+from virtio.errors import ConfigurationError
+from vmm.x86.boot.archives import Bytes, Readable
 
 BLOCK: Final = 1 << 20
 _INPUT_BYTES: Final = 1 << 16
@@ -151,3 +152,24 @@ def codec_of(head: bytes) -> tuple[str, Decode] | None:
         if head.startswith(magic):
             return name, decode
     return None
+
+
+def unpack(data: bytes, name: str, maximum: int) -> bytes:
+    """Return ``data`` unpacked, or as it is when it is in none of these forms.
+
+    Raises :class:`ConfigurationError` when it is damaged or unpacks to more than ``maximum`` bytes.
+    """
+    codec = codec_of(data[:8])
+    if codec is None:
+        return data
+    form, decode = codec
+    parts, size = [], 0
+    try:
+        for block in decode(Source(Bytes(data, name), 0, len(data))):
+            size += len(block)
+            if size > maximum:
+                raise DamagedError(f"it unpacks to more than {maximum} bytes")
+            parts.append(block)
+    except DamagedError as error:
+        raise ConfigurationError(f"{name}: its {form} data is damaged: {error}") from None
+    return b"".join(parts)

@@ -7,10 +7,9 @@ High, so that it stays clear of the kernel and of what that allocates at first (
 import os
 
 from virtio.errors import ConfigurationError
-from virtio.memory import GuestMemory
 from virtio.named_tuple import NamedTuple
 from vmm.x86 import layout
-from vmm.x86.boot.archives import Readable, plain_end
+from vmm.x86.boot.archives import Bytes, Readable, plain_end
 from vmm.x86.boot.image_file import BootMemory, low_ram_end, open_image
 from vmm.x86.boot.kernel import OWN_PROTOCOLS, LoadedKernel
 
@@ -32,24 +31,9 @@ def load_initrd(initrd: Initrd, memory: BootMemory, kernel: LoadedKernel) -> Loa
     :class:`ConfigurationError` when it cannot be read, is empty or damaged, or does not fit.
     """
     if isinstance(initrd, bytes):
-        return _load(_Bytes(initrd), memory, kernel)
+        return _load(Bytes(initrd), memory, kernel)
     with open_image(initrd, "initrd") as image:
         return _load(image, memory, kernel)
-
-
-class _Bytes:
-    """An initrd that is bytes."""
-
-    def __init__(self, data: bytes) -> None:
-        self.name = "initrd"
-        self.size = len(data)
-        self._data = data
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self._data[offset : offset + length]
-
-    def load(self, memory: GuestMemory, address: int, offset: int, length: int) -> None:
-        memory.view(address, length)[:] = memoryview(self._data)[offset : offset + length]
 
 
 def _load(image: Readable, memory: BootMemory, kernel: LoadedKernel) -> LoadedInitrd:

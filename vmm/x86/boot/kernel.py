@@ -29,6 +29,9 @@ OWN_PROTOCOLS: Final = ("elf64", *_MULTIBOOT)
 """Those of kernels other than Linux: they get the user's words alone, and files as they are."""
 _LINUX_BANNER: Final = b"Linux version "
 
+BUILT_IMAGES = ("vmlinux", "arch/x86/boot/bzImage", "bzImage")
+"""Where a kernel is in its build tree, or in the folder of one that was built."""
+
 # COMMAND_LINE_SIZE of Linux on x86, less the NUL: what a bare vmlinux takes.
 CMDLINE_MAX = 2047
 

@@ -29,8 +29,12 @@ OURS = ("virtio", "transport", "vmm")
 
 # Imports in functions that are called before a machine is confined, by the module that makes them.
 BEFORE = {
-    "vmm.boot_source": {"vmm.image.agent", "vmm.image.initramfs"},
+    "vmm.boot_source": {
+        *("vmm.image.agent", "vmm.image.initramfs"),
+        *("vmm.image.kernel_options", "vmm.image.kernels", "vmm.image.module_archive"),
+    },
     "vmm.cli": {"vmm.cli.parser", "vmm.cli.quick_options"},
+    "vmm.cli.machine_options": {"vmm.image.kernels", "vmm.image.usual_kernel"},
     "vmm.cli.run": {"vmm.cli.jailed", "vmm.cli.keeper"},
     "vmm.cli.session": {"vmm.cli.port_files", "vmm.cli.guest_sockets", "vmm.cli.machine_options"},
     "vmm.cli.snapshot": {"vmm.cli.jailed"},
@@ -46,6 +50,7 @@ BEFORE = {
     "vmm.snapshot.folder": {"shutil"},
     "vmm.x86.boot.boot": {
         "vmm.x86.acpi.tables",
+        "vmm.x86.boot.embedded_config",
         "vmm.x86.boot.finds_acpi",
         "vmm.x86.boot.multiboot_info",
     },

@@ -1,5 +1,6 @@
 """What stands in guest memory at kernel entry, by offsets typed from the specifications."""
 
+import gzip
 import mmap
 import struct
 from pathlib import Path
@@ -245,3 +246,14 @@ def test_without_acpi_there_are_no_tables(tmp_path: Path) -> None:
 
     assert ram[0xE0000:0xE0008] == b"\xee" * 8
     assert ram[0x7070:0x7078] == bytes(8)
+
+
+def test_a_kernels_own_configuration_is_checked_before_it_is_started(tmp_path: Path) -> None:
+    held = b"IKCFG_ST" + gzip.compress(b"CONFIG_PCI=y\n")
+    load = struct.pack("<IIQQQQQQ", 1, 7, 176, 0x100000, 0x100000, len(held), 0x1234, 4096)
+    (tmp_path / "vmlinux").write_bytes(ELF_HEAD + load + bytes(56) + held)
+    told: list[str] = []
+    source = BootSource(tmp_path / "vmlinux", protocol="linux64", check_config=told.append)
+    write_boot(FlatMemory([(0, bytearray(RAM))]), source, apic_ids=[0])
+
+    assert told == ["CONFIG_PCI=y\n"]
