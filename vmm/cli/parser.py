@@ -12,6 +12,7 @@ _SUBCOMMANDS: Final = {
     "snapshot": "boot a guest and save it, for others to go on from",
     "demo": "boot the default guest through a short demonstration",
     "image": "build, list or remove the cached guest images",
+    "kernel": "list, fetch or remove the kernels that --kernel takes by name",
     "cache": "show and limit what the cache of guests takes, or remove some of it",
     "doctor": "tell whether this host can run guests, and what to do if not",
 }
