@@ -33,7 +33,7 @@ def release() -> str:
 def test_same_kernel_boots_from_both_images_by_both_protocols(
     image: str, boot: BootProtocol, release: str
 ) -> None:
-    kernel: Path = getattr(default_kernel(), image)
+    kernel: Path = getattr(default_kernel(bzimage=image == "bzimage"), image)
     config = MachineConfig(
         kernel=kernel,
         initrd=default_initramfs(),

@@ -5,6 +5,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -46,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Run the demonstration, check its disk, and return the exit status."""
-    from vmm.image import build_initramfs, demo_disk
+    from vmm.cli.machine_options import chosen_kernel
+    from vmm.image import ProgressLine, build_initramfs, demo_disk
     from vmm.image.initramfs import RUN_SCRIPT
 
     sandbox = sandbox_of(options)
@@ -55,7 +57,11 @@ def execute(options: argparse.Namespace) -> int:
     script = _SCRIPT.replace("{token}", token)
     with tempfile.TemporaryDirectory(prefix="vmm-demo-") as folder:
         disk = Path(shutil.copy(demo_disk(), Path(folder, "disk.img")))
+        with closing(ProgressLine(sys.stderr)) as progress:
+            kernel = chosen_kernel(progress, cpus=1)
         config = MachineConfig(
+            kernel=kernel,
+            cmdline="" if kernel is None else "quiet",
             initrd=build_initramfs({RUN_SCRIPT: script}),
             disks=(DiskConfig(str(disk), serial="demo"),),
         )

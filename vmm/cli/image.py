@@ -15,6 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--cpus", type=int, default=1, metavar="N", help="the kernel for so many processors (1)"
     )
+    build.add_argument(
+        "--bzimage", action="store_true", help="with the kernel's second form, for other tools"
+    )
+    build.add_argument(
+        "--usual",
+        action="store_true",
+        help="no kernel of ours where this host boots a stock one as well: what vmm run takes",
+    )
     actions.add_parser("list", help="list the cached images and their sizes")
     remove = actions.add_parser("remove", help="remove cached images")
     remove.add_argument("names", nargs="*", metavar="NAME", help="as listed")
@@ -51,18 +59,24 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _build(options: argparse.Namespace) -> None:
-    from vmm.image import default_initramfs, default_kernel, demo_disk
+    from vmm.image import default_initramfs, default_kernel, demo_disk, find_kernel
     from vmm.image.progress import ProgressLine
+    from vmm.image.usual_kernel import usual_kernel
 
     check_cpus(options.cpus)
     progress = ProgressLine(sys.stderr)
     try:
-        kernel = default_kernel(progress, cpus=options.cpus)
+        stock = usual_kernel(progress, cpus=options.cpus) if options.usual else None
+        if stock is not None:
+            kernels = [find_kernel(stock).image]
+        else:
+            ours = default_kernel(progress, cpus=options.cpus, bzimage=options.bzimage)
+            kernels = [path for path in (ours.vmlinux, ours.bzimage) if path is not None]
         initramfs = default_initramfs()
         disk = demo_disk(progress)
     finally:
         progress.close()
-    for path in (kernel.vmlinux, kernel.bzimage, initramfs, disk):
+    for path in (*kernels, initramfs, disk):
         print(path)
 
 

@@ -13,12 +13,13 @@ from vmm.config import AgentRole, ConsoleKind, IoThreads, MachineConfig, Transpo
 from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import OnPanic
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
+from vmm.kernel_choice import Kernel, is_stock, kernel_choice
 from vmm.topology import parse_cpus
 from vmm.x86 import BootProtocol, open_kvm
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from vmm.cli.quick_options import QuickOptions
 
@@ -44,7 +45,13 @@ def add_machine_arguments(parser: ArgumentParser | QuickOptions) -> None:
 
 
 def _add_boot_arguments(add: Callable[..., object]) -> None:
-    add("--kernel", type=Path, metavar="FILE", help="vmlinux or bzImage (default: our own guest)")
+    add(
+        "--kernel",
+        type=kernel_choice,
+        metavar="KERNEL",
+        help="a file (vmlinux or bzImage), a folder (a kernel's build tree), or a name: host,"
+        " debian, debian:6.12, debian:6.12-generic (default: our own guest's)",
+    )
     add("--initrd", type=Path, metavar="FILE", help="initial RAM disk")
     add("--cmdline", default="", metavar="STR", help="added to the kernel command line")
     add("--no-default-cmdline", action="store_true", help="take --cmdline as it is")
@@ -113,8 +120,8 @@ def _add_hardware_arguments(add: Callable[..., object]) -> None:
     add(
         "--transport",
         choices=get_args(Transport),
-        default="mmio",
-        help="how the guest finds its virtio devices",
+        help="how the guest finds its virtio devices (default: pci for a kernel by name or in a"
+        " folder, else mmio)",
     )
 
 
@@ -162,9 +169,9 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
 
     cpus, topology = parse_cpus(options.cpus)
 
-    def with_disks(*disks: DiskConfig) -> MachineConfig:
+    def made(kernel: Kernel | None, disks: Sequence[DiskConfig]) -> MachineConfig:
         return MachineConfig(
-            kernel=options.kernel,
+            kernel=kernel,
             initrd=options.initrd,
             cmdline=options.cmdline,
             default_cmdline=not options.no_default_cmdline,
@@ -174,7 +181,7 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             memory_bytes=parse_size(options.memory),
             cpus=cpus,
             cpu_topology=topology,
-            disks=disks,
+            disks=tuple(disks),
             rng=options.rng,
             console=options.console,
             agent=options.agent or "none",
@@ -187,10 +194,31 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             **({} if options.poll is None else {"poll_us": options.poll}),
         )
 
-    config = with_disks(*map(DiskConfig.parse, options.disk))
-    if config.kernel is None and not config.disks and not options.no_disk:
-        return with_disks(DiskConfig(str(demo_disk(progress)), volatile=True))
-    return config
+    config = made(options.kernel, [*map(DiskConfig.parse, options.disk)])
+    if options.kernel is not None:
+        return config
+    kernel = chosen_kernel(progress, cpus=cpus) if _may_be_stock(options) else None
+    if config.disks or options.no_disk:
+        return made(kernel, config.disks)
+    return made(kernel, [DiskConfig(str(demo_disk(progress)), volatile=True)])
+
+
+def _may_be_stock(options: Namespace) -> bool:
+    """Whether a kernel with modules does as well: ours or our agent must load them, by ACPI."""
+    is_ours = options.initrd is None or options.agent in ("init", "beside")
+    return is_ours and options.acpi and not options.no_default_cmdline
+
+
+def chosen_kernel(progress: Progress, *, cpus: int) -> str | None:
+    """Return the kernel of a machine for which nobody chose one, and say so if it is not ours."""
+    from vmm.image.usual_kernel import describe, usual_kernel
+
+    name = usual_kernel(progress, cpus=cpus)
+    if name is not None and sys.stderr.isatty():
+        from vmm.image.kernels import find_kernel
+
+        print(f"vmm: {describe(find_kernel(name))}", file=sys.stderr)
+    return name
 
 
 def ring_features(names: str | None) -> int | None:
@@ -247,4 +275,8 @@ def prepared_machine_config(options: Namespace) -> MachineConfig:
         config = machine_config(options, progress)
         if config.kernel is None:
             default_kernel(progress, cpus=config.cpus)
+        elif is_stock(config.kernel):
+            from vmm.image.kernels import find_kernel
+
+            find_kernel(config.kernel, progress)
     return config

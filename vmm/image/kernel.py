@@ -16,42 +16,57 @@ from vmm.image.progress import Progress, silent
 _SOURCES = Path("/usr/src")
 # Linux' Makefile refuses blanks and colons; GNU make and its shell know the others.
 _NOT_FOR_MAKE = re.compile(r"""[\s:#$%&'"();<>?*\[\]\\`|~=!{}^]""")
+MAX_CPUS = 8
+"""CONFIG_NR_CPUS of the kernel for several processors: further ones it would leave alone."""
+
 _RECIPE = "1"  # raise it when the way of building changes and the fragment does not
 
 
 class KernelImage(NamedTuple):
-    """One built kernel: the same build as stripped ELF with a PVH note, and as bzImage.
+    """One built kernel: a stripped ELF with a PVH note, and as bzImage if it was built with that.
 
     ``release`` is what ``uname -r`` says in the guest, ``key`` the name of the cache entry.
     """
 
     vmlinux: Path
-    bzimage: Path
+    bzimage: Path | None
     config: Path
     release: str
     key: str
 
 
-def default_kernel(progress: Progress | None = None, *, cpus: int = 1) -> KernelImage:
+def default_kernel(
+    progress: Progress | None = None, *, cpus: int = 1, bzimage: bool = False
+) -> KernelImage:
     """Return the default guest kernel, built if it is not in the cache (minutes, once).
 
-    A machine with one processor has a kernel of its own, which executes far less.
+    A machine with one processor has a kernel of its own, which executes far less. Its second form,
+    which no machine of ours needs, is built with ``bzimage``.
 
     Raises ``ConfigurationError`` when the source package or a tool to build it is missing and
     cannot be installed, or when the build fails.
     """
-    if found := cached_kernel(cpus=cpus):
+    if cpus > MAX_CPUS:
+        raise ConfigurationError(
+            f"{cpus} processors: the default guest's kernel is for 1 to {MAX_CPUS}; for more, name"
+            " one with --kernel"
+        )
+    if found := cached_kernel(cpus=cpus, bzimage=bzimage):
         return found
     _check_path(writable_place() if os.path.isdir(cache.root()) else cache.root())
     tarball = newest_source() or _installed_source(progress or silent)
-    return _image(_build(tarball, fragments(cpus), progress or silent))
+    return _image(_build(tarball, fragments(cpus), progress or silent, bzimage=bzimage))
 
 
-def cached_kernel(*, cpus: int = 1) -> KernelImage | None:
+def cached_kernel(*, cpus: int = 1, bzimage: bool = False) -> KernelImage | None:
     """Return the default guest kernel if it is in the cache: one of any source without a source."""
-    tarball, recipe = newest_source(), fragments(cpus)
-    entry = cache.lookup(_entry_name(tarball, recipe)) if tarball else _newest_build(recipe)
-    return _image(entry) if entry else None
+    tarball = newest_source()
+    for form in (True,) if bzimage else (True, False):
+        prefix = _prefix(fragments(cpus), bzimage=form)
+        entry = cache.lookup(_entry_name(tarball, prefix)) if tarball else _newest_build(prefix)
+        if entry:
+            return _image(entry)
+    return None
 
 
 def fragments(cpus: int) -> list[Path]:
@@ -82,16 +97,16 @@ def _source_digest(tarball: Path) -> str:
     return cache.digest(tarball.name, str(status.st_size), str(int(status.st_mtime)))
 
 
-def _entry_name(tarball: Path, recipe: Sequence[Path]) -> str:
-    return f"{_prefix(recipe)}{_source_digest(tarball)}"
+def _entry_name(tarball: Path, prefix: str) -> str:
+    return f"{prefix}{_source_digest(tarball)}"
 
 
-def _prefix(recipe: Sequence[Path]) -> str:
-    return f"kernel-{cache.digest(_RECIPE, *(part.read_bytes() for part in recipe))}-"
+def _prefix(recipe: Sequence[Path], *, bzimage: bool) -> str:
+    identity = [_RECIPE] if bzimage else [_RECIPE, "vmlinux"]
+    return f"kernel-{cache.digest(*identity, *(part.read_bytes() for part in recipe))}-"
 
 
-def _newest_build(recipe: Sequence[Path]) -> Path | None:
-    prefix = _prefix(recipe)
+def _newest_build(prefix: str) -> Path | None:
     built = [entry.path for entry in cache.entries() if entry.name.startswith(prefix)]
     return max(built, key=lambda path: path.stat().st_mtime, default=None)
 
@@ -115,12 +130,12 @@ def _check_path(place: Path) -> None:
         )
 
 
-def _build(tarball: Path, recipe: Sequence[Path], progress: Progress) -> Path:
+def _build(tarball: Path, recipe: Sequence[Path], progress: Progress, *, bzimage: bool) -> Path:
     from vmm.image.kernel_build import build
 
     return cache.obtain(
-        _entry_name(tarball, recipe),
-        lambda target: build(tarball, recipe, target, progress),
+        _entry_name(tarball, _prefix(recipe, bzimage=bzimage)),
+        lambda target: build(tarball, recipe, target, progress, bzimage=bzimage),
         waiting=lambda: progress("another process is building the guest kernel; waiting", ""),
         resumable=True,
     )
@@ -129,7 +144,7 @@ def _build(tarball: Path, recipe: Sequence[Path], progress: Progress) -> Path:
 def _image(entry: Path) -> KernelImage:
     return KernelImage(
         vmlinux=entry / "vmlinux",
-        bzimage=entry / "bzImage",
+        bzimage=entry / "bzImage" if (entry / "bzImage").exists() else None,
         config=entry / "config",
         release=(entry / "release").read_text().strip(),
         key=entry.name,

@@ -17,7 +17,8 @@ from vmm.image.build_command import run, started
 from vmm.image.debian import ensure
 from vmm.image.progress import Progress
 
-PRODUCTS = ("vmlinux", "bzImage", "config", "System.map", "release", "manifest")
+PRODUCTS = ("vmlinux", "config", "System.map", "release", "manifest")
+SECOND_FORM = "bzImage"
 
 NEEDS = {
     "bc": "bc",
@@ -70,11 +71,19 @@ _STAGE = "building the guest kernel (once)"
 _USUAL_STEPS = 1300  # lines that make prints for this configuration, for the display alone
 
 
-def build(tarball: Path, fragments: Sequence[Path], target: Path, progress: Progress) -> None:
+def build(
+    tarball: Path,
+    fragments: Sequence[Path],
+    target: Path,
+    progress: Progress,
+    *,
+    bzimage: bool = False,
+) -> None:
     """Build ``PRODUCTS`` into the folder ``target`` from the source archive ``tarball``.
 
-    The configuration is ``make tinyconfig`` with the ``fragments``, of which later ones win. In a
-    ``target`` with an interrupted build, make continues from there.
+    With ``bzimage`` also ``SECOND_FORM``, for which the kernel is compressed. The configuration is
+    ``make tinyconfig`` with the ``fragments``, of which later ones win. In a ``target`` with an
+    interrupted build, make continues from there.
 
     Raises ``ConfigurationError`` when packages are missing, when the kernel does not take an
     option, and when the compiler fails; the message then ends with the compiler's last output.
@@ -86,8 +95,10 @@ def build(tarball: Path, fragments: Sequence[Path], target: Path, progress: Prog
         _unpack(tarball, source, log)
         _configure(source, fragments, log)
         prepared.touch()
-    _compile(source, log, progress)
+    _compile(source, log, progress, ["vmlinux", *([SECOND_FORM] if bzimage else [])])
     prepared.unlink()
+    if bzimage:
+        (source / "arch/x86/boot" / SECOND_FORM).rename(target / SECOND_FORM)
     _collect(source, target, tarball)
     shutil.rmtree(source)
     log.unlink()
@@ -118,9 +129,9 @@ def _configure(source: Path, fragments: Sequence[Path], log: Path) -> None:
         raise ConfigurationError(f"{names}: this kernel does not take {', '.join(unmet)}")
 
 
-def _compile(source: Path, log: Path, progress: Progress) -> None:
+def _compile(source: Path, log: Path, progress: Progress, goals: Sequence[str]) -> None:
     done = 0
-    with started(_make("vmlinux", "bzImage"), source, log) as lines:
+    with started(_make(*goals), source, log) as lines:
         for line in lines:
             done += line.startswith("  ")
             progress(_STAGE, f"{done} of about {max(done, _USUAL_STEPS)} steps")
@@ -129,7 +140,6 @@ def _compile(source: Path, log: Path, progress: Progress) -> None:
 def _collect(source: Path, target: Path, tarball: Path) -> None:
     log = target / "build.log"
     run(["strip", "-o", str(target / "vmlinux"), "vmlinux"], source, log)
-    (source / "arch/x86/boot/bzImage").rename(target / "bzImage")
     (source / ".config").rename(target / "config")
     (source / "System.map").rename(target / "System.map")
     (target / "release").write_text((source / "include/config/kernel.release").read_text())

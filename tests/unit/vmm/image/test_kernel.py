@@ -44,9 +44,16 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     noted: list[Path] = []
 
     def build(
-        tarball: Path, fragments: list[Path], target: Path, progress: Callable[..., None]
+        tarball: Path,
+        fragments: list[Path],
+        target: Path,
+        progress: Callable[..., None],
+        *,
+        bzimage: bool,
     ) -> None:
         noted.append(tarball)
+        if bzimage:
+            (target / "bzImage").touch()
         (target / "release").write_text("6.1.0-test\n")
 
     monkeypatch.setattr(kernel_build, "build", build)
@@ -169,6 +176,20 @@ def test_machine_with_one_processor_has_a_kernel_of_its_own(
     assert len(builds) == 2
 
 
+def test_second_form_of_the_kernel_is_built_when_it_is_asked_for(
+    sources: Path, builds: list[Path]
+) -> None:
+    (sources / "linux-source-6.1.tar.xz").write_bytes(b"one")
+    without = kernel.default_kernel()
+    both = kernel.default_kernel(bzimage=True)
+
+    assert without.bzimage is None
+    assert both.bzimage is not None
+    assert both.bzimage.exists()
+    assert kernel.default_kernel() == both
+    assert len(builds) == 2
+
+
 def test_cached_kernel_serves_when_the_source_is_gone(sources: Path, builds: list[Path]) -> None:
     tarball = sources / "linux-source-6.1.tar.xz"
     tarball.write_bytes(b"one")
@@ -263,6 +284,20 @@ def test_interrupted_build_goes_on_without_unpacking_again(
     kernel_build.build(tmp_path / "not-there.tar.xz", [tmp_path / "not-read"], target, silent)
 
     assert sorted(os.listdir(target)) == sorted(kernel_build.PRODUCTS)
+
+
+@pytest.mark.skipif(shutil.which("strip") is None, reason="needs strip")
+def test_second_form_of_the_kernel_comes_from_the_same_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_build, "NEEDS", {})
+    target = empty(tmp_path / "target")
+    (empty(target / "source") / "Makefile").write_text(MAKES_ALL)
+    (target / "prepared").touch()
+
+    kernel_build.build(tmp_path / "none.tar.xz", [tmp_path / "x"], target, silent, bzimage=True)
+
+    assert sorted(os.listdir(target)) == sorted([*kernel_build.PRODUCTS, "bzImage"])
 
 
 def test_compilation_ends_with_the_process_that_wanted_it(tmp_path: Path) -> None:
