@@ -36,12 +36,13 @@ class KernelImage(NamedTuple):
 
 
 def default_kernel(
-    progress: Progress | None = None, *, cpus: int = 1, bzimage: bool = False
+    progress: Progress | None = None, *, cpus: int = 1, pci: bool = False, bzimage: bool = False
 ) -> KernelImage:
     """Return the default guest kernel, built if it is not in the cache (minutes, once).
 
-    A machine with one processor has a kernel of its own, which executes far less. Its second form,
-    which no machine of ours needs, is built with ``bzimage``.
+    A machine with one processor has a kernel of its own, which executes far less, and so has one
+    with a PCI bus, which executes more. Its second form, which no machine of ours needs, is built
+    with ``bzimage``.
 
     Raises ``ConfigurationError`` when the source package or a tool to build it is missing and
     cannot be installed, or when the build fails.
@@ -51,27 +52,32 @@ def default_kernel(
             f"{cpus} processors: the default guest's kernel is for 1 to {MAX_CPUS}; for more, name"
             " one with --kernel"
         )
-    if found := cached_kernel(cpus=cpus, bzimage=bzimage):
+    if found := cached_kernel(cpus=cpus, pci=pci, bzimage=bzimage):
         return found
     _check_path(writable_place() if os.path.isdir(cache.root()) else cache.root())
     tarball = newest_source() or _installed_source(progress or silent)
-    return _image(_build(tarball, fragments(cpus), progress or silent, bzimage=bzimage))
+    recipe = fragments(cpus, pci=pci)
+    return _image(_build(tarball, recipe, progress or silent, bzimage=bzimage))
 
 
-def cached_kernel(*, cpus: int = 1, bzimage: bool = False) -> KernelImage | None:
+def cached_kernel(
+    *, cpus: int = 1, pci: bool = False, bzimage: bool = False
+) -> KernelImage | None:
     """Return the default guest kernel if it is in the cache: one of any source without a source."""
-    tarball = newest_source()
+    tarball, recipe = newest_source(), fragments(cpus, pci=pci)
     for form in (True,) if bzimage else (True, False):
-        prefix = _prefix(fragments(cpus), bzimage=form)
+        prefix = _prefix(recipe, bzimage=form)
         entry = cache.lookup(_entry_name(tarball, prefix)) if tarball else _newest_build(prefix)
         if entry:
             return _image(entry)
     return None
 
 
-def fragments(cpus: int) -> list[Path]:
-    """Return the configuration of the kernel for so many processors; later options replace."""
-    names = ["kernel.config"] if cpus == 1 else ["kernel.config", "kernel-smp.config"]
+def fragments(cpus: int, *, pci: bool = False) -> list[Path]:
+    """Return the configuration of the kernel for such a machine; later options replace."""
+    names = ["kernel.config"]
+    names += ["kernel-smp.config"] * (cpus > 1)
+    names += ["kernel-pci.config"] * pci
     return [recipe_folder() / name for name in names]
 
 

@@ -141,6 +141,18 @@ def test_only_the_kernel_for_several_processors_is_for_several(cpus: int, smp: s
     assert cpus == 1 or int(options["CONFIG_NR_CPUS"]) >= cpus
 
 
+@pytest.mark.parametrize("cpus", [1, 4])
+def test_only_the_kernel_for_pci_knows_pci(cpus: int) -> None:
+    found = []
+    for pci in (False, True):
+        options: dict[str, str] = {}
+        for fragment in kernel.fragments(cpus, pci=pci):
+            options |= kernel_config.parse(fragment.read_text(), str(fragment))
+        found.append([options.get(f"CONFIG_{name}") for name in ("PCI", "VIRTIO_PCI", "PCI_MSI")])
+
+    assert found == [["n", "n", None], ["y", "y", "y"]]
+
+
 def test_newest_source_is_chosen_by_number(sources: Path) -> None:
     for version in ("5.10", "6.9", "6.12"):
         (sources / f"linux-source-{version}.tar.xz").write_bytes(b"")
