@@ -11,9 +11,9 @@
  *     random      1 for places all over the disk, 0 (the default) for one after another
  *     event_idx   1 to negotiate VIRTIO_F_EVENT_IDX
  *
- * Devices are found by the "virtio_mmio.device=SIZE@BASE:IRQ" words, or on PCI with a word
- * "bus=pci". It runs in user mode, which is
- * native also where KVM emulates kernels, and polls. Needs 64 MiB of RAM.
+ * Devices are found by the "virtio_mmio.device=SIZE@BASE:IRQ" words, or on PCI with a word "bus=pci":
+ * through the ports, or with "ecam=ADDRESS" in memory. It runs in user mode, which is native also
+ * where KVM emulates kernels, and polls. Needs 64 MiB of RAM.
  *
  * The disk's 8-byte words must be numbered from 0. Reads go to its first half, and are compared with
  * that: all words in the warm-up, the first and last of each measured request. Writes go to the
@@ -314,6 +314,9 @@ static void find_device(uint32_t id)
     const char *at = command_line, *item;
     common = 0;
     if (next_word(&at, "bus=pci")) {
+        at = command_line;
+        item = next_word(&at, "ecam=");
+        ecam = item ? number(&item) : 0;
         if (!find_on_pci(id))
             fail("there is no virtio device of type # on PCI", (uint64_t)id);
         return;

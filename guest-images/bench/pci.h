@@ -1,8 +1,9 @@
 /*
- * The same device on PCI: found through the configuration ports, its BAR put into place, and its
- * fields reached by the numbers that virtio-mmio's registers have.
+ * The same device on PCI: found through the configuration ports or ECAM, its BAR put into place, and
+ * its fields reached by the numbers that virtio-mmio's registers have.
  *
- * VIRTIO 1.4 "Virtio Over PCI Bus"; PCI Local Bus 3.0 "Configuration Mechanism #1".
+ * VIRTIO 1.4 "Virtio Over PCI Bus"; PCI Local Bus 3.0 "Configuration Mechanism #1"; PCI Express Base
+ * "Enhanced Configuration Access Mechanism".
  */
 
 #include <stdint.h>
@@ -14,6 +15,7 @@ enum { COMMON_STRUCTURE = 1, NOTIFY_STRUCTURE = 2, DEVICE_STRUCTURE = 4 };
 
 /* Where the structures are; the first is 0 while there is no device on PCI. */
 static volatile uint8_t *common, *notification, *device_fields;
+static uint64_t ecam; /* where configuration space is in memory, 0 for the ports */
 
 static void write_port32(uint16_t port, uint32_t value)
 {
@@ -27,14 +29,25 @@ static uint32_t read_port32(uint16_t port)
     return value;
 }
 
+static volatile uint32_t *configuration_in_memory(uint32_t slot, uint32_t offset)
+{
+    return (volatile uint32_t *)(ecam + (slot << 15) + (offset & 0xffc));
+}
+
 static uint32_t configuration(uint32_t slot, uint32_t offset)
 {
+    if (ecam)
+        return *configuration_in_memory(slot, offset) >> 8 * (offset & 3);
     write_port32(CONFIG_ADDRESS, 1u << 31 | slot << 11 | (offset & 0xfc));
     return read_port32(CONFIG_DATA) >> 8 * (offset & 3);
 }
 
 static void configure(uint32_t slot, uint32_t offset, uint32_t value)
 {
+    if (ecam) {
+        *configuration_in_memory(slot, offset) = value;
+        return;
+    }
     write_port32(CONFIG_ADDRESS, 1u << 31 | slot << 11 | offset);
     write_port32(CONFIG_DATA, value);
 }

@@ -2,9 +2,12 @@
 
 Guests of a few instructions, so that what is measured is KVM and our run loop. Where the kernel's
 mode is emulated, the one or two instructions of the guest's loop are part of each figure.
+
+``--boot`` counts the exits of the default guest's boot instead, by transport.
 """
 
 import struct
+import sys
 import tempfile
 import threading
 import time
@@ -200,7 +203,13 @@ def interrupt(count: int = INTERRUPTS) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, or count, and print."""
+    if sys.argv[1:] == ["--boot"]:
+        from tests.perf import boot_exits
+
+        for line in boot_exits.lines():
+            print(line)
+        return
     print(f"host: {host_kind()}")
     idle = port_exit()
     print(f"port write, to a device and back:        {idle:8.1f} us")

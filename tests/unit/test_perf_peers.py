@@ -90,6 +90,24 @@ def test_ratio_is_of_medians_to_the_best_other() -> None:
     assert row.ratios == {"ours": 1.5}
 
 
+def test_on_pci_the_ratio_is_to_others_on_pci_and_to_the_same_on_mmio() -> None:
+    on_pci = replace(OURS, name="ours pci", transport="pci", like="ours")
+    rounds = {
+        name: [[Measurement(READ, cycles, 1.0)]]
+        for name, cycles in {
+            "ours": 2000.0,
+            "ours pci": 3000.0,
+            "slow": 4000.0,
+            "fast": 1000.0,
+        }.items()
+    }
+    [row] = compare(rounds, [OURS, on_pci, SLOW, replace(FAST, transport="pci")], tsc_khz=1_000_000)
+
+    assert row.ratios == {"ours": 0.5, "ours pci": 3.0}
+    assert row.over_mmio == {"ours pci": 1.5}
+    assert table([row]).splitlines()[1].split()[-3:] == ["0.50", "3.00", "1.50"]
+
+
 def test_alone_there_is_no_ratio() -> None:
     [row] = compare({"ours": [[Measurement(READ, 3000.0, 1.0)]]}, [OURS], tsc_khz=1_000_000)
 
@@ -117,6 +135,7 @@ def test_stored_form_is_rounded_and_has_the_host() -> None:
                 "microseconds": {"ours": 0.333},
                 "kicks": {"ours": 0.333},
                 "ratios": {},
+                "over_mmio": {},
             }
         ],
     }
@@ -152,13 +171,19 @@ def test_every_contender_gets_kernel_disk_and_words() -> None:
         "pyvmm native",
         "pyvmm rings",
         "pyvmm python",
+        "pyvmm native pci",
         "qemu threads",
         "qemu io_uring",
+        "qemu threads pci",
+        "qemu io_uring pci",
     ]
     assert all("-kernel kernel" in command for command in commands)
     assert all("a,,b.img" in command for command in commands)
     assert all("bench=x" in command for command in commands)
-    assert "aio=io_uring" in commands[4]
+    assert ["aio=io_uring" in command for command in commands] == [False] * 5 + [True, False, True]
+    assert ["bus=pci" in command for command in commands] == [
+        one.transport == "pci" for one in CONTENDERS
+    ]
 
 
 def test_words_of_the_image_are_numbered(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Medians over the rounds, and how our time compares with the best of the others'."""
+"""Medians over the rounds, and how our time compares with the others', and PCI with MMIO."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from tests.perf.peers.workload import Measurement
 class Row:
     """One workload: microseconds and kicks per request of each contender, medians by its name.
 
-    ``ratios`` has, for each of ours, its time over that of the best of the others; it is empty
-    without others.
+    ``ratios`` has, for each of ours, its time over that of the best of the others on the same
+    transport; it is empty without others. ``over_mmio`` has, for each on PCI, its time over that of
+    the same one on virtio-mmio.
     """
 
     name: str
     microseconds: dict[str, float]
     kicks: dict[str, float]
     ratios: dict[str, float]
+    over_mmio: dict[str, float]
 
 
 def compare(
@@ -31,7 +33,7 @@ def compare(
     tsc_khz: int,
 ) -> list[Row]:
     """Return a row for each workload, from the rounds of each contender by its name."""
-    ours = {contender.name for contender in contenders if contender.ours}
+    contenders = list(contenders)
     names: dict[str, None] = {}
     cycles: dict[tuple[str, str], list[float]] = {}
     kicks: dict[tuple[str, str], list[float]] = {}
@@ -43,7 +45,10 @@ def compare(
     rows = []
     for name in names:
         times = _medians(cycles, name, 1000 / tsc_khz)
-        rows.append(Row(name, times, _medians(kicks, name, 1), _ratios(times, ours)))
+        like = {one.name: one.like for one in contenders if {one.name, one.like} <= times.keys()}
+        over_mmio = {one: times[one] / times[other] for one, other in like.items()}
+        medians = _medians(kicks, name, 1)
+        rows.append(Row(name, times, medians, _ratios(times, contenders), over_mmio))
     return rows
 
 
@@ -57,34 +62,45 @@ def _medians(
     }
 
 
-def _ratios(times: Mapping[str, float], ours: set[str]) -> dict[str, float]:
-    others = [time for name, time in times.items() if name not in ours]
-    if not others:
-        return {}
-    return {name: time / min(others) for name, time in times.items() if name in ours}
+def _ratios(times: Mapping[str, float], contenders: Sequence[Contender]) -> dict[str, float]:
+    ratios = {}
+    there = [one for one in contenders if one.name in times]
+    for mine in (one for one in there if one.ours):
+        others = [
+            times[one.name] for one in there if not one.ours and one.transport == mine.transport
+        ]
+        if others:
+            ratios[mine.name] = times[mine.name] / min(others)
+    return ratios
 
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as text: microseconds per request, kicks per request behind the stroke."""
     contenders = list(dict.fromkeys(name for row in rows for name in row.microseconds))
     rated = list(dict.fromkeys(name for row in rows for name in row.ratios))
-    titles = [f"{name}, ratio" for name in rated]
+    over_mmio = list(dict.fromkeys(name for row in rows for name in row.over_mmio))
+    titles = [f"{name}, ratio" for name in rated] + [f"{name} / mmio" for name in over_mmio]
     lines = [_line("us per request / kicks", [*contenders, *titles])]
     for row in rows:
         cells = [_cell(row, contender) for contender in contenders]
-        ratios = [f"{row.ratios[name]:.2f}" if name in row.ratios else "-" for name in rated]
+        ratios = [_ratio(row.ratios, name) for name in rated]
+        ratios += [_ratio(row.over_mmio, name) for name in over_mmio]
         lines.append(_line(row.name, [*cells, *ratios]))
     return "\n".join(lines)
 
 
 def _line(name: str, cells: Sequence[str]) -> str:
-    return f"{name:28}" + "".join(f"{cell:>21}" for cell in cells)
+    return f"{name:28}" + "".join(f"{cell:>24}" for cell in cells)
 
 
 def _cell(row: Row, contender: str) -> str:
     if contender not in row.microseconds:
         return "-"
     return f"{row.microseconds[contender]:.1f} / {row.kicks[contender]:.2f}"
+
+
+def _ratio(ratios: Mapping[str, float], name: str) -> str:
+    return f"{ratios[name]:.2f}" if name in ratios else "-"
 
 
 def as_json(rows: Sequence[Row], host: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,6 +113,7 @@ def as_json(rows: Sequence[Row], host: Mapping[str, Any]) -> dict[str, Any]:
                 "microseconds": _rounded(row.microseconds),
                 "kicks": _rounded(row.kicks),
                 "ratios": _rounded(row.ratios),
+                "over_mmio": _rounded(row.over_mmio),
             }
             for row in rows
         ],

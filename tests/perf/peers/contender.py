@@ -11,15 +11,19 @@ from pathlib import Path
 
 from tests.perf.peers.workload import GuestFailed, Measurement, parse
 from virtio.engine import ENGINES
+from vmm.config import Transport
 
 MEMORY_MIB = 256
 LAST_LINES = 15
 
 _QEMU = "qemu-system-x86_64"
-_MACHINE = (
-    "microvm,x-option-roms=off,pit=off,pic=off,isa-serial=on,rtc=off,acpi=off,"
-    "auto-kernel-cmdline=on"
-)
+_MACHINE = "microvm,x-option-roms=off,pit=off,pic=off,isa-serial=on,rtc=off"
+_BUSES: Mapping[Transport, str] = {
+    "mmio": "acpi=off,auto-kernel-cmdline=on",
+    "pci": "acpi=on,pcie=on",  # without ACPI there is no PCI either
+}
+_QEMU_ECAM = 0xE000_0000
+"""PCIE_ECAM_BASE of QEMU's include/hw/i386/microvm.h; there are no configuration ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Contender:
 
     ``good_status`` is the exit status of the program when the guest wrote 0 to the debug-exit port,
     ``needs`` maps programs to the packages that bring them. Exactly those with ``ours`` are ours.
+    ``like`` names the one on virtio-mmio that is the same otherwise.
     """
 
     name: str
@@ -44,6 +49,8 @@ class Contender:
     good_status: int
     ours: bool = False
     needs: Mapping[str, str] | None = None
+    transport: Transport = "mmio"
+    like: str = ""
 
     def run(self, job: Job, deadline_seconds: float) -> list[Measurement]:
         """Run the job and return what its guest measured.
@@ -79,35 +86,47 @@ def _text(output: bytes | None) -> str:
     return (output or b"").decode(errors="replace")
 
 
-def ours(job: Job, engine: str) -> list[str]:
+def ours(job: Job, engine: str, transport: Transport = "mmio") -> list[str]:
     """Return the command of ours for a job."""
+    words = job.command_line if transport == "mmio" else f"bus=pci {job.command_line}"
     return [
-        *(sys.executable, "-m", "vmm", "run", "--engine", engine),
+        *(sys.executable, "-m", "vmm", "run", "--engine", engine, "--transport", transport),
         *("--kernel", str(job.kernel), "--memory", f"{MEMORY_MIB}M"),
         *("--disk", str(job.image).replace(",", ",,")),
-        *("--no-default-cmdline", "--cmdline", job.command_line),
+        *("--no-default-cmdline", "--cmdline", words),
     ]
 
 
-def _qemu(job: Job, aio: str) -> list[str]:
+def _qemu(job: Job, aio: str, transport: Transport = "mmio") -> list[str]:
     image = str(job.image).replace(",", ",,")
+    kind, words, more = "device", job.command_line, ""
+    if transport == "pci":
+        kind, words, more = "pci", f"bus=pci ecam={_QEMU_ECAM:#x} {words}", ",disable-legacy=on"
     return [
-        *(_QEMU, "-M", _MACHINE, "-global", "virtio-mmio.force-legacy=false"),
+        *(_QEMU, "-M", f"{_MACHINE},{_BUSES[transport]}"),
+        *("-global", "virtio-mmio.force-legacy=false"),
         *("-cpu", "host,-arch-capabilities", "-enable-kvm", "-m", str(MEMORY_MIB)),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"),
-        *("-kernel", str(job.kernel), "-append", job.command_line),
+        *("-kernel", str(job.kernel), "-append", words),
         *("-object", "iothread,id=io"),
         *("-drive", f"if=none,id=disk,file={image},format=raw,aio={aio},cache=writeback"),
-        *("-device", "virtio-blk-device,drive=disk,iothread=io"),
-        *("-object", "rng-builtin,id=random", "-device", "virtio-rng-device,rng=random"),
+        *("-device", f"virtio-blk-{kind},drive=disk,iothread=io{more}"),
+        *("-object", "rng-builtin,id=random", "-device", f"virtio-rng-{kind},rng=random{more}"),
     ]
 
 
-def _qemu_with(aio: str) -> Contender:
+def _qemu_with(aio: str, transport: Transport = "mmio") -> Contender:
     # isa-debug-exit makes the exit status 2n + 1 of the status n.
-    needs = {_QEMU: "qemu-system-x86"}
-    return Contender(f"qemu {aio}", partial(_qemu, aio=aio), good_status=1, needs=needs)
+    name = f"qemu {aio}"
+    return Contender(
+        name if transport == "mmio" else f"{name} pci",
+        partial(_qemu, aio=aio, transport=transport),
+        good_status=1,
+        needs={_QEMU: "qemu-system-x86"},
+        transport=transport,
+        like=name if transport == "pci" else "",
+    )
 
 
 CONTENDERS = (
@@ -115,6 +134,16 @@ CONTENDERS = (
         Contender(f"pyvmm {engine}", partial(ours, engine=engine), good_status=0, ours=True)
         for engine in ENGINES
     ),
+    Contender(
+        "pyvmm native pci",
+        partial(ours, engine="native", transport="pci"),
+        good_status=0,
+        ours=True,
+        transport="pci",
+        like="pyvmm native",
+    ),
     _qemu_with("threads"),
     _qemu_with("io_uring"),
+    _qemu_with("threads", "pci"),
+    _qemu_with("io_uring", "pci"),
 )
