@@ -132,7 +132,7 @@ class VirtioTransport:
         is ever cleared (``COM-06`` to ``COM-09``).
         """
         with self._work:
-            if value == 0:
+            if value == 0 and not self._closed:  # else the device may be on another transport
                 self._reset()
             elif self._closed or self.status & STOPPED:
                 self.report.dropped("status %#x while stopped at %#x", value, self.status)

@@ -30,7 +30,7 @@ def boot_source(config: MachineConfig) -> BootSource:
     initrd, init_arguments = config.initrd, config.init_arguments
     words = []
     if config.default_cmdline:
-        words.append(default_cmdline(_TERMINALS[config.console], pci=config.transport == "pci"))
+        words.append(default_cmdline(_TERMINALS[config.console], pci=config.uses_pci))
         words.append(kernels_words)
     if initrd is None and config.agent != "init" and config.has_our_init:
         initrd, init_arguments = _default_initrd(init_arguments), ()
@@ -56,7 +56,7 @@ def _kernel(config: MachineConfig) -> tuple[Path, bytes, str, Callable[[str], No
     if kernel is None:
         from vmm.image import default_kernel
 
-        return default_kernel(cpus=config.cpus).vmlinux, b"", _DEFAULT_GUEST_CMDLINE, None
+        return default_kernel(cpus=config.cpus, pci=config.uses_pci).vmlinux, b"", _DEFAULT_GUEST_CMDLINE, None
     from vmm.drivers import drivers
 
     if isinstance(kernel, Path) and not is_stock(kernel):

@@ -62,6 +62,20 @@ class Bus:
         ranges = sorted([*self._map[1], new], key=lambda entry: entry[0])
         self._map = ([entry[0] for entry in ranges], ranges)
 
+    def replace(self, base: int, device: BusDevice, name: str) -> None:
+        """Let ``device`` answer in place of the one whose range begins at ``base``.
+
+        An access that began before ends at the old one. Raises ConfigurationError where no range
+        begins.
+        """
+        bases, ranges = self._map
+        if base not in bases:
+            raise ConfigurationError(f"{self.name}: {name} at {base:#x}: no device begins there")
+        self._map = (
+            bases,
+            [(*one[:3], device, name) if one[0] == base else one for one in ranges],
+        )
+
     def read(self, address: int, length: int) -> bytes:
         """Return ``length`` bytes from whoever owns ``address``, ones when nobody does."""
         bases, ranges = self._map

@@ -13,16 +13,37 @@ from vmm.ending.ending import OnPanic
 from vmm.host.size import parse_size as parse_size
 from vmm.kernel_choice import Kernel, check_kernel, is_stock
 from vmm.sandbox.mode import SandboxMode, check_mode
+from vmm.slots import Transport as Transport
+from vmm.slots import check_transport
 from vmm.topology import CpuTopology, check_topology
 from vmm.x86 import BootProtocol, check_cpus, check_memory, check_vcpu_ids
 
 ConsoleKind = Literal["serial", "virtio"]
 AgentRole = Literal["none", "init", "beside"]
 IoThreads = Literal["shared", "disks", "devices"]
-Transport = Literal["mmio", "pci"]
 
 MAX_POLL_US: Final = 1000
 DEFAULT_POLL_US: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceConfig:
+    """A maker of devices, for ``devices`` or :meth:`Machine.plug`, and where each of them is to be.
+
+    >>> from virtio.entropy import Entropy
+    >>> DeviceConfig(Entropy, transport="pci")().device_id
+    4
+    """
+
+    make: Callable[[], VirtioDevice]
+    transport: Transport | None = None
+
+    def __post_init__(self) -> None:
+        check_transport("device", self.transport)
+
+    def __call__(self) -> VirtioDevice:
+        """Make a device."""
+        return self.make()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +85,12 @@ class MachineConfig:
       :attr:`Machine.vsock` makes; None for no such device.
     * ``transport``: how the guest finds its virtio devices: by registers whose addresses the
       command line or ACPI tells ("mmio"), or on a PCI bus ("pci"); None for what suits the kernel:
-      PCI for one that is named or in a folder, registers for all others.
+      PCI for one that is named or in a folder, registers for all others. A disk says by itself
+      (``DiskConfig.transport``), and so does :class:`DeviceConfig`, where it is to be otherwise;
+      ``rng_transport`` and ``console_transport`` do for those two.
     * ``devices``: makers of further devices, such as a subclass of ``virtio.Device``.
-    * ``spare_slots``: how many places for virtio devices are kept free for :meth:`Machine.plug`.
+    * ``spare_slots``: how many places for virtio devices are kept free for :meth:`Machine.plug`,
+      all on ``transport``.
     * ``io_threads``: which devices have a thread of their own: all "devices", so that a slow one
       holds up nothing else and each may wait for its next request, the "disks" alone, or none: all
       are "shared" on one thread.
@@ -101,6 +125,8 @@ class MachineConfig:
     devices: tuple[Callable[[], VirtioDevice], ...] = ()
     spare_slots: int = 0
     transport: Transport | None = None
+    rng_transport: Transport | None = None
+    console_transport: Transport | None = None
     io_threads: IoThreads = "devices"
     poll_us: int = field(default_factory=lambda: DEFAULT_POLL_US if spare_processor() else 0)
     on_panic: OnPanic = "auto"
@@ -125,6 +151,8 @@ class MachineConfig:
             if value not in get_args(kind):
                 allowed = ", ".join(get_args(kind))
                 raise ConfigurationError(f"{name} {value!r}: must be one of {allowed}")
+        check_transport("rng", self.rng_transport)
+        check_transport("console", self.console_transport)
         if not 0 <= self.poll_us <= MAX_POLL_US:
             raise ConfigurationError(
                 f"polling for {self.poll_us} microseconds: must be 0 to {MAX_POLL_US}"
@@ -145,13 +173,37 @@ class MachineConfig:
         is_file = self.kernel is not None and not is_stock(self.kernel)
         return self.agent == "init" or (self.initrd is None and not is_file)
 
+    @property
+    def usual_transport(self) -> Transport:
+        """The transport of devices that do not say otherwise."""
+        return self.transport or ("pci" if is_stock(self.kernel) else "mmio")
+
     def settled(self) -> Self:
         """Return the configuration with what it leaves to the kernel's kind decided."""
         if self.transport is not None:
             return self
         values = {name: getattr(self, name) for name in self.__match_args__}
-        values["transport"] = "pci" if is_stock(self.kernel) else "mmio"
+        values["transport"] = self.usual_transport
         return type(self)(**values)
+
+    @property
+    def uses_pci(self) -> bool:
+        """Whether the machine has a PCI bus: for all its devices, or for some of them."""
+        return "pci" in self.transports
+
+    @property
+    def transports(self) -> tuple[Transport, ...]:
+        """The transports that its devices have, the usual one first."""
+        asked: list[Transport | None] = [self.usual_transport]
+        asked += [disk.transport for disk in self.disks]
+        asked += [self.rng_transport] * self.rng + [self.console_transport] * self.has_console
+        asked += [one.transport for one in self.devices if isinstance(one, DeviceConfig)]
+        return tuple(dict.fromkeys(one for one in asked if one is not None))
+
+    @property
+    def has_console(self) -> bool:
+        """Whether there is a virtio console device: for the guest's console, or for ports."""
+        return self.console == "virtio" or self.agent != "none" or bool(self.ports)
 
 
 def _check_ring_features(features: int) -> None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, Literal
 
-from virtio.block import Block, BlockBackend
+from virtio.block import Block
 from virtio.device.declaration import Device
 from virtio.device.lifecycle import VirtioDevice
 from virtio.entropy import Entropy
+from virtio.named_tuple import NamedTuple
 from vmm.agent import PORT_NAME
-from vmm.config import MachineConfig
+from vmm.config import DeviceConfig, MachineConfig
+from vmm.disk.disk import DiskConfig, RawDisk
+from vmm.disk.overlay import OverlayDisk
+from vmm.slots import Transport
 
 if TYPE_CHECKING:
     from virtio.console import ConsolePort
+
+Maker = Callable[[], VirtioDevice]
+MachineDisk = RawDisk | OverlayDisk
+OwnDevice = Literal["rng", "console", "vsock"]
+Source = DiskConfig | Maker | OwnDevice
 
 HVC: Final = "hvc0"
 """The name that the guest gives to the console on the first port of the virtio console."""
@@ -33,29 +42,55 @@ def console_ports(config: MachineConfig) -> dict[str, ConsolePort]:
     return ports | {name: ConsolePort(name) for name in names}
 
 
-def configured_devices(
-    config: MachineConfig, disks: Sequence[BlockBackend], ports: Sequence[ConsolePort]
-) -> Iterator[tuple[str | None, VirtioDevice]]:
-    """Make the devices in the order in which the guest finds them.
+class PlannedDevice(NamedTuple):
+    """A device before it is in a machine.
 
-    Each comes with its name, or None for one that is named by its class and a number.
+    ``source`` is what the configuration says of it. ``name`` is None for one that is named by its
+    class and a number, ``transport`` for one that is where most of the machine's are; ``backend``
+    is the disk that is closed with it.
     """
+
+    source: Source
+    device: VirtioDevice
+    name: str | None = None
+    transport: Transport | None = None
+    backend: MachineDisk | None = None
+
+
+def configured_devices(
+    config: MachineConfig, disks: Sequence[MachineDisk], ports: Sequence[ConsolePort]
+) -> Iterator[PlannedDevice]:
+    """Make the devices in the order in which the guest finds them."""
     for disk, backend in zip(config.disks, disks, strict=True):
-        block = Block(backend, serial=disk.serial, block_size=disk.block_size, queues=disk.queues)
-        yield None, with_ring_features(block, config)
+        yield disk_device(disk, backend, config)
     if config.rng:
-        yield "entropy", with_ring_features(Entropy(), config)
+        device = with_ring_features(Entropy(), config)
+        yield PlannedDevice("rng", device, "entropy", config.rng_transport)
     if ports:
         from virtio.console import Console
 
-        yield "console", with_ring_features(Console(ports), config)
+        console = with_ring_features(Console(ports), config)
+        yield PlannedDevice("console", console, "console", config.console_transport)
     if config.vsock is not None:
         from virtio.vsock import Vsock
 
-        yield "vsock", with_ring_features(Vsock(config.vsock), config)
+        yield PlannedDevice("vsock", with_ring_features(Vsock(config.vsock), config), "vsock")
     for make in config.devices:
-        device = make()
-        yield None, with_ring_features(device, config)
+        yield made_device(make, config)
+
+
+def disk_device(disk: DiskConfig, backend: MachineDisk, config: MachineConfig) -> PlannedDevice:
+    """Return the block device of a disk that was opened."""
+    block = Block(backend, serial=disk.serial, block_size=disk.block_size, queues=disk.queues)
+    with_ring_features(block, config)
+    return PlannedDevice(disk, block, transport=disk.transport, backend=backend)
+
+
+def made_device(make: Maker, config: MachineConfig) -> PlannedDevice:
+    """Return the device that ``make`` makes."""
+    device = with_ring_features(make(), config)
+    transport = make.transport if isinstance(make, DeviceConfig) else None
+    return PlannedDevice(make, device, transport=transport)
 
 
 def with_ring_features(device: VirtioDevice, config: MachineConfig) -> VirtioDevice:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from virtio.named_tuple import NamedTuple
-from vmm.config import MachineConfig
+from vmm.config import DeviceConfig, MachineConfig
 
 BLOCK: Final = 2
 CONSOLE: Final = 3
@@ -69,17 +69,18 @@ def drivers(config: MachineConfig) -> list[Driver]:
 
 
 def _drivers(config: MachineConfig) -> Iterator[Driver]:
-    transport = config.transport or "mmio"
     wanted = [*_required(config)]
-    also = _BUS[transport]
-    if transport == "mmio" and not config.acpi:
-        also = ("CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES",)
-    yield Driver(*TRANSPORTS[transport], f"transport {transport}", bool(wanted), also)
+    for transport in config.transports:
+        also = _BUS[transport]
+        if transport == "mmio" and not config.acpi:
+            also = ("CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES",)
+        yield Driver(*TRANSPORTS[transport], f"transport {transport}", bool(wanted), also)
     for number, purpose in wanted:
         yield Driver(*DEVICES[number], purpose, required=True)
     if config.rng:
         yield Driver(*DEVICES[ENTROPY], "the entropy device")
-    for make in config.devices:
+    for one in config.devices:
+        make = one.make if isinstance(one, DeviceConfig) else one
         kind = getattr(make, "device_id", None)
         if kind in DEVICES:
             yield Driver(*DEVICES[kind], f"device {getattr(make, '__name__', kind)}")

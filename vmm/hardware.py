@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import get_args
 
 from transport.core import VirtioTransport
-from transport.mmio.placeholder import MmioPlaceholder
-from transport.mmio.registers import VirtioMmio
 from virtio.block import Block
 from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import ConfigurationError
+from virtio.named_tuple import NamedTuple
 from vmm.bus import Bus
 from vmm.config import MachineConfig
-from vmm.devices import configured_devices, console_ports, with_ring_features
-from vmm.disk.disk import RawDisk
-from vmm.disk.overlay import OverlayDisk
+from vmm.devices import (
+    MachineDisk,
+    Maker,
+    OwnDevice,
+    PlannedDevice,
+    Source,
+    configured_devices,
+    console_ports,
+    disk_device,
+    made_device,
+)
+from vmm.disk.disk import DiskConfig
 from vmm.host.io_thread import IoThread
 from vmm.kvm.irqfd import IrqfdLine
 from vmm.kvm.system import KVM_CAP_MAX_VCPU_ID, KVM_CAP_MAX_VCPUS, Kvm
 from vmm.memory import GuestRam
+from vmm.slots import Slot, Slots
+from vmm.virtio_buses import AttachedDevice, VirtioBuses
 from vmm.x86 import (
     GuestEvents,
     Platform,
@@ -29,22 +40,17 @@ from vmm.x86 import (
     highest_vcpu_id,
     open_kvm,
     ram_regions,
-    virtio_mmio_window,
 )
-
-if TYPE_CHECKING:
-    from vmm.x86 import PciHost
-
-MachineDisk = RawDisk | OverlayDisk
 
 
 class Hardware:
     """Opens, on ``resources``, all that ``config`` asks for except the vCPUs.
 
     ``main`` serves the devices that have no thread of their own; ``events`` hears of the guest's
-    end. A restored machine has ``memory``, a file, and ``disks`` of its snapshot; the disks are
-    closed with the hardware. ``windows`` are the places of all virtio devices, the spare ones at
-    the end; ``console_ports`` the ports of the virtio console by name.
+    end. A restored machine has ``memory``, a file, and ``disks`` and ``slots`` of its snapshot; the
+    disks are closed with the hardware. ``transports`` are those of all devices, in the order in
+    which they came, and ``console_ports`` the ports of the virtio console by name. Who holds
+    ``changing`` keeps others from plugging and unplugging.
     """
 
     def __init__(
@@ -56,8 +62,9 @@ class Hardware:
         *,
         memory: int | None = None,
         disks: Sequence[MachineDisk] | None = None,
+        slots: Sequence[Slot] | None = None,
     ) -> None:
-        # A stack of its own, as devices that are plugged in later go onto it too.
+        # A stack of its own, as lines that are made when the guest is loaded go onto it too.
         self._resources = resources = resources.enter_context(ExitStack())
         self._main = main
         self._io_threads: list[IoThread] = []
@@ -71,39 +78,66 @@ class Hardware:
         self.platform = Platform(
             self.kvm, self.vm, self.ram, self.ports, self._line, events, config.topology
         )
-        self.disks = _open_disks(config, resources) if disks is None else list(disks)
+        backends = _open_disks(config, resources) if disks is None else disks
         self.console_ports = console_ports(config)
+        self._fitted: list[_Fitted] = []
         self.transports: list[VirtioTransport] = []
-        self.windows: list[VirtioMmioWindow] = []
-        self._pci = self.platform.add_pci(self.mmio) if config.transport == "pci" else None
+        self.changing = threading.RLock()
         ports = list(self.console_ports.values())
-        for name, device in configured_devices(config, self.disks, ports):
-            self._add_virtio_device(name or self._free_name(device), device)
-        self._spare: list[tuple[VirtioMmioWindow, MmioPlaceholder]] = []
-        self._spare_left = config.spare_slots
-        if self._pci is None:
-            self._spare = [self._add_spare_slot() for _ in range(config.spare_slots)]
+        planned = list(configured_devices(config, backends, ports))
+        self._slots, taken = self._lay_out(planned, slots)
+        pci = config.uses_pci or any(slot.transport == "pci" for slot in self._slots)
+        self._buses = VirtioBuses(
+            self.vm, self.ram, self.mmio, self.platform.add_pci(self.mmio) if pci else None
+        )
+        for slot in self._slots:
+            self._buses.add_slot(slot)
+        resources.callback(self._close_devices)
+        for one, slot in zip(planned, taken, strict=True):
+            self._fit(one, slot, begin=main.begin)
 
-    def plug(self, device: VirtioDevice) -> VirtioMmioWindow | None:
-        """Put a device into the next spare slot and return its window; on PCI there is none.
+    def plug(self, what: DiskConfig | Maker) -> tuple[VirtioDevice, Slot]:
+        """Put a device into a spare slot; the guest finds it when it looks there again.
 
-        Raises :class:`ConfigurationError` when there is no slot left. The guest finds the device
-        when it looks there again.
+        Raises :class:`ConfigurationError` when no slot is spare, for a disk that cannot be opened,
+        and for a device that is in a slot already.
         """
-        if not self._spare_left:
-            raise ConfigurationError(
-                f"{type(device).__name__}: no spare slot is left of {self._config.spare_slots}"
-            )
-        device = with_ring_features(device, self._config)
-        name, window = self._free_name(device), None
-        if self._pci is not None:
-            self._attach_to_pci(self._pci, name, device, begin=None)
-        else:
-            window, placeholder = self._spare[0]
-            placeholder.transport = self._attach(name, device, window, begin=None)
-            self._spare.pop(0)
-        self._spare_left -= 1
-        return window
+        with self.changing:
+            planned = self._planned(what)
+            with ExitStack() as on_failure:
+                if planned.backend is not None:
+                    on_failure.callback(planned.backend.close)
+                self._check_free(planned.device)
+                transport = planned.transport or self._config.usual_transport
+                slot = self._slots.take(transport, self._free_name(planned.device))
+                on_failure.callback(self._slots.give_back, slot)
+                self._fit(planned, slot, begin=None)
+                on_failure.pop_all()
+        return planned.device, slot
+
+    def find(self, device: VirtioDevice | str) -> Slot:
+        """Return the slot of a device, or of a name, that can be unplugged.
+
+        Raises :class:`ConfigurationError` for one that is in no slot, and for the console and
+        the sockets, which the machine itself uses.
+        """
+        return self._found(device).attached.slot
+
+    def unplug(self, device: VirtioDevice | str, last_accesses: Callable[[], object]) -> None:
+        """Take a device out of its slot, whatever the guest does with it.
+
+        ``last_accesses`` is that of :meth:`AttachedDevice.take_out`. When this returns the device
+        is stopped, its disk closed, and its slot spare. Raises as :meth:`find` does.
+        """
+        with self.changing:
+            found = self._found(device)
+            self._fitted = [one for one in self._fitted if one is not found]
+            self.transports = [one.attached.transport for one in self._fitted]
+            self._io_threads = [one for one in self._io_threads if one is not found.thread]
+            try:
+                found.attached.take_out(last_accesses)
+            finally:
+                self._slots.give_back(found.attached.slot)
 
     def start_io(self) -> None:
         """Start to serve the devices that have a thread of their own."""
@@ -117,9 +151,49 @@ class Hardware:
             thread.stop()
 
     @property
-    def plugged(self) -> bool:
-        """Whether a device was plugged in that the configuration does not have."""
-        return self._spare_left < self._config.spare_slots
+    def windows(self) -> list[VirtioMmioWindow]:
+        """The windows of all virtio-mmio slots, by their numbers."""
+        return self._buses.windows
+
+    @property
+    def pci_slots(self) -> list[int]:
+        """The slots on the PCI bus in which there is a device, or may be one."""
+        return self._buses.pci_slots
+
+    @property
+    def disks(self) -> list[MachineDisk]:
+        """The disks, in the order of those in :attr:`config`."""
+        backends = (one.planned.backend for one in self._in_order())
+        return [backend for backend in backends if backend is not None]
+
+    @property
+    def config(self) -> MachineConfig:
+        """The configuration of the machine as it is now, after what was plugged and unplugged.
+
+        In the order in which it makes devices are :attr:`ordered_transports` and the first of
+        :attr:`slots`.
+        """
+        from dataclasses import replace
+
+        sources = [one.planned.source for one in self._in_order()]
+        return replace(
+            self._config,
+            disks=tuple(one for one in sources if isinstance(one, DiskConfig)),
+            rng=any(one == "rng" for one in sources),
+            devices=tuple(one for one in sources if callable(one)),
+            spare_slots=self._slots.spare(self._config.usual_transport),
+        )
+
+    @property
+    def ordered_transports(self) -> list[VirtioTransport]:
+        """The transports, in the order in which :attr:`config` makes their devices."""
+        return [one.attached.transport for one in self._in_order()]
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The slots of all devices, in that order, and the spare ones behind them."""
+        spare = (slot for slot in self._slots if not slot.device)
+        return (*(one.attached.slot for one in self._in_order()), *spare)
 
     @property
     def given_back(self) -> bool:
@@ -135,65 +209,85 @@ class Hardware:
     def _free_name(self, device: VirtioDevice) -> str:
         """Return the device's class with the lowest number that is free: ``block0``."""
         kind = type(device).__name__.lower()
-        taken = {one.name for one in self.transports}
+        taken = self._slots.names
         return next(name for number in count() if (name := f"{kind}{number}") not in taken)
 
-    def _next_window(self) -> VirtioMmioWindow:
-        window = virtio_mmio_window(len(self.windows))
-        self.windows.append(window)
-        return window
+    def _lay_out(
+        self, planned: Sequence[PlannedDevice], saved: Sequence[Slot] | None
+    ) -> tuple[Slots, list[Slot]]:
+        """Return all slots, and those of the devices, one after another."""
+        if saved is not None:
+            slots = Slots.saved(saved, devices=len(planned))
+            return slots, [slot for slot in saved if slot.device]
+        self._slots = slots = Slots()
+        transport = self._config.usual_transport
+        taken = [
+            slots.add(one.transport or transport, one.name or self._free_name(one.device))
+            for one in planned
+        ]
+        for _ in range(self._config.spare_slots):
+            slots.add(transport)
+        return slots, taken
 
-    def _add_virtio_device(self, name: str, device: VirtioDevice) -> None:
-        if self._pci is not None:
-            self._attach_to_pci(self._pci, name, device, begin=self._main.begin)
-            return
-        window = self._next_window()
-        transport = self._attach(name, device, window, begin=self._main.begin)
-        self.mmio.add(window.address, VirtioMmio.WINDOW_SIZE, transport, name)
+    def _planned(self, what: DiskConfig | Maker) -> PlannedDevice:
+        if not isinstance(what, DiskConfig):
+            return made_device(what, self._config)
+        with ExitStack() as on_failure:
+            backend = what.open()
+            on_failure.enter_context(backend)
+            planned = disk_device(what, backend, self._config)
+            on_failure.pop_all()
+        return planned
 
-    def _add_spare_slot(self) -> tuple[VirtioMmioWindow, MmioPlaceholder]:
-        window, placeholder = self._next_window(), MmioPlaceholder()
-        self.mmio.add(window.address, MmioPlaceholder.WINDOW_SIZE, placeholder, "spare slot")
-        return window, placeholder
+    def _check_free(self, device: VirtioDevice) -> None:
+        for one in self._fitted:
+            if one.planned.device is device:
+                raise ConfigurationError(
+                    f"{one.attached.slot.device}: is in a slot already, and in none other"
+                )
 
-    def _attach(
-        self,
-        name: str,
-        device: VirtioDevice,
-        window: VirtioMmioWindow,
-        *,
-        begin: Callable[[], object] | None,
-    ) -> VirtioMmio:
-        line = self._line(window.irq)
-        thread, poll_us = self._io_thread(name, device, begin)
-        transport = self._resources.enter_context(
-            VirtioMmio(device, self.ram, line, thread.loop, name=name, poll_us=poll_us)
-        )
-        notify = window.address + VirtioMmio.QUEUE_NOTIFY
-        for queue in transport.queues:
-            self.vm.attach_ioeventfd(queue.notify_fd, notify, 4, queue.index)
-        self._serve(transport, thread)
-        return transport
+    def _found(self, device: VirtioDevice | str) -> _Fitted:
+        for one in self._fitted:
+            if device is one.planned.device or device == one.attached.slot.device:
+                break
+        else:
+            name = device if isinstance(device, str) else type(device).__name__
+            there = ", ".join(one.name for one in self.transports) or "none"
+            raise ConfigurationError(
+                f"{name}: no such device is plugged in, or not any more; there are: {there}"
+            )
+        if one.planned.source in ("console", "vsock"):
+            used = ", ".join(self.console_ports) if one.planned.source == "console" else "sockets"
+            raise ConfigurationError(
+                f"{one.attached.slot.device}: is in use by the machine itself, for {used}"
+            )
+        return one
 
-    def _attach_to_pci(
-        self,
-        pci: PciHost,
-        name: str,
-        device: VirtioDevice,
-        *,
-        begin: Callable[[], object] | None,
+    def _in_order(self) -> list[_Fitted]:
+        """Return the devices in the order of a configuration that has them all."""
+        return sorted(self._fitted, key=lambda one: _rank(one.planned.source))
+
+    def _fit(
+        self, planned: PlannedDevice, slot: Slot, *, begin: Callable[[], object] | None
     ) -> None:
-        thread, poll_us = self._io_thread(name, device, begin)
-        transport = pci.attach(device, self.ram, thread.loop, name, poll_us)
-        self._serve(self._resources.enter_context(transport), thread)
-
-    def _serve(self, transport: VirtioTransport, thread: IoThread) -> None:
-        for queue in transport.queues:
-            thread.loop.add_reader(queue.notify_fd, queue.serve)
-        self.transports.append(transport)
+        attached = AttachedDevice(slot)
+        try:
+            if planned.backend is not None:
+                attached.resources.callback(planned.backend.close)
+            thread, poll_us = self._io_thread(attached, planned.device, begin)
+            self._buses.attach(attached, planned.device, thread.loop, poll_us)
+            if thread is not self._main and self._main.started:
+                thread.start()
+        except BaseException:
+            attached.take_out()
+            raise
+        self._fitted = [*self._fitted, _Fitted(planned, attached, thread)]
+        self.transports = [*self.transports, attached.transport]
+        if thread is not self._main:
+            self._io_threads = [*self._io_threads, thread]
 
     def _io_thread(
-        self, name: str, device: VirtioDevice, begin: Callable[[], object] | None
+        self, attached: AttachedDevice, device: VirtioDevice, begin: Callable[[], object] | None
     ) -> tuple[IoThread, int]:
         """Return the thread that serves a device, and for how long it may poll.
 
@@ -202,11 +296,30 @@ class Hardware:
         policy = self._config.io_threads
         if policy == "shared" or (policy == "disks" and not isinstance(device, Block)):
             return self._main, 0
-        thread = self._resources.enter_context(IoThread(name, self._main.on_error, begin))
-        self._io_threads.append(thread)
-        if self._main.started:
-            thread.start()
+        thread = IoThread(attached.slot.device, self._main.on_error, begin)
+        attached.resources.enter_context(thread)
         return thread, self._config.poll_us
+
+    def _close_devices(self) -> None:
+        with ExitStack() as all_of_them:
+            for one in self._fitted:
+                all_of_them.push(one.attached.resources)
+
+
+class _Fitted(NamedTuple):
+    """A device in its slot: as it was planned, what it has there, and the thread that serves it."""
+
+    planned: PlannedDevice
+    attached: AttachedDevice
+    thread: IoThread
+
+
+def _rank(source: Source) -> int:
+    """Return where among its devices a configuration makes one of this kind."""
+    if isinstance(source, DiskConfig):
+        return 0
+    own = get_args(OwnDevice)
+    return next((number for number, name in enumerate(own, 1) if name == source), len(own) + 1)
 
 
 def _check_cpus(kvm: Kvm, config: MachineConfig) -> None:

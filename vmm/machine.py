@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from virtio.vsock import Vsock
     from vmm.agent import Agent
     from vmm.agent.upkeep import AgentUpkeep
+    from vmm.disk.disk import DiskConfig
     from vmm.sandbox.mode import SandboxMode
     from vmm.snapshot import MachineState, Snapshot
     from vmm.snapshot.folder import SnapshotFolder
@@ -154,7 +155,9 @@ class Machine:
         when the kernel or the initrd cannot be booted.
         """
         hardware, platform = self.hardware, self.hardware.platform
-        entry = platform.load(boot_source(self.config), windows=hardware.windows)
+        entry = platform.load(
+            boot_source(self.config), windows=hardware.windows, pci_slots=hardware.pci_slots
+        )
         for _ in range(self.config.cpus):
             vcpu = self._vcpus.add(hardware, self._resources)
             platform.set_up_vcpu(vcpu, entry)
@@ -180,15 +183,17 @@ class Machine:
         """Save the machine as it is at this moment, in memory; the machine then runs on.
 
         The guest stands still meanwhile. Requests that a device works on are saved with its
-        queues, and the restored machine serves them again. Raises :class:`ConfigurationError`
-        for a machine that has ended, or into which a device was plugged.
+        queues, and the restored machine serves them again. Devices that were plugged are part of
+        it, and unplugged ones are not: see ``config`` of the snapshot. Raises
+        :class:`ConfigurationError` for a machine that has ended.
         """
         from vmm.snapshot import Snapshot
         from vmm.snapshot.disks import freeze
 
         with self._still() as state:
-            disks = map(freeze, self.config.disks, self.hardware.disks)
-            return Snapshot(self.config, state, self.hardware.ram.copy(), tuple(disks))
+            config, hardware = self.hardware.config, self.hardware
+            disks = map(freeze, config.disks, hardware.disks)
+            return Snapshot(config, state, hardware.ram.copy(), tuple(disks))
 
     def saving_to(self, folder: SnapshotFolder) -> Target:
         """Open, and ask the host for, all that :meth:`save` needs, while this process still can.
@@ -198,8 +203,9 @@ class Machine:
         from vmm.snapshot.target import Target
 
         self.hardware.platform.prepare_to_save()
-        target = Target.of(folder, self.config, self.hardware.disks)
-        target.prepare(self.config)
+        config = self.hardware.config
+        target = Target.of(folder, config, self.hardware.disks)
+        target.prepare(config)
         return target
 
     def save(self, target: Target) -> None:
@@ -211,7 +217,8 @@ class Machine:
         from vmm.snapshot import Snapshot
 
         with self._still() as state, self.hardware.ram.file() as memory:
-            Snapshot(self.config, state, memory, tuple(self.hardware.disks)).write(target)
+            config, disks = self.hardware.config, tuple(self.hardware.disks)
+            Snapshot(config, state, memory, disks).write(target)
 
     @property
     def agent(self) -> Agent:
@@ -242,23 +249,42 @@ class Machine:
                 return transport.device
         raise InternalError("the machine has no socket device, which its configuration asks for")
 
-    def plug(self, make: Callable[[], VirtioDevice]) -> VirtioDevice:
-        """Put the device that ``make`` returns into a spare slot, and have the guest look there.
+    def plug(self, what: DiskConfig | Callable[[], VirtioDevice]) -> VirtioDevice:
+        """Put a disk, or the device that ``what`` makes, into a spare slot, and return the device.
 
-        Its driver has taken the device when this returns. Without an agent in the guest, somebody
-        else has to make the driver look: see ``vmm/agent/binding.py``. Raises
-        :class:`ConfigurationError` when no slot is left.
+        It goes to ``MachineConfig.transport``, unless a disk or a :class:`DeviceConfig` says
+        otherwise. The guest is made to look there, and its driver has the device when this returns.
+        Without an agent in the guest, somebody else has to: see ``vmm/agent/binding.py``. Raises
+        :class:`ConfigurationError` when no slot is spare.
         """
-        device = make()
-        window = self.hardware.plug(device)
-        if self._upkeep is not None:
-            from vmm.agent.binding import bind_window, rescan_pci
+        device, slot = self.hardware.plug(what)
+        if self._has_agent:
+            from vmm.agent.binding import bind_device
 
-            if window is None:
-                rescan_pci(self.agent)
-            else:
-                bind_window(self.agent, self.hardware.windows.index(window))
+            try:
+                bind_device(self.agent, slot)
+            except Error:
+                self._take_out(device)
+                raise
         return device
+
+    def unplug(self, device: VirtioDevice | str, *, surprise: bool = False) -> None:
+        """Take a device, or the one of that name, out of its slot, which then is spare.
+
+        The guest's driver first finishes what it has and lets the device go, if there is an agent
+        that can ask for it. Otherwise, and with ``surprise``, the device is torn out: registers
+        read as if nobody were there, and requests under way get no answer. When this returns
+        the device is stopped, and a disk of the configuration or of :meth:`plug` is closed; what
+        another device has of the host stays its maker's. Not to be called by a device itself.
+
+        Raises :class:`ConfigurationError` for a device that is not plugged in, and for the console.
+        """
+        slot = self.hardware.find(device)
+        if self._has_agent and not surprise:
+            from vmm.agent.binding import release_device
+
+            release_device(self.agent, slot)
+        self._take_out(slot.device)
 
     def resize_console(self, columns: int, rows: int) -> None:
         """Tell the guest the size of its console, in characters; a serial line has no way to."""
@@ -338,17 +364,20 @@ class Machine:
         """Have nothing of the machine change inside the block, and give its state."""
         if self._verdict.ending is not None or not self.threads:
             raise ConfigurationError("a machine that does not run cannot be saved")
-        if self.hardware.plugged:
-            raise ConfigurationError(
-                "a machine into which a device was plugged cannot be saved;"
-                " have the device in its configuration"
-            )
         from vmm.snapshot.state import machine_state
 
-        with self._vcpus.held(), ExitStack() as frozen:
-            hardware = self.hardware
-            transports = [frozen.enter_context(one.frozen()) for one in hardware.transports]
+        hardware = self.hardware
+        with hardware.changing, self._vcpus.held(), ExitStack() as frozen:
+            transports = [frozen.enter_context(one.frozen()) for one in hardware.ordered_transports]
             yield machine_state(hardware, self._vcpus, transports)
+
+    def _take_out(self, device: VirtioDevice | str) -> None:
+        # A call on each vCPU's thread comes after the access that it is in.
+        self.hardware.unplug(device, lambda: self._vcpus.call(lambda _: None))
+
+    @property
+    def _has_agent(self) -> bool:
+        return self._upkeep is not None and self._main.started and self.ending is None
 
     def _confinement(self) -> Callable[[], None] | None:
         if self.config.sandbox == "off":
@@ -378,7 +407,13 @@ class Machine:
         for disk in disks:
             resources.enter_context(disk)
         return Hardware(
-            self.config, self._main, events, resources, memory=self._origin.memory, disks=disks
+            self.config,
+            self._main,
+            events,
+            resources,
+            memory=self._origin.memory,
+            disks=disks,
+            slots=self._origin.state.slots,
         )
 
     def _guest_events(self) -> GuestEvents:

@@ -4,13 +4,14 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.guest.bare_metal import HALT_FOR_EVER, load32, out8, say, store32
 from virtio.entropy import Entropy
 from virtio.errors import ConfigurationError
-from vmm.config import MachineConfig
+from vmm.config import DeviceConfig, MachineConfig
 from vmm.ending.ending import End
 from vmm.machine import Machine
 from vmm.snapshot import Snapshot
@@ -20,9 +21,10 @@ BareMetal = Callable[[bytes], MachineConfig]
 
 ADDRESS, DATA = 0xCF8, 0xCFC
 ENABLE = 1 << 31
-ENTROPY = 1 << 11
+ENTROPY, SECOND = 1 << 11, 2 << 11
 COMMAND, BAR_LOW, BAR_HIGH = 0x04, 0x10, 0x14
 PLACE, ECAM = 0xD000_0000, 0xEEC0_0000
+ENTROPY_IN_ECAM = 1 << 15
 STATUS = 0x14
 LISTEN = out8(0x3FA, 1) + out8(0x3FC, 3)  # the FIFO, DTR and RTS: a program listens
 LISTEN += bytes.fromhex(
@@ -106,6 +108,32 @@ def test_bar_over_ram_leaves_ram_and_comes_back(bare_metal: BareMetal) -> None:
     assert said(on_pci(bare_metal, code)) == "01020304 0=578086 30000000"
 
 
+def test_bar_over_chips_windows_and_another_bar_disturbs_none_of_them(
+    bare_metal: BareMetal,
+) -> None:
+    """The second function goes where others are; what is there answers, not its features word."""
+    ioapic, local_apic, window, tss = 0xFEC0_0000, 0xFEE0_0000, 0xC000_0000, 0xFFFB_8000
+    other = PLACE + 0x10_0000
+    code = SET_UP + configure(SECOND, BAR_HIGH, 0) + configure(SECOND, COMMAND, 6)
+    code += store32(ioapic, 1) + store32(PLACE, 1)
+    for place, looked_at in (
+        (ioapic, ioapic + 0x10),  # its version
+        (local_apic, local_apic + 0x30),
+        (window, window + 0x1000),  # "virt" of the device on virtio-mmio
+        (PLACE, PLACE),  # what was written to the device in the lower slot
+        (tss, window + 0x1000),
+        (other | 0x7FF0, other + 4),  # and at last a place that is its own, oddly written
+    ):
+        code += configure(SECOND, BAR_LOW, place) + load32(looked_at) + say_eax_as_digits()
+        code += say(" ")
+    config = on_pci(bare_metal, code + out8(0xF4, 0))
+    on_mmio = DeviceConfig(Entropy, "mmio")
+
+    text = said(replace(config, devices=(on_mmio, Entropy, Entropy)))
+
+    assert text == "00170011 00050014 74726976 00000001 74726976 30000000 "
+
+
 def test_reset_control_port_resets(bare_metal: BareMetal) -> None:
     with Machine(on_pci(bare_metal, out8(0xCF9, 0x02) + out8(0xCF9, 0x06) + HALT_FOR_EVER)) as one:
         one.boot()
@@ -121,19 +149,49 @@ def test_device_can_be_plugged_into_a_free_slot(bare_metal: BareMetal) -> None:
         machine.boot()
         machine.console.wait_for(" ", timeout=DEADLINE)
         machine.plug(Entropy)
-        with pytest.raises(ConfigurationError, match="no spare slot is left of 1"):
-            machine.plug(Entropy)
         machine.console.send("?")
 
         assert machine.wait(DEADLINE).status == 0
         assert machine.console.history().decode() == "???????? 10441:?4"
 
 
-def test_machine_with_more_devices_than_slots_is_refused(bare_metal: BareMetal) -> None:
-    config = replace(on_pci(bare_metal, HALT_FOR_EVER), devices=(Entropy,) * 32)
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"devices": (Entropy,) * 32}, id="devices"),
+        pytest.param({"devices": (Entropy,) * 16, "spare_slots": 16}, id="spare slots"),
+    ],
+)
+def test_machine_with_more_devices_than_slots_is_refused(
+    bare_metal: BareMetal, more: dict[str, Any]
+) -> None:
+    config = replace(on_pci(bare_metal, HALT_FOR_EVER), **more)
 
     with pytest.raises(ConfigurationError, match="all 32 PCI slots are taken"), Machine(config):
         pass
+
+
+def test_machine_with_pci_has_room_for_11_devices_on_mmio(bare_metal: BareMetal) -> None:
+    on_mmio = (DeviceConfig(Entropy, "mmio"),)
+    config = on_pci(bare_metal, HALT_FOR_EVER)
+
+    with Machine(replace(config, devices=(*on_mmio * 11, Entropy))) as machine:
+        assert len(machine.hardware.windows) == 11
+    with (
+        pytest.raises(ConfigurationError, match="device 12: a machine with PCI has at most 11"),
+        Machine(replace(config, devices=on_mmio * 12)),
+    ):
+        pass
+
+
+def test_machine_has_devices_on_both_transports(bare_metal: BareMetal) -> None:
+    ids = load32(ECAM + ENTROPY_IN_ECAM) + say_eax_as_digits() + say(" ")
+    ids += load32(0xC000_1008) + say_eax_as_digits() + out8(0xF4, 0)
+    config = bare_metal(ids)
+
+    config = replace(config, rng=True, devices=(DeviceConfig(Entropy, "pci"),))
+
+    assert said(config) == "10441:?4 00000004"
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from tests.guest.bare_metal import HALT_FOR_EVER, load32, say_eax
-from virtio import Device, Entropy
 from virtio.errors import ConfigurationError
 from vmm import Machine, MachineConfig, Snapshot
 from vmm.ending.ending import End
@@ -133,30 +132,6 @@ def test_a_machine_that_has_ended_cannot_be_saved(bare_metal: BareMetal) -> None
         assert machine.wait(DEADLINE).end is End.HALTED
         with pytest.raises(ConfigurationError, match="does not run"):
             machine.snapshot()
-
-
-class Inert(Device):
-    device_id = 4
-
-
-def test_a_device_goes_into_a_spare_slot_until_none_is_left(bare_metal: BareMetal) -> None:
-    config = bare_metal(counting())
-    with Machine(MachineConfig(kernel=config.kernel, rng=False, spare_slots=1)) as machine:
-        window = machine.hardware.windows[0].address
-        assert machine.hardware.mmio.read(window, 4) == b"virt"
-        assert machine.hardware.mmio.read(window + 8, 4) == bytes(4)
-        machine.boot()
-        machine.plug(Entropy)
-
-        assert machine.hardware.mmio.read(window + 8, 4) == b"\x04\0\0\0"
-        with pytest.raises(ConfigurationError, match="no spare slot is left of 1"):
-            machine.plug(Inert)
-        with pytest.raises(ConfigurationError, match="was plugged cannot be saved"):
-            machine.snapshot()
-        transport = machine.hardware.transports[0]
-        assert transport.notify_fds
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(transport.notify_fds[0])
 
 
 @pytest.mark.usefixtures("nothing_to_collect")

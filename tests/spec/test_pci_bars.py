@@ -86,6 +86,43 @@ def test_nothing_answers_without_memory_space(
     assert rig.request(device_case.queue, device_case.request).length == device_case.answer
 
 
+@pytest.mark.spec("PCI-15")
+@pytest.mark.parametrize("odd", [0x1, 0x2, 0x8, 0xF, 0x10, 0x1234, 0x4000, 0x7FFF], ids=hex)
+def test_odd_address_counts_down_to_a_multiple_of_the_size(pci_gadget: PciRig, odd: int) -> None:
+    pci_gadget.start()
+    pci_gadget.pci.command = 0
+
+    pci_gadget.pci.set_config(0x10, ELSEWHERE | odd)
+    pci_gadget.pci.set_config(0x14, 0)
+    pci_gadget.pci.command = MEMORY | MASTER
+
+    assert pci_gadget.pci.config(0x10) == ELSEWHERE | 4
+    assert window_of(pci_gadget) == [ELSEWHERE]
+    pci_gadget.pci.base = ELSEWHERE
+    assert pci_gadget.request(0, HELLO).data == b"hello"
+
+
+@pytest.mark.spec("PCI-16")
+def test_request_under_way_is_completed_while_memory_space_is_off(
+    make_pci_rig: PciRigMaker,
+) -> None:
+    medium = StuckMedium()
+    rig = make_pci_rig(Block(medium))
+    rig.start_with_msix()
+    with Crew() as crew:
+        token = rig.add(0, ((bytes(16),), (512, 1)))
+        crew.run(rig.serve)
+        wait_until(medium.entered.is_set)
+        rig.pci.command = MASTER
+        medium.let_go()
+
+    rig.loop.advance()
+    assert [used.token for used in rig.rings[0].collect()] == [token]
+    assert rig.messages.vectors == [1]
+    rig.pci.command = MEMORY | MASTER
+    assert rig.request(0, ((bytes(16),), (512, 1))).length == 513
+
+
 @pytest.mark.spec("PCI-17")
 @pytest.mark.parametrize("place", [ELSEWHERE, FAR])
 def test_bar_moves_under_a_working_device(

@@ -12,20 +12,13 @@ _REGISTERS: Final = {0x000: MAGIC, 0x004: VERSION, 0x008: 0, 0x00C: VENDOR}
 
 
 class MmioPlaceholder:
-    """Answers for a window of ``WINDOW_SIZE`` bytes, until ``transport`` is set and answers."""
+    """Answers for a window of ``WINDOW_SIZE`` bytes in which there is no device."""
 
     WINDOW_SIZE: Final = VirtioMmio.WINDOW_SIZE
 
-    def __init__(self) -> None:
-        self.transport: VirtioMmio | None = None
-
     def read(self, offset: int, length: int) -> bytes:
         """Return the ``length`` bytes that the guest reads at ``offset``."""
-        if self.transport is not None:
-            return self.transport.read(offset, length)
         return _REGISTERS.get(offset if length == 4 else -1, 0).to_bytes(length, "little")
 
     def write(self, offset: int, data: bytes) -> None:
-        """Take the bytes that the guest writes at ``offset``; dropped while there is no device."""
-        if self.transport is not None:
-            self.transport.write(offset, data)
+        """Drop the bytes that the guest writes at ``offset``."""

@@ -1,4 +1,4 @@
-"""Makes a Linux guest look where there was no device when it booted.
+"""Makes a Linux guest take a device that was plugged, and let go of one that is unplugged.
 
 Linux Documentation/ABI/testing/sysfs-bus-platform, ``drivers/virtio/virtio_mmio.c`` and
 Documentation/ABI/testing/sysfs-bus-pci.
@@ -6,20 +6,51 @@ Documentation/ABI/testing/sysfs-bus-pci.
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Final
+
+from vmm.agent.errors import GuestOSError
+from vmm.slots import Slot
 
 if TYPE_CHECKING:
     from vmm.agent import Agent
 
 BIND: Final = "/sys/bus/platform/drivers/virtio-mmio/bind"
+UNBIND: Final = "/sys/bus/platform/drivers/virtio-mmio/unbind"
 RESCAN: Final = "/sys/bus/pci/rescan"
+REMOVE: Final = "/sys/bus/pci/devices/0000:00:{number:02x}.0/remove"
+
+_NOT_IN_USE: Final = (errno.ENOENT, errno.ENODEV)
 
 
-def bind_window(agent: Agent, index: int) -> None:
-    """Have the guest's driver take the device in window ``index``, counted from 0."""
-    agent.write_file(BIND, f"virtio-mmio.{index}")
+def bind_device(agent: Agent, slot: Slot) -> None:
+    """Have the guest's driver take the device in a slot."""
+    if slot.transport == "pci":
+        agent.write_file(RESCAN, "1")
+    else:
+        _tell_driver(agent, BIND, slot)
 
 
-def rescan_pci(agent: Agent) -> None:
-    """Have the guest look at all slots of its PCI bus again."""
-    agent.write_file(RESCAN, "1")
+def release_device(agent: Agent, slot: Slot) -> None:
+    """Have the guest's driver let go of the device in a slot, if it has it.
+
+    It waits for its requests, and resets the device. Raises the agent's error when it cannot.
+    """
+    try:
+        if slot.transport == "pci":
+            agent.write_file(REMOVE.format(number=slot.number), "1")
+        else:
+            _tell_driver(agent, UNBIND, slot)
+    except GuestOSError as error:
+        if error.errno not in _NOT_IN_USE:
+            raise
+
+
+def _tell_driver(agent: Agent, attribute: str, slot: Slot) -> None:
+    """Write the name that the device has on the platform bus: told by command line, or by ACPI."""
+    try:
+        agent.write_file(attribute, f"virtio-mmio.{slot.number}")
+    except GuestOSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        agent.write_file(attribute, f"LNRO0005:{slot.number:02x}")

@@ -85,7 +85,7 @@ def _add_hardware_arguments(add: Callable[..., object]) -> None:
         default=[],
         metavar="FILE[,ro][,serial=S]",
         help="a raw image as a virtio block device; may be repeated. More options: volatile,"
-        " limit=SIZE, block-size=N, queues=N; a comma in the name is doubled",
+        " limit=SIZE, block-size=N, queues=N, transport=mmio|pci; a comma in the name is doubled",
     )
     add("--no-disk", action="store_true", help="no disk, not even the default guest's")
     add(
@@ -120,9 +120,15 @@ def _add_hardware_arguments(add: Callable[..., object]) -> None:
     add(
         "--transport",
         choices=get_args(Transport),
-        help="how the guest finds its virtio devices (default: pci for a kernel by name or in a"
-        " folder, else mmio)",
+        help="how the guest finds its virtio devices; a disk may say otherwise (transport=)"
+        " (default: pci for a kernel by name or in a folder, else mmio)",
     )
+    for name in ("rng", "console"):
+        add(
+            f"--{name}-transport",
+            choices=get_args(Transport),
+            help=f"how it finds the virtio {name}, if otherwise than the rest",
+        )
 
 
 def _add_service_arguments(add: Callable[..., object]) -> None:
@@ -187,6 +193,8 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             agent=options.agent or "none",
             io_threads=options.io_threads,
             transport=options.transport,
+            rng_transport=options.rng_transport,
+            console_transport=options.console_transport,
             on_panic=options.on_panic,
             ports=tuple(name for name, _ in map(split_port, options.port)),
             vsock=None if options.vsock is None else split_vsock(options.vsock)[1] or DEFAULT_CID,
@@ -274,7 +282,7 @@ def prepared_machine_config(options: Namespace) -> MachineConfig:
     with closing(ProgressLine(sys.stderr)) as progress:
         config = machine_config(options, progress)
         if config.kernel is None:
-            default_kernel(progress, cpus=config.cpus)
+            default_kernel(progress, cpus=config.cpus, pci=config.uses_pci)
         elif is_stock(config.kernel):
             from vmm.image.kernels import find_kernel
 

@@ -9,7 +9,7 @@ import os
 import stat
 import struct
 from collections.abc import Sequence
-from typing import Final, Self
+from typing import Final, Self, cast
 
 from virtio.block import SECTOR_BYTES
 from virtio.dataclass import dataclass
@@ -20,6 +20,7 @@ from vmm.disk.overlay import BaseDisk, OverlayDisk
 from vmm.host.fallocate import punch_hole, zero_range
 from vmm.host.files import IOV_MAX, Mover, copy_data, move_all
 from vmm.host.size import parse_size
+from vmm.slots import Transport, check_transport
 
 logger = Logger(__name__)
 
@@ -27,7 +28,9 @@ FLOCK: Final = struct.Struct("@hhqqi4x")
 assert FLOCK.size == 32
 PAGE_BYTES: Final = 4096
 ZEROES: Final = bytes(65536)
-ALLOWED_OPTIONS: Final = "ro, volatile, serial=TEXT, block-size=BYTES, queues=NUMBER, limit=SIZE"
+ALLOWED_OPTIONS: Final = (
+    "ro, volatile, serial=TEXT, block-size=BYTES, queues=NUMBER, limit=SIZE, transport=mmio|pci"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,8 @@ class DiskConfig:
     ``volatile`` keeps what the guest writes in memory, and leaves the file as it is; so does every
     disk of a machine that was restored from a snapshot. That takes memory up to the size of the
     disk, or up to ``limit`` bytes, after which writing fails. ``serial``, ``block_size`` (bytes)
-    and ``queues`` are those of :class:`virtio.block.Block`.
+    and ``queues`` are those of :class:`virtio.block.Block`. ``transport`` is None for that of most
+    devices of the machine.
     """
 
     path: str
@@ -47,15 +51,17 @@ class DiskConfig:
     block_size: int = 512
     queues: int = 1
     limit: int | None = None
+    transport: Transport | None = None
 
     def __post_init__(self) -> None:
+        check_transport(f"disk {self.path}", self.transport)
         if self.limit is not None and self.limit < 0:
             raise ConfigurationError(f"disk {self.path}: limit is {self.limit}, must be 0 or more")
 
     @classmethod
     def parse(cls, text: str) -> DiskConfig:
         """Read ``FILE`` and options: ``,ro``, ``,volatile``, ``,limit=SIZE``, ``,serial=TEXT``,
-        ``,block-size=BYTES``, ``,queues=NUMBER``.
+        ``,block-size=BYTES``, ``,queues=NUMBER``, ``,transport=mmio|pci``.
 
         A comma in the file's name is doubled. Raises :class:`ConfigurationError`.
 
@@ -77,6 +83,7 @@ class DiskConfig:
             block_size=_number("block-size", chosen.get("block-size", "512")),
             queues=_number("queues", chosen.get("queues", "1")),
             limit=parse_size(chosen["limit"]) if "limit" in chosen else None,
+            transport=cast("Transport | None", chosen.get("transport")),
         )
 
     def open(self) -> RawDisk | OverlayDisk:
@@ -89,7 +96,7 @@ class DiskConfig:
 
 def _option(option: str) -> tuple[str, str]:
     name, equals, value = option.partition("=")
-    wants_value = name in ("serial", "block-size", "queues", "limit")
+    wants_value = name in ("serial", "block-size", "queues", "limit", "transport")
     if bool(equals) != wants_value or not (wants_value or name in ("ro", "volatile")):
         raise ConfigurationError(f"disk option {option!r}: must be one of {ALLOWED_OPTIONS}")
     return name, value

@@ -42,12 +42,21 @@ class Vm(Resource):
 
         The write no longer exits to user space ("KVM_IOEVENTFD").
         """
+        self._set_ioeventfd(eventfd, address, length, value, 0)
+
+    def detach_ioeventfd(self, eventfd: int, address: int, length: int, value: int) -> None:
+        """Undo :meth:`attach_ioeventfd`: the write exits again."""
+        self._set_ioeventfd(eventfd, address, length, value, KVM_IOEVENTFD_FLAG_DEASSIGN)
+
+    def _set_ioeventfd(
+        self, eventfd: int, address: int, length: int, value: int, flags: int
+    ) -> None:
         request = structs.Ioeventfd(
             datamatch=value,
             addr=address,
             len=length,
             fd=eventfd,
-            flags=KVM_IOEVENTFD_FLAG_DATAMATCH,
+            flags=KVM_IOEVENTFD_FLAG_DATAMATCH | flags,
         )
         ioctl.ioctl(self.fd, ioctl.KVM_IOEVENTFD, request)
 

@@ -7,11 +7,13 @@ import errno
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 from transport.state import TransportState
 from virtio.errors import ConfigurationError, HostError
+from virtio.saved import Length
 from vmm.hardware import Hardware
+from vmm.slots import MAX_SLOTS, Slot
 from vmm.vcpus import Vcpus
 from vmm.x86 import PlatformState, VcpuState
 
@@ -22,12 +24,14 @@ _NOT_TAKEN: Final = (errno.EINVAL, errno.E2BIG, errno.ERANGE, errno.EFAULT)
 class MachineState:
     """All parts of a machine at one moment between two instructions of each of its vCPUs.
 
-    ``transports`` are in the order of the devices' windows; each holds its device and its queues.
+    ``transports`` are in the order in which the configuration makes the devices; each holds its
+    device and its queues. ``slots`` are the places of these, in that order, then the spare ones.
     """
 
     vcpus: tuple[VcpuState, ...]
     platform: PlatformState
     transports: tuple[TransportState, ...]
+    slots: Annotated[tuple[Slot, ...], Length(MAX_SLOTS)]
 
 
 def machine_state(
@@ -36,7 +40,7 @@ def machine_state(
     """Return the state of a machine whose vCPUs are held and whose transports are frozen."""
     platform = hardware.platform
     states = vcpus.call(platform.vcpu_state)
-    return MachineState(tuple(states), platform.state(), tuple(transports))
+    return MachineState(tuple(states), platform.state(), tuple(transports), hardware.slots)
 
 
 def restore_machine(
@@ -47,7 +51,7 @@ def restore_machine(
     The platform comes before the virtio devices, as a device raises its pending interrupt again.
     Raises :class:`ConfigurationError` for a state that does not fit the machine or this host.
     """
-    transports = hardware.transports
+    transports = hardware.ordered_transports
     check_machine_state(state, cpus=cpus, transports=len(transports))
     for index, one in enumerate(state.vcpus):
         vcpu = vcpus.add(hardware, resources)

@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from virtio.block import Block, BlockBackend
 from virtio.device.lifecycle import VirtioDevice
-from virtio.errors import Error
+from virtio.errors import ConfigurationError, Error
 from vmm.agent import AgentLostError, GuestFileNotFoundError, Process, Result
 from vmm.agent.client import Word
 from vmm.agent.process import LIMIT_BYTES
@@ -192,7 +192,12 @@ class Guest:
     def plug(self, device: VirtioDevice) -> VirtioDevice:
         """Add a device to the guest; returns when its driver has taken it."""
         with self._asking(f"its driver took {type(device).__name__}"):
-            return self.machine.plug(lambda: device)
+            return self.machine.plug(_Only(device))
+
+    def unplug(self, device: VirtioDevice | str, *, surprise: bool = False) -> None:
+        """Take a device, or the one of that name, out of the guest; as ``Machine.unplug``."""
+        with self._asking(f"its driver let {device} go"):
+            self.machine.unplug(device, surprise=surprise)
 
     def wait(self, timeout: float = _END_SECONDS) -> Ending:
         """Wait for the guest's end, which then is no failure, and return it.
@@ -311,6 +316,22 @@ class Guest:
         except Error as error:
             error.add_note(f"while {path} of files= was written, {len(data)} bytes")
             raise
+
+
+class _Only:
+    """Gives its one device once: another machine with such a device has to make it."""
+
+    def __init__(self, device: VirtioDevice) -> None:
+        self._device: VirtioDevice | None = device
+
+    def __call__(self) -> VirtioDevice:
+        device, self._device = self._device, None
+        if device is None:
+            raise ConfigurationError(
+                "a device that a test plugged in is in its guest: no other machine can have it;"
+                " plug it by Machine.plug with its maker"
+            )
+        return device
 
 
 def _block(config: DiskConfig, backend: BlockBackend) -> Block:

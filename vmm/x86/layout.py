@@ -69,6 +69,7 @@ VIRTIO_MMIO = 0xC000_1000
 VIRTIO_MMIO_SIZE = 0x1000
 VIRTIO_MMIO_FIRST_IRQ = 5
 VIRTIO_MMIO_COUNT = 19
+VIRTIO_MMIO_COUNT_BESIDE_PCI = PCI_FIRST_IRQ - VIRTIO_MMIO_FIRST_IRQ
 
 
 class VirtioMmioWindow(NamedTuple):
@@ -78,14 +79,18 @@ class VirtioMmioWindow(NamedTuple):
     irq: int
 
 
-def virtio_mmio_window(index: int) -> VirtioMmioWindow:
+def virtio_mmio_window(index: int, *, beside_pci: bool = False) -> VirtioMmioWindow:
     """Return the window of the ``index``-th virtio-mmio device.
 
-    Raises :class:`ConfigurationError` past the 19th: IRQs 5-23 are what one IOAPIC has left.
+    Raises :class:`ConfigurationError` past the 19th: IRQs 5-23 are what one IOAPIC has left. Beside
+    a PCI bus, to which those from 16 on belong, there are 11.
     """
-    if not 0 <= index < VIRTIO_MMIO_COUNT:
+    most = VIRTIO_MMIO_COUNT_BESIDE_PCI if beside_pci else VIRTIO_MMIO_COUNT
+    if not 0 <= index < most:
+        place = " with PCI" if beside_pci else ""
         raise ConfigurationError(
-            f"virtio-mmio device {index + 1}: a machine has at most {VIRTIO_MMIO_COUNT} of them"
+            f"virtio-mmio device {index + 1}: a machine{place} has at most {most} of them,"
+            " spare slots included"
         )
     return VirtioMmioWindow(VIRTIO_MMIO + index * VIRTIO_MMIO_SIZE, VIRTIO_MMIO_FIRST_IRQ + index)
 

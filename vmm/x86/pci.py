@@ -84,14 +84,18 @@ class PciHost:
         self._routes = GsiRoutes(vm, chip_routes(), range(IOAPIC_LINES, gsis))
 
     def attach(
-        self, device: VirtioDevice, memory: GuestMemory, loop: EventLoop, name: str, poll_us: int
+        self,
+        slot: int,
+        device: VirtioDevice,
+        memory: GuestMemory,
+        loop: EventLoop,
+        name: str,
+        poll_us: int,
     ) -> VirtioPci:
-        """Put a device into the next free slot, and return its transport, which the caller closes.
+        """Put a device into a free slot, and return its transport, which the caller closes.
 
-        Its BAR has a place already, for guests that give it none. Raises
-        :class:`ConfigurationError` when all slots are taken.
+        Its BAR has a place already, for guests that give it none.
         """
-        slot = self.bus.free_slot()
         # Pin A of the slots in turn, as the lines of a PC's slots are wired.
         line = self._lines[slot % INTX_LINES].tap()
         sink = MsiSink(self._vm, self._routes)
@@ -101,17 +105,9 @@ class PciHost:
         self.bus.add(slot, function)
         return transport
 
-    def slot_of(self, transport: object) -> int:
-        """Return the slot that a transport is in."""
-        return next(
-            slot
-            for slot, function in self.bus.slots.items()
-            if isinstance(function, VirtioFunction) and function.transport is transport
-        )
-
-    def detach(self, transport: VirtioPci) -> None:
-        """Take a device out of its slot; it answers nothing any more, and the caller closes it."""
-        self.bus.remove(self.slot_of(transport))
+    def detach(self, slot: int) -> None:
+        """Take the device out of a slot; it answers nothing any more, and the caller closes it."""
+        self.bus.remove(slot)
 
     def state(self) -> PciState:
         """Return what the guest has set, while no vCPU runs."""

@@ -81,12 +81,19 @@ class Platform:
         """The first serial port."""
         return self._devices.serial
 
-    def load(self, source: BootSource, *, windows: Sequence[VirtioMmioWindow]) -> EntryPoint:
-        """Put the guest into RAM, with tables of its processors and virtio devices.
+    def load(
+        self,
+        source: BootSource,
+        *,
+        windows: Sequence[VirtioMmioWindow],
+        pci_slots: Sequence[int],
+    ) -> EntryPoint:
+        """Put the guest into RAM, with tables of its processors and of the places of its devices.
 
-        Raises :class:`ConfigurationError` when the source cannot be booted in this machine.
+        ``pci_slots`` are those in which a device is or may be plugged later. Raises
+        :class:`ConfigurationError` when the source cannot be booted in this machine.
         """
-        slots = () if self.pci is None else tuple(self.pci.bus.slots)
+        slots = () if self.pci is None else (0, *pci_slots)
         if source.acpi:
             self._add_acpi().begin()
         ids = apic_ids(self._topology)

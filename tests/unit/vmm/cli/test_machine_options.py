@@ -31,9 +31,10 @@ def test_options_become_the_configuration() -> None:
         *("--memory", "1G", "--cpus", "4,threads=2", "--console", "virtio"),
         *("--agent", "beside"),
         *("--io-threads", "shared", "--poll", "7", "--no-rng", "--boot", "pvh"),
-        *("--transport", "pci"),
+        *("--transport", "pci", "--rng-transport", "mmio", "--console-transport", "pci"),
         *("--on-panic", "wait"),
-        *("--cmdline", "debug", "--no-default-cmdline", "--disk", "a.img,ro", "--disk", "b.img"),
+        *("--cmdline", "debug", "--no-default-cmdline"),
+        *("--disk", "a.img,ro", "--disk", "b.img,transport=mmio"),
     )
 
     assert config == MachineConfig(
@@ -45,13 +46,15 @@ def test_options_become_the_configuration() -> None:
         agent="beside",
         io_threads="shared",
         transport="pci",
+        rng_transport="mmio",
+        console_transport="pci",
         on_panic="wait",
         poll_us=7,
         rng=False,
         boot="pvh",
         cmdline="debug",
         default_cmdline=False,
-        disks=(DiskConfig("a.img", read_only=True), DiskConfig("b.img")),
+        disks=(DiskConfig("a.img", read_only=True), DiskConfig("b.img", transport="mmio")),
     )
 
 

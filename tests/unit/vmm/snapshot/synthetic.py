@@ -22,6 +22,7 @@ from vmm.disk.overlay import OverlayDisk
 from vmm.legacy.i8042 import I8042
 from vmm.legacy.serial import Serial16550A
 from vmm.memory import GuestRam
+from vmm.slots import Slot, Slots
 from vmm.snapshot.disks import continue_disks
 from vmm.snapshot.snapshot import Snapshot
 from vmm.snapshot.state import MachineState, check_machine_state
@@ -80,7 +81,8 @@ def take_snapshot(*disks: DiskConfig) -> Snapshot:
     serial = Serial16550A(RecordingLine(), bytes)
     keyboard = I8042(RecordingLine(), bytes)
     platform = PlatformState(CHIPS, serial.state(), keyboard.state(), None, AcpiState(events=1))
-    state = MachineState((VCPU,), platform, tuple(states))
+    slots = (*(Slot("mmio", number, f"d{number}") for number in range(len(states))), Slot("pci", 1))
+    state = MachineState((VCPU,), platform, tuple(states), slots)
     return Snapshot(config, state, memory, tuple(frozen))
 
 
@@ -93,6 +95,7 @@ def restore(snapshot: Snapshot) -> None:
         for one in backends:
             stack.enter_context(one)
         devices = _devices(config, backends)
+        Slots.saved(state.slots, devices=len(devices))
         check_machine_state(state, cpus=config.cpus, transports=len(devices))
         for vcpu in state.vcpus:
             with suppress(HostError):  # of a file descriptor that is none: KVM was reached
