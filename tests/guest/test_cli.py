@@ -16,9 +16,14 @@ from pathlib import Path
 import pytest
 
 from tests.guest import bare_metal as bare
+from tests.guest.test_acpi import LISTEN as LISTEN_TO_THE_BUTTON
+from tests.guest.test_acpi import POWER_OFF, SAY_NEXT_EVENT
 
 DEADLINE = 120.0
 MakeKernel = Callable[[bytes], str]
+
+# Waits for ACPI's event interrupt, says what it reads there, and writes what stands for S5.
+SWITCHES_ITSELF_OFF = LISTEN_TO_THE_BUTTON + bare.say("up\n") + SAY_NEXT_EVENT + POWER_OFF
 
 
 @pytest.fixture
@@ -130,6 +135,24 @@ def test_signal_ends_the_run_in_good_order(kernel: MakeKernel, number: signal.Si
     assert errors == f"vmm: interrupted by {number.name}\n".encode()
 
 
+def test_guest_that_listens_to_its_button_is_asked_by_sigterm(kernel: MakeKernel) -> None:
+    with started("--kernel", kernel(SWITCHES_ITSELF_OFF)) as process:
+        read_until(output_of(process), b"up\n")
+        process.terminate()
+        _, errors = process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 0, errors
+
+
+def test_guest_that_listens_to_its_button_is_asked_by_ctrl_a_p(kernel: MakeKernel) -> None:
+    with started_on_terminal("--kernel", kernel(SWITCHES_ITSELF_OFF)) as (pid, terminal):
+        read_until(terminal, b"up")
+        os.write(terminal, b"\x01p")
+        _, status = os.waitpid(pid, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
 def test_reader_that_goes_away_ends_the_run(kernel: MakeKernel) -> None:
     endless = bare.say("x") + b"\xeb" + bytes([0x100 - 2 - len(bare.say("x"))])
     with started("--kernel", kernel(endless)) as process:
@@ -179,6 +202,8 @@ def test_timeout_that_no_clock_keeps_is_refused_for_a_restored_guest_too(seconds
         (["--kernel", "KERNEL", "--disk", "/nonexistent"], r"/nonexistent"),
         (["--kernel", "KERNEL", "--disk", "/etc"], r"/etc"),
         (["--kernel", "KERNEL", "--disk", "x,weird=1"], r"weird=1"),
+        (["--kernel", "KERNEL", "--disk", "x,transport=isa"], r"disk x: .*must be mmio or pci"),
+        (["--kernel", "KERNEL", "--rng-transport", "isa"], r"choose from"),
         (["--kernel", "KERNEL", "--memory", "lots"], r"'lots'.*128M"),
         (["--kernel", "KERNEL", "--memory", "1K"], r"4M to 255G"),
         (["--kernel", "KERNEL", "--memory", "999999T"], r"4M to 255G"),
