@@ -56,7 +56,12 @@ def _kernel(config: MachineConfig) -> tuple[Path, bytes, str, Callable[[str], No
     if kernel is None:
         from vmm.image import default_kernel
 
-        return default_kernel(cpus=config.cpus, pci=config.uses_pci).vmlinux, b"", _DEFAULT_GUEST_CMDLINE, None
+        return (
+            default_kernel(cpus=config.cpus, pci=config.uses_pci).vmlinux,
+            b"",
+            _DEFAULT_GUEST_CMDLINE,
+            None,
+        )
     from vmm.drivers import drivers
 
     if isinstance(kernel, Path) and not is_stock(kernel):

@@ -60,10 +60,8 @@ def default_kernel(
     return _image(_build(tarball, recipe, progress or silent, bzimage=bzimage))
 
 
-def cached_kernel(
-    *, cpus: int = 1, pci: bool = False, bzimage: bool = False
-) -> KernelImage | None:
-    """Return the default guest kernel if it is in the cache: one of any source without a source."""
+def cached_kernel(*, cpus: int = 1, pci: bool = False, bzimage: bool = False) -> KernelImage | None:
+    """Return the default guest kernel if it is cached: one of any source without a source."""
     tarball, recipe = newest_source(), fragments(cpus, pci=pci)
     for form in (True,) if bzimage else (True, False):
         prefix = _prefix(recipe, bzimage=form)
