@@ -14,6 +14,9 @@ from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig, parse_size
 from vmm.disk.disk import DiskConfig
 from vmm.ending.complaints import Complaint
+from vmm.image import find_kernel
+from vmm.image.progress import Progress, silent
+from vmm.kernel_choice import is_stock
 from vmm.sandbox.mode import SandboxMode, check_mode, usual_mode
 from vmm.topology import parse_cpus
 
@@ -129,26 +132,23 @@ class GuestConfig:
             return allowed
         return any(re.search(one, complaint.text, re.MULTILINE) for one in allowed)
 
-    def kernel_file(self) -> Path | None:
-        """Return the kernel's file, None for the default guest's.
+    def check_kernel(self, progress: Progress = silent) -> None:
+        """Have the kernel at hand: one of Debian's is fetched first, which ``progress`` is told.
 
         Raises :class:`ConfigurationError` for a kernel that is not to be had on this host.
         """
-        if isinstance(self.kernel, str):
-            raise ConfigurationError(
-                f"kernel {self.kernel!r}: is not known by that name: must be {DEFAULT_KERNEL!r} or"
-                " a Path"
-            )
-        if self.kernel is not None:
+        if is_stock(self.kernel):
+            assert self.kernel is not None
+            find_kernel(self.kernel, progress)
+        elif isinstance(self.kernel, Path):
             _check_file("kernel", self.kernel)
-        return self.kernel
 
     def machine(self) -> MachineConfig:
         """Return the machine that is booted and saved.
 
         Raises :class:`ConfigurationError` that names a file of the host which is none.
         """
-        kernel = self.kernel_file()
+        self.check_kernel()
         if self.initrd is not None:
             _check_file("initrd", self.initrd)
         for target, content in self.files.items():
@@ -156,7 +156,7 @@ class GuestConfig:
                 _check_file(f"files[{target!r}]", content)
         cpus, topology = parse_cpus(str(self.cpus))
         return MachineConfig(
-            kernel=kernel,
+            kernel=self.kernel,
             initrd=self.initrd,
             cmdline=self.cmdline,
             memory_bytes=parse_size(self.memory),

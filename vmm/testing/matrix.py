@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import pytest
 
 from virtio.named_tuple import NamedTuple
+from vmm.kernel_choice import kernel_choice
 
 DEFAULT: Final = "default"
 FIXTURE: Final = "guest_kernel"
@@ -25,8 +26,7 @@ class KernelChoice(NamedTuple):
 
 def kernel_named(text: str) -> str | Path:
     """Return what ``--guest-kernel`` names: "default", a name, or a path."""
-    is_name = text in (DEFAULT, "host", "debian") or text.startswith("debian:")
-    return text if is_name else Path(text)
+    return text if text == DEFAULT else kernel_choice(text)
 
 
 def choices(kernels: Iterable[str | Path | None]) -> list[KernelChoice]:

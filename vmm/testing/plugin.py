@@ -203,9 +203,11 @@ def _begin(config: pytest.Config) -> None:
 def _check_kernel(config: pytest.Config, wanted: GuestConfig) -> None:
     """End a test whose kernel is not to be had on this host, as the command line says."""
     from virtio.errors import ConfigurationError
+    from vmm.testing.terminal import visible_progress
 
     try:
-        wanted.kernel_file()
+        with visible_progress(config) as progress:
+            wanted.check_kernel(progress)
     except ConfigurationError as error:
         if config.getoption("guest_kernel_missing") == "skip":
             pytest.skip(str(error))

@@ -19,9 +19,15 @@ def test_files_that_are_there_are_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("none", "No such file or directory"), ("", "must be a file")]
+    ("what", "name", "reason"),
+    [
+        ("kernel", "none", "No such file or directory"),
+        ("initrd", "none", "No such file or directory"),
+        ("files", "none", "No such file or directory"),
+        ("initrd", "", "must be a file"),
+        ("files", "", "must be a file"),
+    ],
 )
-@pytest.mark.parametrize("what", ["kernel", "initrd", "files"])
 def test_file_that_is_none_is_named(tmp_path: Path, what: str, name: str, reason: str) -> None:
     path = tmp_path / name
     shown = "files['/a']" if what == "files" else what
@@ -30,6 +36,11 @@ def test_file_that_is_none_is_named(tmp_path: Path, what: str, name: str, reason
     with pytest.raises(ConfigurationError) as raised:
         config.machine()
     assert str(raised.value) == f"{shown}: {path}: {reason}"
+
+
+def test_folder_without_a_kernel_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=f"kernel {tmp_path}: is a folder without a kern"):
+        GuestConfig(kernel=tmp_path).machine()
 
 
 def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
