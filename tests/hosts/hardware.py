@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tests.hosts.errand import OUTPUT, PROJECT, Errand
+from tests.hosts.images import stock_kernels
 from tests.hosts.junit import SKIPPED, differences, outcomes
 from tests.hosts.kernel import host_kernel
 from tests.hosts.qemu import ensure_qemu
@@ -55,7 +56,8 @@ def run_there(*, short: bool, until: float | None) -> int:
         if until is not None and (lack := _lack(line)):
             print(f"test-hardware: skipped: {lack}", file=sys.stderr)
             return 0
-        return run(Errand(command, seconds), line, output=RESULTS)
+        images = () if short else stock_kernels(line)
+        return run(Errand(command, seconds, images=images), line, output=RESULTS)
     except Error as error:
         print(f"test-hardware: {error}", file=sys.stderr)
         return STATUS_HOST
