@@ -16,7 +16,7 @@ from vmm.image.progress import Progress, silent
 _SOURCES = Path("/usr/src")
 # Linux' Makefile refuses blanks and colons; GNU make and its shell know the others.
 _NOT_FOR_MAKE = re.compile(r"""[\s:#$%&'"();<>?*\[\]\\`|~=!{}^]""")
-MAX_CPUS = 8
+MAX_CPUS = 64
 """CONFIG_NR_CPUS of the kernel for several processors: further ones it would leave alone."""
 
 _RECIPE = "1"  # raise it when the way of building changes and the fragment does not

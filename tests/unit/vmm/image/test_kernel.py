@@ -131,7 +131,7 @@ def test_our_fragment_asks_for(option: str) -> None:
     assert kernel_config.parse(FRAGMENT.read_text(), "kernel.config")[option] == "y"
 
 
-@pytest.mark.parametrize(("cpus", "smp"), [(1, "n"), (2, "y"), (8, "y")])
+@pytest.mark.parametrize(("cpus", "smp"), [(1, "n"), (2, "y"), (64, "y")])
 def test_only_the_kernel_for_several_processors_is_for_several(cpus: int, smp: str) -> None:
     options: dict[str, str] = {}
     for fragment in kernel.fragments(cpus):
@@ -151,6 +151,13 @@ def test_only_the_kernel_for_pci_knows_pci(cpus: int) -> None:
         found.append([options.get(f"CONFIG_{name}") for name in ("PCI", "VIRTIO_PCI", "PCI_MSI")])
 
     assert found == [["n", "n", None], ["y", "y", "y"]]
+
+
+def test_more_processors_than_the_kernel_is_for_are_refused(builds: list[Path]) -> None:
+    with pytest.raises(ConfigurationError, match=r"65 processors: .* is for 1 to 64; .*--kernel"):
+        kernel.default_kernel(cpus=65)
+
+    assert builds == []
 
 
 def test_newest_source_is_chosen_by_number(sources: Path) -> None:
