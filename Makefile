@@ -74,6 +74,10 @@ test: image setup check ## Run every test, WORKERS=2 at a time; those that boot 
 test-hardware: setup ## Run what touches KVM on hardware KVM, which QEMU emulates; SHORT=1 is a part
 	@$(BIN)/python -m tests.hosts.hardware $(if $(SHORT),--short) $(if $(UNTIL),--until=$(UNTIL))
 
+.PHONY: kernels
+kernels: setup ## Try kernels on hardware KVM, ROWS='debian/pci/4' or all; write tests/hosts/KERNELS.md
+	@$(BIN)/python -m tests.hosts.kernels $(ROWS)
+
 .PHONY: sanitize
 sanitize: $(READY) ## Run the tests that use our C, built with address and undefined-behaviour sanitizers
 	@$(BIN)/python -c 'import setuptools' 2>/dev/null || $(BIN)/pip install --quiet \

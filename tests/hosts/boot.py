@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.hosts.kernel import HostKernel
-from vmm.image.initramfs import build_initramfs
+from vmm.image.initramfs import Content, build_initramfs
 
 ERRAND: Final = "/mnt/errand"
 """Where the second disk is mounted; its file ``start`` is what runs."""
@@ -27,7 +27,7 @@ exec $B switch_root /host /bin/busybox sh {errand}/start
 
 def write_initramfs(kernel: HostKernel, path: Path) -> None:
     """Write the initramfs for the modules of ``kernel``."""
-    files = {f"/modules/{module.name}": module for module in kernel.modules}
+    files: dict[str, Content] = {f"/modules/{one.name}": one.data for one in kernel.modules}
     names = " ".join(module.name for module in kernel.modules)
     init = _INIT.format(modules=names, errand=ERRAND)
     path.write_bytes(build_initramfs(files, init=init))

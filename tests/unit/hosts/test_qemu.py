@@ -5,15 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.hosts import qemu
-from tests.hosts.kernel import HostKernel, package_in
+from tests.hosts.kernel import HostKernel
 from tests.hosts.qemu import HardwareHost
-from virtio.errors import ConfigurationError
-
-APT = """\
-linux-image-cloud-amd64
-  Depends: linux-image-6.1.0-57-cloud-amd64
-    linux-image-6.1.0-57-cloud-amd64-unsigned
-"""
 
 
 def host(path: Path) -> HardwareHost:
@@ -48,12 +41,3 @@ def test_host_is_stopped_when_its_time_ends(
     stand_in(tmp_path, monkeypatch, "exec sleep 600")
 
     assert not host(tmp_path).run(0.01, lambda piece: None)
-
-
-def test_kernel_is_what_the_meta_package_depends_on() -> None:
-    assert package_in(APT) == "linux-image-6.1.0-57-cloud-amd64"
-
-
-def test_unknown_meta_package_is_named_with_what_to_do() -> None:
-    with pytest.raises(ConfigurationError, match="linux-image-cloud-amd64: run apt-get update"):
-        package_in("E: No packages found\n")
