@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from virtio.memory import FlatMemory as FlatMemory
     from virtio.memory import GuestMemory as GuestMemory
     from virtio.memory import MemoryAccessError as MemoryAccessError
+    from virtio.net import Net as Net
+    from virtio.net import NetBackend as NetBackend
     from virtio.virtqueue.batch import ChainBatch as ChainBatch
     from virtio.virtqueue.chain import DescriptorChain as DescriptorChain
     from virtio.virtqueue.queue import Queue as Queue
@@ -52,6 +54,7 @@ else:
             "entropy": "Entropy",
             "errors": "ConfigurationError DriverError Error HostError InternalError",
             "memory": "FlatMemory GuestMemory MemoryAccessError",
+            "net": "Net NetBackend",
             "virtqueue.batch": "ChainBatch",
             "virtqueue.chain": "DescriptorChain",
             "virtqueue.queue": "Queue",

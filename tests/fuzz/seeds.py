@@ -273,6 +273,39 @@ def vsock_seeds() -> Iterator[tuple[str, bytes]]:
             yield f"{name}-{features}", bytes([features]) + steps_of
 
 
+# Network
+
+
+def net_seeds() -> Iterator[tuple[str, bytes]]:
+    """Packets of each kind either way, commands, and what comes in between."""
+    out, into, command, deliver, room, link, time, restore, disable = range(9)
+    ether = b"\2\0\0\0\0\1" + b"\2\0\0\0\0\2" + b"\x08\0"
+    ip = struct.pack(">BBHHHBBH8s", 0x45, 0, 540, 7, 0, 64, 6, 0, b"\n\0\0\1\n\0\0\2")
+    tcp = struct.pack(">HHIIBBHHH", 1000, 80, 99, 0, 0x50, 0x18, 512, 7, 0)
+    plain = bytes(10) + b"\1\0" + ether + bytes(46)
+    large = struct.pack("<BBHHHHH", 1, 1, 54, 200, 34, 16, 1) + ether + ip + tcp + bytes(500)
+    datagram = struct.pack("<BBHHHHH", 1, 5, 42, 200, 34, 6, 1) + ether + ip[:9] + b"\x11" + ip[10:]
+    datagram += tcp[:8] + bytes(500)
+    give = [(into, 0, 400, b"")] * 4
+    scripts = {
+        "plain": [(out, 0, 0, plain), *give, (deliver, 0, 0, plain)],
+        "large": [(out, 0, 0, large), *give, (deliver, 0, 0, large)],
+        "datagram": [(out, 0, 0, datagram), *give, (deliver, 0, 0, datagram)],
+        "full": [(room, 0, 1, b""), (out, 0, 0, large), (restore, 0, 0, b""), (room, 0, 9, b"")],
+        "starved": [(into, 0, 100, b""), (deliver, 0, 1, large), (time, 0, 0, b""), *give],
+        "tables": [(command, 0, 1, b"\1\0" + struct.pack("<I6sI", 1, ether[:6], 0))],
+        "modes": [(command, 0, 1, bytes([0, n, 1])) for n in range(6)],
+        "vlan": [(command, 0, 1, b"\2\0\1\0"), (deliver, 0, 0, plain[:24] + b"\x81\0\0\1" + ip)],
+        "pairs": [(command, 0, 1, b"\4\0\2\0"), (out, 1, 0, plain), (disable, 1, 0, b""), *give],
+        "offloads": [(command, 0, 1, b"\5\0" + bytes(8)), *give, (deliver, 0, 0, large)],
+        "address": [(command, 0, 1, b"\1\1" + ether[6:12]), (link, 0, 0, b""), (link, 0, 1, b"")],
+    }
+    for name, script in scripts.items():
+        steps = b"".join(struct.pack("<BBHH", *step[:3], len(step[3])) + step[3] for step in script)
+        for refused, takes in ((0, 0x6F), (1 << 1 | 1 << 15 | 1 << 22, 0)):
+            yield f"{name}-{takes}", struct.pack("<QB", refused, takes) + steps
+
+
 # Kernels
 
 
@@ -476,6 +509,7 @@ SEEDS = {
     "engines": engine_seeds,
     "mmio_registers": mmio_seeds,
     "multiboot": multiboot_seeds,
+    "net_packets": net_seeds,
     "packed_ring": packed_seeds,
     "payload": payload_seeds,
     "pci_functions": pci_seeds,

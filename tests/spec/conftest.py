@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from tests.spec.devices import CASES, DeviceCase, Gadget
+from tests.spec.net import RIGS, NetRig, Wire
 from tests.spec.pci import PciRig
 from tests.spec.rig import PACKED, SPLIT, Form, Rig
 from transport.line import InterruptLine
@@ -33,6 +35,7 @@ RigMaker = Callable[..., Rig]
 
 ON_BOTH_TRANSPORTS = {
     *("test_com_config", "test_com_features", "test_com_reset", "test_com_status", "test_rng"),
+    *("test_net_config", "test_net_control", "test_net_receive", "test_net_transmit"),
 }
 """Modules of tests that are run on virtio-pci as well, in the words of virtio-mmio."""
 
@@ -58,6 +61,20 @@ def make_rig(rig_class: type[Rig]) -> Iterator[RigMaker]:
 
     def make(device: VirtioDevice, memory: FlatMemory | None = None) -> Rig:
         rigs.append(rig_class(device, memory))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.close()
+
+
+@pytest.fixture
+def make_net(form: Form, rig_class: type[Rig]) -> Iterator[Callable[..., NetRig]]:
+    """A function that makes a live network card, which is closed after the test."""
+    rigs: list[NetRig] = []
+
+    def make(wire: Wire | None = None, **options: Any) -> NetRig:
+        rigs.append(RIGS[rig_class](wire, form=form, **options))
         return rigs[-1]
 
     yield make

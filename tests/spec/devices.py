@@ -14,6 +14,7 @@ from virtio.console import Console, ConsolePort
 from virtio.device import declaration as declarative
 from virtio.device.declaration import Device, feature, queue
 from virtio.entropy import Entropy
+from virtio.net import Net, NoNetwork
 from virtio.virtqueue.chain import DescriptorChain
 from virtio.vsock import Vsock
 
@@ -125,7 +126,8 @@ class DeviceCase:
     """A device, and what the specification lets a driver see of it.
 
     ``make(ring_features=...)`` returns a new one. ``features`` is what it must offer beside the
-    ring features, ``requires`` the prerequisites of bits, each a bit number with those it needs.
+    ring features, ``requires`` the prerequisites of bits, each a bit number with those it needs,
+    ``requires_any`` those of which it needs one.
     ``queue_sizes`` has the largest sizes of all queues with all features accepted, ``plain_queues``
     how many of them there are with VERSION_1 alone.
 
@@ -146,6 +148,7 @@ class DeviceCase:
     answer: int
     features: frozenset[int] = frozenset()
     requires: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    requires_any: dict[int, tuple[int, ...]] = field(default_factory=dict)
     config: bytes = b""
     writable: tuple[tuple[int, int], ...] = ()
     early: tuple[tuple[int, int], ...] = ()
@@ -207,6 +210,25 @@ def move_vsock(device: Vsock) -> None:
 
 def count_gadget(device: Gadget) -> None:
     device.counter += 1
+
+
+NET_CONFIG = struct.pack("<6sHHHIB", b"\2\0\0\0\0\1", 0, 2, 1500, 10_000, 1)
+NET_MINIMAL_CONFIG = struct.pack("<6sHHHIB", b"\2\0\0\0\0\1", 0, 0, 0, 0, 0)
+CONTROLLED: dict[int, tuple[int, ...]] = dict.fromkeys((2, 18, 19, 20, 21, 22, 23), (17,))
+NEED_GUEST_CSUM: dict[int, tuple[int, ...]] = dict.fromkeys((7, 8, 54, 55), (1,))
+NEED_CSUM: dict[int, tuple[int, ...]] = dict.fromkeys((11, 12, 56), (0,))
+
+
+def make_net(**options: Any) -> Net:
+    return Net(mac=b"\2\0\0\0\0\1", mtu=1500, pairs=2, speed=10_000, **options)
+
+
+def make_minimal_net(**options: Any) -> Net:
+    return Net(NoNetwork(), mac=b"\2\0\0\0\0\1", offloads=False, **options)
+
+
+def turn_link(device: Net) -> None:
+    device.link = not device.link
 
 
 def make_minimal_gadget(**options: Any) -> Gadget:
@@ -273,6 +295,35 @@ CASES = (
         features=frozenset({0, 1, 2}),
         config=struct.pack("<Q", 0x0102_0304),
         change=move_vsock,
+        queue=1,
+    ),
+    DeviceCase(
+        "net",
+        make_net,
+        device_id=1,
+        queue_sizes=(256, 256, 256, 256, 64),
+        plain_queues=2,
+        request=((bytes(12), b"\xff" * 6 + bytes(54)), ()),
+        answer=0,
+        features=frozenset({*range(4), 5, 7, 8, 9, 11, 12, 13, *range(15, 24), 54, 55, 56, 63}),
+        requires=CONTROLLED | NEED_GUEST_CSUM | NEED_CSUM,
+        requires_any={9: (7, 8), 13: (11, 12)},
+        config=NET_CONFIG,
+        change=turn_link,
+        queue=1,
+    ),
+    DeviceCase(
+        "net-minimal",
+        make_minimal_net,
+        device_id=1,
+        queue_sizes=(256, 256, 64),
+        plain_queues=2,
+        request=((bytes(12), b"\xff" * 6 + bytes(54)), ()),
+        answer=0,
+        features=frozenset({5, 15, 16, 17, 18, 19, 20, 21, 23}),
+        requires={bit: CONTROLLED[bit] for bit in (18, 19, 20, 21, 23)},
+        config=NET_MINIMAL_CONFIG,
+        change=turn_link,
         queue=1,
     ),
     DeviceCase(

@@ -87,7 +87,8 @@ def queue(
     ``fill`` names the method that tells how many buffers the device could fill at this moment. The
     method here gets that many chains at most, as they come, and returns ``None`` for one that it
     has nothing for after all: that buffer stays for the next time. :meth:`Device.fill` has it
-    called when there is data.
+    called when there is data; when data waits that needs more buffers than were left over so, it is
+    called again as soon as the driver has added some.
 
     ``count``, a number or the name of the attribute that holds it, makes several queues of the
     kind; a method with a parameter more gets the number among them, from 0. The queues exist only
@@ -246,7 +247,11 @@ class FillingHandler(QueueHandler):
                 left = left if time.monotonic_ns() < end_ns else 0
         finally:  # also when the next chain is a bad one
             queue.notify()
-        return has_data and bool(self._wanted()) and (left <= 0 or queue.enable_notification())
+        if not self._wanted():
+            return False
+        if not has_data:  # what waits needs more buffers than those that were left over
+            return queue.enable_notification(beyond_returned=True)
+        return left <= 0 or queue.enable_notification()
 
     def _fill(self, queue: Queue, batch: ChainBatch) -> bool:
         """Fill the buffers of a batch, and put back the others; tells whether all were filled."""

@@ -365,15 +365,17 @@ class Queue:
         if self.needs_notification() and self.interrupt is not None:
             self.interrupt()
 
-    def enable_notification(self) -> bool:
+    def enable_notification(self, *, beyond_returned: bool = False) -> bool:
         """Ask the driver for a notification of the next chain that it makes available.
 
         Returns True when chains are available already: take those first, for the driver may not
-        notify of them (``SPL-44``).
+        notify of them (``SPL-44``). With ``beyond_returned`` those that were put back do not count,
+        for a device that needs more than these.
         """
         if self._stopped:
             return False
-        return self._server.request_notification() or bool(self._replay)
+        available = self._server.request_notification()
+        return available or (bool(self._replay) and not beyond_returned)
 
     def disable_notification(self) -> None:
         """Tell the driver that it need not notify; a hint only."""

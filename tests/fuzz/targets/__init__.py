@@ -18,6 +18,7 @@ TARGETS = (
     "engines",
     "mmio_registers",
     "multiboot",
+    "net_packets",
     "packed_ring",
     "payload",
     "pci_functions",

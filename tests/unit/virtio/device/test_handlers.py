@@ -326,3 +326,39 @@ def test_there_is_a_call_for_a_queue_that_does_not_exist() -> None:
     Bench(source, VERSION_1)
 
     assert source.queue_handler(7)() is False
+
+
+class Gatherer(Device):
+    """Fills two buffers at once, or none."""
+
+    device_id = 42
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = 1
+
+    def wanted(self) -> int:
+        return 2 * self.waits
+
+    @queue(size=8, batch=True, fill="wanted")
+    def gatherq(self, chains: ChainBatch) -> list[int | None]:
+        if len(chains) < 2:
+            return [None] * len(chains)
+        self.waits -= 1
+        return list(chains.write_each([b"first", b"second"]))
+
+
+def test_data_that_needs_more_buffers_than_there_are_waits_for_a_notification() -> None:
+    bench = Bench(Gatherer(), queue_size=8)
+    driver = bench.drivers[0]
+    driver.add([], [16])
+    driver.should_kick()
+
+    more = bench.device.handle_queue(0)
+    left = driver.collect()
+    driver.add([], [16])
+    asked = driver.should_kick()
+    bench.serve()
+
+    assert (more, left, asked) == (False, [], True)
+    assert [one.data[: one.length] for one in driver.collect()] == [b"first", b"second"]
