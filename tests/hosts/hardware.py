@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tests.hosts.errand import OUTPUT, PROJECT, Errand
-from tests.hosts.images import stock_kernels
+from tests.hosts.images import own_kernels, stock_kernels
 from tests.hosts.junit import SKIPPED, differences, outcomes
 from tests.hosts.kernel import host_kernel
 from tests.hosts.qemu import ensure_qemu
@@ -23,6 +23,7 @@ from tests.hosts.run import STATUS_HOST, run
 from tests.hosts.suite import COVERAGE, REPORT, run_here
 from tests.test_coverage import PACKAGES, count_lines
 from virtio.errors import ConfigurationError, Error
+from vmm.image.kernel import cached_kernel
 from vmm.image.progress import Progress, ProgressLine
 from vmm.x86 import host_kind, is_emulated_host, kvm_fault
 
@@ -56,6 +57,7 @@ def run_there(*, short: bool, until: float | None) -> int:
         if until is not None and (lack := _lack(line)):
             print(f"test-hardware: skipped: {lack}", file=sys.stderr)
             return 0
+        own_kernels(line, every=not short)
         images = () if short else stock_kernels(line)
         return run(Errand(command, seconds, images=images), line, output=RESULTS)
     except Error as error:
@@ -67,6 +69,8 @@ def run_there(*, short: bool, until: float | None) -> int:
 
 def _lack(progress: Progress) -> str:
     """Return what the host cannot be had for, nothing when it can be."""
+    if cached_kernel() is None:
+        return "the guest kernel is not built: make setup"
     try:
         ensure_qemu(progress)
         host_kernel(progress)

@@ -21,15 +21,20 @@ def stock_kernels(progress: Progress) -> list[str]:
     return [debian_kernel(name, progress).name for name in STOCK]
 
 
-def prepare(progress: Progress) -> None:
-    """Make what is missing: kernels for one and for several processors, and all programs."""
-    default_kernel(progress, bzimage=True)
-    default_kernel(progress, cpus=2)
+def own_kernels(progress: Progress, *, every: bool) -> None:
+    """Build what is missing of our kernel: the usual one, or every form that tests boot."""
+    default_kernel(progress, bzimage=every)
+    for cpus, pci in ((1, True), (2, False), (2, True)) if every else ():
+        default_kernel(progress, cpus=cpus, pci=pci)
+
+
+def prepare() -> None:
+    """Make what is missing of all that takes no time, the programs among it."""
     default_initramfs()
     agent_program()
     for busybox in (False, True):
         agent_initramfs(busybox=busybox)
-    demo_disk(progress)
+    demo_disk()
     compiled(recipe_folder() / "hostile.c")
     for name in ("load.c", "say.c"):
         compiled_freestanding(recipe_folder() / name)

@@ -22,6 +22,7 @@ from tests.hosts.rows import RESULTS, STEPS, TRANSPORTS, Result, Row
 from tests.hosts.rows import main as measure_here
 from tests.hosts.run import STATUS_HOST, run
 from virtio.errors import ConfigurationError, Error
+from vmm.image.kernel import default_kernel
 from vmm.image.progress import ProgressLine
 
 TABLE: Final = Path(__file__).with_name("KERNELS.md")
@@ -126,8 +127,9 @@ def _in_hardware_host(rows: Sequence[Row], progress: ProgressLine) -> list[Resul
 def _fetch(row: Row, progress: ProgressLine) -> str:
     """Make sure that the cache has a row's kernel, and return the name of its entry."""
     if row.kernel.startswith(OURS):
-        image = own_kernel(row.kernel, row.cpus, progress)
-        return image.parent.name if image else ""
+        pci = row.transport == "pci"
+        image = own_kernel(row.kernel, row.cpus, pci=pci, progress=progress)
+        return (image or default_kernel(progress, cpus=row.cpus, pci=pci).vmlinux).parent.name
     from vmm.image.debian_kernel import debian_kernel
 
     return debian_kernel(row.kernel, progress).name

@@ -18,7 +18,7 @@ OURS: Final = "ours"
 PREFIX: Final = "own-kernel-"
 
 
-def own_kernel(name: str, cpus: int, progress: Progress = silent) -> Path | None:
+def own_kernel(name: str, cpus: int, *, pci: bool, progress: Progress = silent) -> Path | None:
     """Return the image of a kernel such as ``ours:6.12``; None for ``ours``, which is the default.
 
     It is built when the cache has none, which takes minutes; raises ``ConfigurationError`` where
@@ -29,7 +29,7 @@ def own_kernel(name: str, cpus: int, progress: Progress = silent) -> Path | None
     version = name.removeprefix(f"{OURS}:")
     if not re.fullmatch(r"\d+\.\d+", version):
         raise ConfigurationError(f"kernel {name!r}: must be {OURS} or {OURS}:VERSION")
-    recipe = fragments(cpus)
+    recipe = fragments(cpus, pci=pci)
     digest = cache.digest(version, *(part.read_bytes() for part in recipe))
 
     def make(folder: Path) -> None:

@@ -93,7 +93,7 @@ def _config(row: Row, disk: Path) -> MachineConfig:
         raise ConfigurationError("our kernel is built without ACPI")
     transport: Transport = "pci" if row.transport == "pci" else "mmio"
     return MachineConfig(
-        kernel=own_kernel(row.kernel, row.cpus) if own else row.kernel,
+        kernel=own_kernel(row.kernel, row.cpus, pci=transport == "pci") if own else row.kernel,
         initrd=default_initramfs() if own else None,
         cpus=row.cpus,
         transport=transport,

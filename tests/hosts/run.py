@@ -16,7 +16,7 @@ from typing import Final
 
 from tests.hosts.boot import write_initramfs
 from tests.hosts.errand import Errand, read_back
-from tests.hosts.images import prepare
+from tests.hosts.images import own_kernels, prepare
 from tests.hosts.kernel import host_kernel
 from tests.hosts.qemu import HardwareHost, ensure_qemu
 from tests.hosts.system import system_disk
@@ -38,7 +38,7 @@ def run(
 ) -> int:
     """Run an errand in a host of its own, and return its status: 125 when the host failed."""
     ensure_qemu(progress)
-    prepare(progress)
+    prepare()
     kernel, system = host_kernel(progress), system_disk(progress)
     with tempfile.TemporaryDirectory(prefix="hardware-host-") as name:
         initramfs, disk = Path(name, "initramfs.cpio"), Path(name, "errand.img")
@@ -70,6 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     line = ProgressLine(sys.stderr)
     try:
+        own_kernels(line, every=False)
         return run(
             Errand(options.command, options.seconds),
             line,

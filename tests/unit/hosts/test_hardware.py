@@ -41,6 +41,8 @@ def test_host_that_cannot_be_had_is_skipped_only_in_a_run_with_an_end(
     def refuse(*arguments: object, **options: object) -> int:
         raise ConfigurationError("the hardware host needs qemu-system-x86")
 
+    monkeypatch.setattr(hardware, "cached_kernel", lambda: "one")
+    monkeypatch.setattr(hardware, "own_kernels", refuse)
     monkeypatch.setattr(hardware, "ensure_qemu", refuse)
     monkeypatch.setattr(hardware, "run", refuse)
     until = None if hours is None else time.time() + 3600 * hours
