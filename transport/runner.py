@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 # 2. ``hold``: ``live`` and the device's loop are off. A callback that is on its way takes the same
 #    lock after us, and then finds them off.
 # 3. The device's own ``reset``: it forgets what others do for it. None of them has a buffer of the
-#    guest; virtio/block/calls.py tells how a disk that does not answer is dealt with.
+#    guest; virtio/device/calls.py tells how a disk that does not answer is dealt with.
 # 4. ``stop``: each queue is reset. Views of its chains are released, so that a chain that comes
 #    back later writes nothing, and ``interrupt`` is None, so that it signals nothing.
 #

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from virtio import engine
 from virtio.block.backend import SECTOR_BYTES, BlockBackend
-from virtio.block.calls import WaitingCalls
 from virtio.block.ranges import (
     VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
     Range,
@@ -34,6 +33,7 @@ from virtio.block.request import (
 )
 from virtio.block.stability import Syncs
 from virtio.block.transfer import STEP_BYTES, Transfer, Transfers
+from virtio.device.calls import WaitingCalls
 from virtio.device.declaration import DEFAULT_RING_FEATURES, Device, feature, field, queue
 from virtio.errors import ConfigurationError, HostError
 from virtio.log import Logger

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from virtio.block.backend import BlockBackend
-from virtio.block.calls import WaitingCalls
+from virtio.device.calls import WaitingCalls
 from virtio.device.lifecycle import EventLoop
 from virtio.virtqueue.request import Request
 

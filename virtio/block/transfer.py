@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from virtio.block.backend import SECTOR_BYTES, BlockBackend
-from virtio.block.calls import WaitingCalls, Work
 from virtio.block.request import Refused
+from virtio.device.calls import WaitingCalls, Work
 from virtio.scatter import cut
 from virtio.virtqueue.request import Request
 

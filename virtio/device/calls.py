@@ -150,7 +150,7 @@ class WaitingCalls:
                 self._idle += wanted
                 self._handed_over.notify()
             if wanted:
-                thread = threading.Thread(target=self._serve, name="disk call", daemon=True)
+                thread = threading.Thread(target=self._serve, name="device call", daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from virtio.block.calls import WaitingCalls
 from virtio.block.stability import Syncs
+from virtio.device.calls import WaitingCalls
 from virtio.testing import ManualLoop
 
 PATIENCE_SECONDS = 60
