@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from virtio.errors import Error as Error
     from virtio.errors import HostError as HostError
     from virtio.errors import InternalError as InternalError
+    from virtio.fs import FileSystem as FileSystem
+    from virtio.fs import Fs as Fs
     from virtio.memory import FlatMemory as FlatMemory
     from virtio.memory import GuestMemory as GuestMemory
     from virtio.memory import MemoryAccessError as MemoryAccessError
@@ -53,6 +55,7 @@ else:
             "device.lifecycle": "Activation EventLoop VirtioDevice",
             "entropy": "Entropy",
             "errors": "ConfigurationError DriverError Error HostError InternalError",
+            "fs": "FileSystem Fs",
             "memory": "FlatMemory GuestMemory MemoryAccessError",
             "net": "Net NetBackend",
             "virtqueue.batch": "ChainBatch",

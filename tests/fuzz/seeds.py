@@ -499,7 +499,78 @@ def sandbox_seeds() -> Iterator[tuple[str, bytes]]:
         yield name, b"".join(struct.pack("<II6Q", *call) for call in calls)
 
 
+# The file system device
+
+
+def fuse_seeds() -> Iterator[tuple[str, bytes]]:
+    """Each kind of request once, and scripts in which one needs the other; nodes are 2 to 6."""
+    q, i = struct.Struct("<Q").pack, struct.Struct("<I").pack
+    read = struct.pack("<QQIIQII", 1, 0, 64, 0, 0, 0, 0)
+    write = struct.pack("<QQIIQII", 1, 3, 4, 0, 0, 0, 0) + b"data"
+    lock = struct.pack("<QQQQIIII", 1, 5, 0, 9, 1, 7, 0, 0)
+    listing = struct.pack("<QQIIQII", 2, 0, 4096, 0, 0, 0, 0)
+    both = struct.pack("<QQQQQQQ", 1, 0, 4, 1, 100, 5, 0)
+    scripts: dict[str, list[tuple[int, int, bytes]]] = {
+        "look": [
+            (1, 1, b"file\0"),
+            (1, 2, b"b\0"),
+            (1, 1, b"..\0"),
+            (3, 4, bytes(16)),
+            (5, 5, b""),
+        ],
+        "data": [(15, 4, read), (16, 4, write), (15, 4, read), (20, 4, q(1) + q(1))],
+        "list": [(27, 2, bytes(8)), (28, 1, listing), (44, 1, listing), (29, 1, q(2) + bytes(16))],
+        "make": [
+            (9, 1, i(0o755) + i(0) + b"new\0"),
+            (35, 1, i(2) + i(0o644) + bytes(8) + b"made\0"),
+            (6, 1, b"link\0../secret\0"),
+            (8, 1, i(0o10644) + bytes(12) + b"pipe\0"),
+            (13, 1, q(4) + b"again\0"),
+        ],
+        "names": [
+            (12, 1, q(2) + b"file\0moved\0"),
+            (45, 1, q(1) + i(2) + i(0) + b"a\0out\0"),
+            (10, 1, b"out\0"),
+            (11, 2, b"b\0"),
+            (3, 3, bytes(16)),
+        ],
+        "change": [(4, 4, i(0x1F) + bytes(12) + q(3) + bytes(52) + i(0o600) + bytes(16))],
+        "attributes": [
+            (21, 4, i(1) + i(0) + b"user.a\0x"),
+            (22, 4, i(9) + i(0) + b"user.a\0"),
+            (23, 4, i(99) + i(0)),
+            (24, 4, b"user.a\0"),
+        ],
+        "storage": [
+            (43, 4, q(1) + q(0) + q(99) + i(3) + i(0)),
+            (46, 4, q(1) + q(0) + i(3) + i(0)),
+            (47, 4, both),
+            (17, 1, b""),
+            (50, 1, bytes(8)),
+        ],
+        "locks": [
+            (32, 4, lock),
+            (33, 4, lock[:8] + q(6) + lock[16:]),
+            (36, 1, q(24)),
+            (31, 4, lock),
+        ],
+        "forget": [(2, 4, q(9)), (42, 1, i(1) + i(0) + q(3) + q(1)), (3, 4, bytes(16))],
+        "saved": [
+            (10, 1, b"file\0"),
+            (255, 0, b""),
+            (15, 4, read),
+            (1, 1, b"a\0"),
+            (3, 2, bytes(16)),
+        ],
+        "anew": [(26, 0, i(7) + i(37) + bytes(8)), (38, 0, b""), (1, 1, b"a\0")],
+    }
+    for name, script in scripts.items():
+        steps = (struct.pack("<BBBB", op, node, len(body), 7) + body for op, node, body in script)
+        yield name, b"".join(steps)
+
+
 SEEDS = {
+    "fuse_requests": fuse_seeds,
     "agent_frames": agent_seeds,
     "block_request": block_seeds,
     "bzimage": bzimage_seeds,

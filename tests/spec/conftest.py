@@ -34,7 +34,8 @@ RigMaker = Callable[..., Rig]
 
 
 ON_BOTH_TRANSPORTS = {
-    *("test_com_config", "test_com_features", "test_com_reset", "test_com_status", "test_rng"),
+    *("test_com_config", "test_com_features", "test_com_reset", "test_com_status"),
+    *("test_rng", "test_fs"),
     *("test_net_config", "test_net_control", "test_net_receive", "test_net_transmit"),
 }
 """Modules of tests that are run on virtio-pci as well, in the words of virtio-mmio."""

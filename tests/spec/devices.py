@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.spec.fs import OneFile
 from virtio.block import Block, BlockBackend
 from virtio.console import Console, ConsolePort
 from virtio.device import declaration as declarative
 from virtio.device.declaration import Device, feature, queue
 from virtio.entropy import Entropy
+from virtio.fs import Fs
 from virtio.net import Net, NoNetwork
 from virtio.virtqueue.chain import DescriptorChain
 from virtio.vsock import Vsock
@@ -235,6 +237,12 @@ def make_minimal_gadget(**options: Any) -> Gadget:
     return Gadget(extras=False, **options)
 
 
+def make_fs(**options: Any) -> Fs:
+    return Fs(OneFile(), "share", queues=2, **options)
+
+
+FS_INIT = struct.pack("<IIQQIIIHHIIII", 56, 26, 1, 0, 0, 0, 0, 0, 0, 7, 37, 65536, 0)
+
 CASES = (
     DeviceCase(
         "entropy",
@@ -324,6 +332,17 @@ CASES = (
         requires={bit: CONTROLLED[bit] for bit in (18, 19, 20, 21, 23)},
         config=NET_MINIMAL_CONFIG,
         change=turn_link,
+        queue=1,
+    ),
+    DeviceCase(
+        "fs",
+        make_fs,
+        device_id=26,
+        queue_sizes=(128, 1024, 1024),
+        plain_queues=3,
+        request=((FS_INIT,), (16, 64)),
+        answer=80,
+        config=struct.pack("<36sI", b"share", 2),
         queue=1,
     ),
     DeviceCase(

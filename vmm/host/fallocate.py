@@ -24,15 +24,21 @@ def zero_range(fd: int, offset: int, length: int) -> bool:
     return _fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length)
 
 
-def _fallocate(fd: int, mode: int, offset: int, length: int) -> bool:
-    while True:
-        code = _libc_fallocate()(fd, mode, offset, length)
-        if code == 0:
-            return True
-        if code in (errno.EOPNOTSUPP, errno.ENOSYS):
-            return False
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """Change the storage of a range: fallocate(2); raises :class:`OSError`."""
+    while code := _libc_fallocate()(fd, mode, offset, length):
         if code != errno.EINTR:
             raise OSError(code, os.strerror(code))
+
+
+def _fallocate(fd: int, mode: int, offset: int, length: int) -> bool:
+    try:
+        fallocate(fd, mode, offset, length)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return False
+        raise
+    return True
 
 
 @functools.cache

@@ -16,6 +16,7 @@ TARGETS = (
     "console_ports",
     "elf",
     "engines",
+    "fuse_requests",
     "mmio_registers",
     "multiboot",
     "net_packets",

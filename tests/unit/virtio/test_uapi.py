@@ -21,7 +21,7 @@ from virtio.vsock import packet
 from virtio.vsock.device import TRANSPORT_RESET
 from vmm.disk.disk import RawDisk
 
-HEADERS = ("config", "ring", "mmio", "blk", "console", "vsock", "ids")
+HEADERS = ("config", "ring", "mmio", "blk", "console", "vsock", "fs", "ids")
 INCLUDE = Path("/usr/include/linux")
 
 # The specification's names where they are not the kernel's.
