@@ -8,11 +8,14 @@
 
 #include <linux/fcntl.h>
 
-enum { MERGE_ERRORS = 1, WITH_INPUT = 2, REPLACE_ENVIRONMENT = 4, TERMINAL = 8 };
+enum { MERGE_ERRORS = 1, WITH_INPUT = 2, REPLACE_ENVIRONMENT = 4, TERMINAL = 8, AS_USER = 16 };
 enum { X_OK = 1 };
-enum { WORDS = 8192, CHILD_STACK_BYTES = 16 << 10, PATH_BYTES = 4096 };
+enum { MAX_GROUPS = 64, WORDS = 8192, CHILD_STACK_BYTES = 16 << 10, PATH_BYTES = 4096 };
 
-/* What a command's request begins with; cwd, arguments and environment follow, each with its zero. */
+/*
+ * What a command's request begins with; cwd, arguments and environment follow, each with its zero.
+ * With AS_USER the first of the arguments says who runs it.
+ */
 struct command_head {
     unsigned timeout_ms, credit;
     unsigned short argument_count, environment_count;
@@ -30,7 +33,7 @@ static unsigned first_umask;
 
 /* For the child, and its answer. */
 static struct {
-    char *folder, **arguments, **environment;
+    char *folder, *user, **arguments, **environment;
     int in, out, err;
     unsigned char how, has_terminal;
     unsigned value;
@@ -96,6 +99,23 @@ static long execute(char **arguments, char **environment)
     return CALL(execve, "/bin/busybox", arguments, environment, 0, 0);
 }
 
+/* Gives up being root, for "uid:gid:group:group...". */
+static long become_user(char *text)
+{
+    static unsigned ids[2 + MAX_GROUPS];
+    unsigned count = 0;
+    while (*text && count < 2 + MAX_GROUPS) {
+        ids[count++] = take_number(&text);
+        text += *text != 0;
+    }
+    if (count < 2)
+        return -EINVAL;
+    long error = CALL(setgroups, count - 2, ids + 2, 0, 0, 0);
+    if (!error)
+        error = CALL(setresgid, ids[1], ids[1], ids[1], 0, 0);
+    return error ? error : CALL(setresuid, ids[0], ids[0], ids[0], 0, 0);
+}
+
 static __attribute__((used)) void child(void)
 {
     CALL(setsid, 0, 0, 0, 0, 0);
@@ -106,8 +126,12 @@ static __attribute__((used)) void child(void)
     CALL(dup2, plan.in, 0, 0, 0, 0);
     CALL(dup2, plan.out, 1, 0, 0, 0);
     CALL(dup2, plan.err, 2, 0, 0, 0);
-    long error = *plan.folder ? CALL(chdir, plan.folder, 0, 0, 0, 0) : 0;
-    plan.how = error ? NO_FOLDER : NOT_EXECUTED;
+    long error = plan.user ? become_user(plan.user) : 0;
+    plan.how = NO_FOLDER;
+    if (!error && *plan.folder)
+        error = CALL(chdir, plan.folder, 0, 0, 0, 0);
+    if (!error)
+        plan.how = NOT_EXECUTED;
     if (!error)
         error = execute(plan.arguments, plan.environment);
     plan.value = -error;
@@ -134,7 +158,7 @@ static int take_words(struct frame *frame, struct command_head *head)
     char *at = (char *)frame->data + sizeof *head, *end = (char *)frame->data + frame->size;
     unsigned expected = 1u + head->argument_count + head->environment_count, count = 0;
     char **next = words;
-    if (head->argument_count == 0 || at >= end || end[-1] != 0)
+    if (head->argument_count <= !!(head->flags & AS_USER) || at >= end || end[-1] != 0)
         return 0;
     plan.folder = at;
     for (; at < end && count < expected; at += length(at) + 1, count++) {
@@ -144,7 +168,9 @@ static int take_words(struct frame *frame, struct command_head *head)
             *next++ = 0;
     }
     *next = 0;
-    plan.arguments = words;
+    int as_user = (head->flags & AS_USER) != 0;
+    plan.user = as_user ? words[0] : 0;
+    plan.arguments = words + as_user;
     plan.environment = words + head->argument_count + 1;
     return at == end && count == expected;
 }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vmm.agent.output import Output as Output
     from vmm.agent.process import Process as Process
     from vmm.agent.process import Result as Result
+    from vmm.agent.user import User as User
 else:
     __getattr__, __all__ = lazy_names(
         __name__,
@@ -35,6 +36,7 @@ else:
             "link": "AgentPort",
             "output": "Output",
             "process": "Process Result",
+            "user": "User",
         },
         "PORT_NAME",
     )

@@ -13,6 +13,7 @@ from vmm.agent.job import CREDIT_BYTES, Job
 from vmm.agent.link import AgentPort, Link
 from vmm.agent.process import LIMIT_BYTES, Process, Result
 from vmm.agent.protocol import Flag, How, Power, Request
+from vmm.agent.user import User
 from vmm.host.clock import deadline_in
 
 if TYPE_CHECKING:
@@ -100,18 +101,23 @@ class Agent:
         merge_stderr: bool = False,
         replace_env: bool = False,
         terminal: tuple[int, int] | None = None,
+        user: User | None = None,
     ) -> Process:
         """Start a program of the guest and return at once; as ``run``, which says more.
 
         Without ``stdin`` its standard input is empty. Without ``timeout`` it may run for ever.
         With ``terminal``, a size in columns and rows, input and output are a terminal of its own,
-        and with ``merge_stderr`` its errors as well.
+        and with ``merge_stderr`` its errors as well. With ``user`` it is that one's, else root's.
         """
         words = _words(argv)
+        shown = [os.fsdecode(word) for word in words]
         flags = Flag.MERGE_ERRORS if merge_stderr else Flag(0)
         flags |= Flag.WITH_INPUT if stdin else Flag(0)
         flags |= Flag.TERMINAL if terminal else Flag(0)
         flags |= Flag.REPLACE_ENVIRONMENT if replace_env else Flag(0)
+        if user is not None:
+            flags |= Flag.AS_USER
+            words = [user.word(), *words]
         request = protocol.command(
             words,
             _variables(env or {}),
@@ -122,7 +128,6 @@ class Agent:
             size=terminal or (0, 0),
         )
         job = self._link.begin(Request.RUN, request, deadline_in(READY_SECONDS))
-        shown = [os.fsdecode(word) for word in words]
         return Process(job, shown, folder=cwd, timeout=timeout, has_input=stdin or bool(terminal))
 
     def read_file(

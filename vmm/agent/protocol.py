@@ -124,6 +124,7 @@ class Flag(enum.IntFlag):
     WITH_INPUT = 2
     REPLACE_ENVIRONMENT = 4
     TERMINAL = 8
+    AS_USER = 16  # the first argument is uid:gid:group:group...
 
 
 class How(enum.IntEnum):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.vmm.agent.rig import PtyPort, running_agent
+from virtio.errors import ConfigurationError
 from vmm.agent import (
     Agent,
     AgentLostError,
@@ -23,6 +24,7 @@ from vmm.agent import (
     GuestFileNotFoundError,
     GuestOSError,
     GuestPermissionError,
+    User,
 )
 from vmm.image.agent import agent_program
 from vmm.image.debian import find_tool
@@ -112,6 +114,23 @@ def test_environment_is_added_or_replaced(agent: Agent) -> None:
 
 def test_command_runs_in_the_folder_asked_for(agent: Agent, tmp_path: Path) -> None:
     assert agent.run(["pwd"], cwd=str(tmp_path)).stdout == f"{tmp_path}\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_command_runs_as_the_user_asked_for(agent: Agent) -> None:
+    user = User(1234, 567, (89, 10))
+
+    with agent.start(["sh", "-c", "id -u; id -g; id -G; pwd"], user=user, cwd="/") as process:
+        output = b"".join(one.data for one in process)
+
+    assert output.split() == [b"1234", b"567", b"567", b"10", b"89", b"/"]
+    assert agent.run(["id", "-u"]).stdout == "0\n"
+
+
+@pytest.mark.parametrize("user", [User(-1, 0), User(0, 1 << 32), User(0, 0, (0,) * 65)])
+def test_a_user_that_there_cannot_be_is_refused(agent: Agent, user: User) -> None:
+    with pytest.raises(ConfigurationError, match="must be"):
+        agent.start(["true"], user=user)
 
 
 def test_command_has_no_signals_blocked_and_a_session_of_its_own(agent: Agent) -> None:
