@@ -6,7 +6,7 @@
  *
  * As the first process it is the init of a small guest; with VMM_AGENT_INIT=/path on the kernel
  * command line it leaves that to the program there, and serves beside it. With VMM_AGENT_QUIET=1 it
- * says nothing on the console. One process without
+ * says nothing on the console. VMM_SHARES is in shares.h. One process without
  * threads and without libc, which sleeps in poll() while there is nothing to do: on hosts without
  * hardware virtualization each system call costs some thousand emulated instructions.
  *
@@ -26,6 +26,7 @@
 #include "agent_log.h"
 
 #include "agent_command.h"
+#include "shares.h"
 
 #include "modules.h"
 
@@ -318,7 +319,7 @@ static void take_environment(char **environment)
     char **end = own;
     for (; *environment && end < own + 62; environment++)
         if (!same_name(*environment, "VMM_AGENT_INIT=") &&
-            !same_name(*environment, "VMM_AGENT_QUIET="))
+            !same_name(*environment, "VMM_AGENT_QUIET=") && !same_name(*environment, SHARES))
             *end++ = *environment;
     own_environment = own;
 }
@@ -394,13 +395,10 @@ static void start_beside(char *init, char **arguments)
     CALL(exit_group, 1, 0, 0, 0, 0);
 }
 
-static void be_first(void)
+static void be_first(char *shares)
 {
     is_first = 1;
-    CALL(mkdir, "/dev", 0755, 0, 0, 0);
-    CALL(mkdir, "/proc", 0555, 0, 0, 0);
-    CALL(mkdir, "/sys", 0555, 0, 0, 0);
-    mount_basics();
+    mount_all(shares);
     if (!is_quiet)
         say("init: ready\n");
     be_agent();
@@ -416,7 +414,7 @@ int main(int count, char **arguments, char **environment)
         load_given_modules();
         if (init)
             start_beside(init, arguments);
-        be_first();
+        be_first(value_of(environment, SHARES));
     } else if (count == 2) {
         port_path = arguments[1];
         be_agent();

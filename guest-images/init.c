@@ -8,6 +8,7 @@
  */
 
 #include "freestanding.h"
+#include "shares.h"
 
 #include "modules.h"
 
@@ -88,11 +89,22 @@ static void report(int status)
     report_status((unsigned char)(signal ? 128 + signal : status >> 8));
 }
 
-static void add_to_environment(char **kernels)
+/* Less what is for us, which is returned. */
+static char *add_to_environment(char **kernels)
 {
+    static const char ours[] = SHARES;
+    char *shares = 0;
     long at = 2, last = sizeof environment / sizeof *environment - 1;
-    while (at < last && *kernels)
-        environment[at++] = *kernels++;
+    for (; at < last && *kernels; kernels++) {
+        unsigned long same = 0;
+        while (ours[same] && ours[same] == (*kernels)[same])
+            same++;
+        if (ours[same])
+            environment[at++] = *kernels;
+        else
+            shares = *kernels + same;
+    }
+    return shares;
 }
 
 static void load_given_modules(void)
@@ -118,10 +130,10 @@ int main(int count, char **words, char **kernels_environment)
     (void)words;
     load_given_modules();
     say("init: ready\n");
-    add_to_environment(kernels_environment);
+    char *shares = add_to_environment(kernels_environment);
     /* Blocked, as those without a handler would pass the first process by. */
     change_mask(SIG_BLOCK, signals);
-    mount_basics();
+    mount_all(shares);
 
     if (count > 1 && (with_command[2] = command_text()))
         arguments = with_command;

@@ -12,6 +12,7 @@ from typing import Final
 from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig
 from vmm.kernel_choice import is_stock
+from vmm.share.config import mount_word
 from vmm.x86 import BootSource, default_cmdline
 
 # These leave out work that the default guest can do without, so that it starts faster.
@@ -37,6 +38,8 @@ def boot_source(config: MachineConfig) -> BootSource:
     if config.agent != "none":
         initrd, agent_words = _with_agent(config, initrd)
         words.append(agent_words)
+    if config.shares and (config.agent == "init" or config.has_our_init):
+        words.append(mount_word(config.shares))
     if modules:
         initrd = modules + _content(initrd, config)
     own = [config.cmdline, *(["--", *_init_words(init_arguments)] if init_arguments else [])]

@@ -13,6 +13,7 @@ from vmm.ending.ending import OnPanic
 from vmm.host.size import parse_size as parse_size
 from vmm.kernel_choice import Kernel, check_kernel, is_stock
 from vmm.sandbox.mode import SandboxMode, check_mode
+from vmm.share.config import ShareConfig, check_shares
 from vmm.slots import Transport as Transport
 from vmm.slots import check_transport
 from vmm.topology import CpuTopology, check_topology
@@ -75,6 +76,8 @@ class MachineConfig:
     * ``cpus``: how many processors; ``cpu_topology`` puts them together, into one socket of so many
       cores if it is None.
     * ``disks``: one virtio block device each, ``/dev/vda`` first.
+    * ``shares``: directories of the host for the guest, one virtio-fs device each; see
+      :class:`vmm.share.config.ShareConfig`.
     * ``rng``: whether there is a virtio entropy device.
     * ``console``: where the guest's console is: the first serial port, which every kernel has, or
       ``hvc0`` of a virtio console, which needs far fewer exits.
@@ -117,6 +120,7 @@ class MachineConfig:
     cpus: int = 1
     cpu_topology: CpuTopology | None = None
     disks: tuple[DiskConfig, ...] = ()
+    shares: tuple[ShareConfig, ...] = ()
     rng: bool = True
     console: ConsoleKind = "serial"
     ports: tuple[str, ...] = ()
@@ -140,6 +144,8 @@ class MachineConfig:
         check_vcpu_ids(self.topology)
         check_mode(self.sandbox)
         check_kernel(self.kernel)
+        if self.shares:
+            check_shares(self.shares)
         for name, value, kind in (
             ("boot", self.boot, BootProtocol),
             ("console", self.console, ConsoleKind),

@@ -18,10 +18,11 @@ from vmm.slots import Transport
 
 if TYPE_CHECKING:
     from virtio.console import ConsolePort
+    from vmm.share.directory import HostDirectory
 
 Maker = Callable[[], VirtioDevice]
 MachineDisk = RawDisk | OverlayDisk
-OwnDevice = Literal["rng", "console", "vsock"]
+OwnDevice = Literal["rng", "console", "vsock", "share"]
 Source = DiskConfig | Maker | OwnDevice
 
 HVC: Final = "hvc0"
@@ -58,7 +59,10 @@ class PlannedDevice(NamedTuple):
 
 
 def configured_devices(
-    config: MachineConfig, disks: Sequence[MachineDisk], ports: Sequence[ConsolePort]
+    config: MachineConfig,
+    disks: Sequence[MachineDisk],
+    ports: Sequence[ConsolePort],
+    directories: Sequence[HostDirectory] = (),
 ) -> Iterator[PlannedDevice]:
     """Make the devices in the order in which the guest finds them."""
     for disk, backend in zip(config.disks, disks, strict=True):
@@ -75,6 +79,12 @@ def configured_devices(
         from virtio.vsock import Vsock
 
         yield PlannedDevice("vsock", with_ring_features(Vsock(config.vsock), config), "vsock")
+    if directories:
+        from vmm.share.shares import share_device
+
+        for index, (share, one) in enumerate(zip(config.shares, directories, strict=True)):
+            device = with_ring_features(share_device(share, index, one), config)
+            yield PlannedDevice("share", device)
     for make in config.devices:
         yield made_device(make, config)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import count
-from typing import get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 from transport.core import VirtioTransport
 from virtio.block import Block
@@ -41,6 +41,14 @@ from vmm.x86 import (
     open_kvm,
     ram_regions,
 )
+
+if TYPE_CHECKING:
+    from vmm.sandbox.policy import OpenFolder
+    from vmm.share.directory import HostDirectory
+
+
+_USES: Final[Mapping[object, str]] = {"console": "", "vsock": "sockets", "share": "a directory"}
+"""What the machine uses devices for that cannot be unplugged; of the console its ports say it."""
 
 
 class Hardware:
@@ -79,12 +87,13 @@ class Hardware:
             self.kvm, self.vm, self.ram, self.ports, self._line, events, config.topology
         )
         backends = _open_disks(config, resources) if disks is None else disks
+        self.directories = _open_directories(config, resources)
         self.console_ports = console_ports(config)
         self._fitted: list[_Fitted] = []
         self.transports: list[VirtioTransport] = []
         self.changing = threading.RLock()
         ports = list(self.console_ports.values())
-        planned = list(configured_devices(config, backends, ports))
+        planned = list(configured_devices(config, backends, ports, self.directories))
         self._slots, taken = self._lay_out(planned, slots)
         pci = config.uses_pci or any(slot.transport == "pci" for slot in self._slots)
         self._buses = VirtioBuses(
@@ -95,6 +104,15 @@ class Hardware:
         resources.callback(self._close_devices)
         for one, slot in zip(planned, taken, strict=True):
             self._fit(one, slot, begin=main.begin)
+
+    @property
+    def folders(self) -> tuple[OpenFolder, ...]:
+        """The directories of the host that a sandbox must leave for the shares."""
+        if not self.directories:
+            return ()
+        from vmm.share.shares import open_folders
+
+        return open_folders(self.directories)
 
     def plug(self, what: DiskConfig | Maker) -> tuple[VirtioDevice, Slot]:
         """Put a device into a spare slot; the guest finds it when it looks there again.
@@ -256,8 +274,8 @@ class Hardware:
             raise ConfigurationError(
                 f"{name}: no such device is plugged in, or not any more; there are: {there}"
             )
-        if one.planned.source in ("console", "vsock"):
-            used = ", ".join(self.console_ports) if one.planned.source == "console" else "sockets"
+        if one.planned.source in _USES:
+            used = _USES[one.planned.source] or ", ".join(self.console_ports)
             raise ConfigurationError(
                 f"{one.attached.slot.device}: is in use by the machine itself, for {used}"
             )
@@ -332,6 +350,14 @@ def _check_cpus(kvm: Kvm, config: MachineConfig) -> None:
         raise ConfigurationError(
             f"processors {config.topology}: have IDs up to {last}, this host takes 0 to {ids - 1}"
         )
+
+
+def _open_directories(config: MachineConfig, resources: ExitStack) -> list[HostDirectory]:
+    if not config.shares:
+        return []
+    from vmm.share.shares import open_shares
+
+    return open_shares(config.shares, resources)
 
 
 def _open_disks(config: MachineConfig, resources: ExitStack) -> list[MachineDisk]:

@@ -384,7 +384,11 @@ class Machine:
             return None
         from vmm.sandbox.threads import thread_confinement
 
-        return thread_confinement(self.config.sandbox, sockets=self.config.vsock is not None)
+        return thread_confinement(
+            self.config.sandbox,
+            sockets=self.config.vsock is not None,
+            folders=lambda: self.hardware.folders,
+        )
 
     def _connect_console(self) -> None:
         """Show the output of both consoles; input goes to the one that the guest uses."""

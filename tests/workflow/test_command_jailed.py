@@ -212,6 +212,11 @@ def run_restored(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[
     [
         ("--jail-limit=pids=9", "--jail-limit: it is for --jail, which is not given"),
         ("--jail --jail-limit=pids=0", "--jail-limit pids=0: must be 1 to 4194304"),
+        (
+            "--jail --share .:/src",
+            "--jail: it hides all directories of the host, and with them what --share and --root"
+            " name; take either away",
+        ),
     ],
 )
 def test_limit_that_cannot_be_is_one_line(kernel: MakeKernel, words: str, message: str) -> None:

@@ -24,6 +24,7 @@ from vmm.console.window import DEFAULT_SIZE, window_size
 
 if TYPE_CHECKING:
     from vmm.agent import Process
+    from vmm.cli.caller import Caller
     from vmm.cli.user_terminal import UserTerminal
     from vmm.machine import Machine
 
@@ -36,16 +37,26 @@ _NULL_DEVICE: Final = os.makedev(1, 3)
 class GuestCommand:
     """One run of ``words`` in ``machine``; ``terminal`` says whether it gets a terminal there.
 
+    It runs as the ``caller`` where there is one, else as the guest's root.
+
     ``status`` is the exit status as a shell has it, once the command has ended; ``failure`` says
     why some of its output is lost, if it is.
     """
 
-    def __init__(self, machine: Machine, words: Sequence[str], *, terminal: bool) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        words: Sequence[str],
+        *,
+        terminal: bool,
+        caller: Caller | None = None,
+    ) -> None:
         self.status: int | None = None
         self.failure = ""
         self._machine = machine
         self._words = words
         self.has_terminal = terminal
+        self._caller = caller
         self._writers = {"stdout": StreamWriter(1, "stdout"), "stderr": StreamWriter(2, "stderr")}
         self._process: Process | None = None
         # One that is too long is refused before a guest is started for it.
@@ -87,13 +98,15 @@ class GuestCommand:
         return self.has_terminal or not _is_null(0)
 
     def _start(self, agent: Agent) -> Process:
+        who = self._caller.options() if self._caller is not None else {}
         if not self.has_terminal:
-            return agent.start(self._words, stdin=self._has_input)
+            return agent.start(self._words, stdin=self._has_input, **who)
+        who["env"] = who.get("env", {}) | {"TERM": os.environ.get("TERM", "linux")}
         return agent.start(
             self._words,
             terminal=window_size(1) or DEFAULT_SIZE,
             merge_stderr=os.isatty(2),
-            env={"TERM": os.environ.get("TERM", "linux")},
+            **who,
         )
 
     def _connect_input(self, process: Process, terminal: UserTerminal | None) -> ConsoleInput:

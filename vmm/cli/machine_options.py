@@ -14,6 +14,7 @@ from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import OnPanic
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
 from vmm.kernel_choice import Kernel, is_stock, kernel_choice
+from vmm.share.config import ShareConfig
 from vmm.topology import parse_cpus
 from vmm.x86 import BootProtocol, open_kvm
 
@@ -109,6 +110,21 @@ def _add_hardware_arguments(add: Callable[..., object]) -> None:
         " with port 1234 of the guest, and who listens at PATH_1234 with those of the guest that"
         " connect to port 1234 of CID 2",
     )
+    add(
+        "--share",
+        action="append",
+        default=[],
+        metavar="SRC:DST[,ro|rw][,cache=MODE]",
+        help="a directory of the host, mounted in the guest; may be repeated. Read-only unless rw;"
+        " cache is auto, always or none. More options: locks=guest|host, tag=NAME; a comma in the"
+        " names is doubled",
+    )
+    add(
+        "--root",
+        metavar="DIR[,cache=MODE]",
+        help="have a directory of the host, such as /, as the guest's root; what the guest writes"
+        " there stays in its memory. A command then runs as this user, in this folder",
+    )
     add("--rng", action="store_true", default=True, help="a virtio entropy device (default)")
     add("--no-rng", action="store_false", dest="rng", help="no virtio entropy device")
     add(
@@ -174,6 +190,7 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
         raise ConfigurationError("--no-disk: with --disk there is one; take either away")
 
     cpus, topology = parse_cpus(options.cpus)
+    shares = _shares(options)
 
     def made(kernel: Kernel | None, disks: Sequence[DiskConfig]) -> MachineConfig:
         return MachineConfig(
@@ -188,6 +205,7 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             cpus=cpus,
             cpu_topology=topology,
             disks=tuple(disks),
+            shares=shares,
             rng=options.rng,
             console=options.console,
             agent=options.agent or "none",
@@ -227,6 +245,12 @@ def chosen_kernel(progress: Progress, *, cpus: int) -> str | None:
 
         print(f"vmm: {describe(find_kernel(name))}", file=sys.stderr)
     return name
+
+
+def _shares(options: Namespace) -> tuple[ShareConfig, ...]:
+    """Return the shares, of which the root is the first."""
+    root = [] if options.root is None else [ShareConfig.root(options.root)]
+    return (*root, *map(ShareConfig.parse, options.share))
 
 
 def ring_features(names: str | None) -> int | None:

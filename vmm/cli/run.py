@@ -58,6 +58,14 @@ def add_arguments(parser: ArgumentParser | QuickOptions) -> None:
         help="let a restored guest have this image, which its snapshot names; may be repeated",
     )
     parser.add_argument(
+        "--trust-share",
+        action="append",
+        default=[],
+        metavar="DIR[,rw]",
+        help="let a restored guest read, or also change, this directory, which its snapshot names;"
+        " may be repeated",
+    )
+    parser.add_argument(
         "--on-reboot",
         choices=("exit", "restart"),
         default="exit",
@@ -161,12 +169,17 @@ def _start_of(
     if options.restore is None:
         if options.trust_disk:
             raise ConfigurationError("--trust-disk: it is for a guest that is restored")
+        if options.trust_share:
+            raise ConfigurationError("--trust-share: it is for a guest that is restored")
         command = _take_command(options)
         return prepared_machine_config(options), command
     from vmm.snapshot import Snapshot
 
     _check_restore(options)
-    snapshot = stack.enter_context(Snapshot.load(options.restore, trust_disks=options.trust_disk))
+    loaded = Snapshot.load(
+        options.restore, trust_disks=options.trust_disk, trust_shares=options.trust_share
+    )
+    snapshot = stack.enter_context(loaded)
     if options.init_arguments and snapshot.config.agent == "none":
         raise ConfigurationError(f"snapshot {options.restore}: no agent in it runs commands")
     return snapshot, options.init_arguments

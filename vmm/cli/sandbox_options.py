@@ -57,3 +57,8 @@ def check_jail_arguments(options: Namespace) -> None:
     """Raise :class:`ConfigurationError` for limits of a jail that is not wanted."""
     if options.jail_limit and not options.jail:
         raise ConfigurationError("--jail-limit: it is for --jail, which is not given")
+    if options.jail and (options.share or options.root is not None):
+        raise ConfigurationError(
+            "--jail: it hides all directories of the host, and with them what --share and --root"
+            " name; take either away"
+        )

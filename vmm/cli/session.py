@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
+    from vmm.cli.caller import Caller
     from vmm.cli.command import GuestCommand
     from vmm.cli.console_output import ConsoleOutput
     from vmm.cli.guest_sockets import GuestSockets
@@ -52,6 +53,10 @@ def run_once(
     with ExitStack() as stack:
         sockets = _guest_sockets(options, stack, sandbox) if options.vsock else None
         restored = not isinstance(start, MachineConfig)
+        if shares := (start if isinstance(start, MachineConfig) else start.config).shares:
+            from vmm.share.limits import raise_limit
+
+            raise_limit(len(shares))
         made = Machine(start) if isinstance(start, MachineConfig) else Machine.restore(start)
         machine = stack.enter_context(made)
         # Our init hears no power button.
@@ -62,19 +67,21 @@ def run_once(
         else:
             machine.load()
         machine.hardware.kvm.close()
+        caller = _caller(machine.config) if command else None
         ports = _port_files(options, stack) if options.port else None
         if sockets is not None:
             sockets.connect(machine, stack)
         sandbox.enter(
             _late(options, with_command=bool(command)),
             sockets=0 if sockets is None else sockets.most,
+            folders=machine.hardware.folders,
         )
         if end_at is not None:
             message = f"{End.TIMEOUT.value} of {options.timeout:g} s"
             out_of_time = partial(machine.end, End.TIMEOUT, message)
             stack.enter_context(deadline(end_at - time.monotonic(), out_of_time))
         # All that a run needs is opened and imported before the guest runs.
-        ours = _command(machine, command, options) if command else None
+        ours = _command(machine, command, options, caller) if command else None
         terminal = _terminal(machine, ours, options, interruption, stack)
         console.connect(machine, interruption, stack)
         if ports is not None:
@@ -106,11 +113,22 @@ def _late(options: Namespace, *, with_command: bool) -> list[str]:
     ]
 
 
-def _command(machine: Machine, words: Sequence[str], options: Namespace) -> GuestCommand:
+def _caller(config: MachineConfig) -> Caller | None:
+    """Return what a command gets of the caller, in a guest with a root of the host's."""
+    if not config.shares or not config.shares[0].is_root:
+        return None
+    from vmm.cli.caller import Caller
+
+    return Caller.in_root(config.shares[0])
+
+
+def _command(
+    machine: Machine, words: Sequence[str], options: Namespace, caller: Caller | None
+) -> GuestCommand:
     from vmm.cli.command import GuestCommand
 
     on_terminal = options.tty and sys.stdin.isatty() and sys.stdout.isatty()
-    return GuestCommand(machine, words, terminal=on_terminal)
+    return GuestCommand(machine, words, terminal=on_terminal, caller=caller)
 
 
 def _terminal(

@@ -8,7 +8,8 @@ ffi = FFI()
 ffi.cdef(
     """
     int landlock_abi(void);
-    int landlock_deny(uint64_t files, uint64_t network, uint64_t scopes);
+    int landlock_deny(uint64_t files, uint64_t network, uint64_t scopes, const int *folders,
+                      const uint64_t *kept, unsigned count);
     int has_action(uint32_t action);
     int has_tsync(void);
     int set_filter(const void *program, unsigned instructions, int all_threads);

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from typing import Any, Final
 
 from virtio.errors import HostError
 from vmm.sandbox.mode import SandboxUnavailable
-from vmm.sandbox.policy import KILL_PROCESS, USER_NOTIF
+from vmm.sandbox.policy import KILL_PROCESS, USER_NOTIF, OpenFolder
 
 try:
     from vmm.sandbox._sandbox import ffi as ffi
@@ -21,6 +22,9 @@ _FILE_RIGHTS: Final = (0, 13, 14, 15, 15, 16)
 _NETWORK_ABI: Final = 4
 _BIND_AND_CONNECT_TCP: Final = 0b11
 _SCOPE_ABI: Final = 6
+# Of files: WRITE_FILE is 1, READ_FILE 2, READ_DIR 3; EXECUTE 0, MAKE_BLOCK 11, IOCTL_DEV 15.
+_READS: Final = 1 << 2 | 1 << 3
+_CHANGES: Final = 0x7FFF & ~(1 << 0 | 1 << 11)
 ABSTRACT_UNIX_SOCKET: Final = 0b01
 SIGNAL: Final = 0b10
 
@@ -61,11 +65,11 @@ def has_seccomp() -> bool:
     return lib is not None and bool(lib.has_action(KILL_PROCESS))
 
 
-def deny_files_and_network(*, signals: bool) -> None:
+def deny_files_and_network(*, signals: bool, folders: Sequence[OpenFolder] = ()) -> None:
     """Take all rights to open files and to connect from this thread and those it starts.
 
-    With ``signals`` also that of signals to other processes. Does nothing where the host has no
-    Landlock.
+    With ``signals`` also that of signals to other processes. Below the ``folders`` files may still
+    be read, and changed if that is allowed there. Does nothing where the host has no Landlock.
     """
     abi = landlock_abi()
     if not abi:
@@ -73,7 +77,12 @@ def deny_files_and_network(*, signals: bool) -> None:
     files = (1 << _FILE_RIGHTS[min(abi, len(_FILE_RIGHTS) - 1)]) - 1
     network = _BIND_AND_CONNECT_TCP if abi >= _NETWORK_ABI else 0
     scopes = ABSTRACT_UNIX_SOCKET | (SIGNAL if signals else 0) if abi >= _SCOPE_ABI else 0
-    _checked("landlock_restrict_self", lib.landlock_deny(files, network, scopes))
+    descriptors = ffi.new("int[]", [one.fd for one in folders])
+    rights = ffi.new("uint64_t[]", [_CHANGES if one.writable else _READS for one in folders])
+    _checked(
+        "landlock_restrict_self",
+        lib.landlock_deny(files, network, scopes, descriptors, rights, len(folders)),
+    )
 
 
 def set_filter(program: bytes, *, all_threads: bool) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from virtio.named_tuple import NamedTuple
+
 # linux/seccomp.h
 ALLOW: Final = 0x7FFF_0000
 KILL_PROCESS: Final = 0x8000_0000
@@ -238,11 +240,71 @@ _ANSWERED: Final = {
 }
 
 
-def policy(requests: Iterable[int], process: int, *, sockets: bool = False) -> Policy:
+# For the directories that are shared. Landlock keeps them below these where files are opened, made,
+# renamed or removed. It has no say about the names of files, nor about the mode, owner, times and
+# extended attributes of what the user owns: those calls have no form for O_PATH but by a path.
+_READ_FOLDERS: Final = {
+    "openat": "a file or directory of a share is opened, below its directory",
+    "newfstatat": "a name in a share is looked up",
+    "readlinkat": "a symbolic link of a share is told",
+    "getdents64": "a directory of a share is listed",
+    "fstatfs": "the room of a share is told",
+    "getxattr": "an extended attribute in a share is told",
+    "listxattr": "the names of extended attributes in a share are told",
+    "flock": "a guest locks a file of a share",
+    "syncfs": "a share is made stable",
+}
+_CHANGE_FOLDERS: Final = {
+    "mkdirat": "a directory is made in a share",
+    "mknodat": "a file is made in a share",
+    "symlinkat": "a symbolic link is made in a share",
+    "linkat": "a file of a share gets another name",
+    "unlinkat": "a name is removed from a share",
+    "renameat": "a file of a share is renamed: glibc makes this of renameat2 without flags",
+    "renameat2": "a file of a share is renamed",
+    "fchmodat": "the mode of a file in a share is changed",
+    "fchmod": "a write takes set-user-ID from a file in a share",
+    "fchownat": "the owner of a file in a share is changed",
+    "utimensat": "the times of a file in a share are changed",
+    "setxattr": "an extended attribute in a share is changed",
+    "removexattr": "an extended attribute in a share is removed",
+}
+_SHARED_LOCK_COMMANDS: Final = {"F_OFD_GETLK": 36}
+
+
+class OpenFolder(NamedTuple):
+    """A directory that a machine shares: its descriptor, and whether the guest may change it.
+
+    ``descriptors`` is how many more the share may open.
+    """
+
+    fd: int
+    writable: bool
+    descriptors: int
+
+
+def policy(
+    requests: Iterable[int],
+    process: int,
+    *,
+    sockets: bool = False,
+    folders: Sequence[OpenFolder] = (),
+) -> Policy:
     """Return the rules for a machine whose KVM ``requests`` these are, in this ``process``.
 
-    With ``sockets`` it may use those that it has.
+    With ``sockets`` it may use those that it has; what ``folders`` need is allowed beside that.
     """
+    rules = _usual_policy(requests, process, sockets=sockets)
+    if folders:
+        rules |= {name: Rule(reason) for name, reason in _READ_FOLDERS.items()}
+        commands = (*_DESCRIPTOR_COMMANDS.values(), *_SHARED_LOCK_COMMANDS.values())
+        rules["fcntl"] = Rule("descriptors: flags, locks, seals", EPERM, (Check(1, commands),))
+    if any(one.writable for one in folders):
+        rules |= {name: Rule(reason) for name, reason in _CHANGE_FOLDERS.items()}
+    return rules
+
+
+def _usual_policy(requests: Iterable[int], process: int, *, sockets: bool) -> Policy:
     ioctls = (
         Check(1, tuple(requests)),
         Check(1, tuple(_FILE_REQUESTS.values())),

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from vmm.sandbox import host
 from vmm.sandbox.mode import SandboxMode, SandboxUnavailable
-from vmm.sandbox.policy import ALLOW, ENOSYS, PATHS, USER_NOTIF, policy
+from vmm.sandbox.policy import ALLOW, ENOSYS, PATHS, USER_NOTIF, OpenFolder, policy
 from vmm.sandbox.preload import preload
 from vmm.sandbox.program import Soften, program
 from vmm.x86 import AUDIT_ARCH, FOREIGN_NUMBERS, RUNNING_REQUESTS, SYSTEM_CALLS
@@ -56,10 +56,14 @@ class ProcessSandbox:
             raise SandboxUnavailable("sandbox: log: this host cannot tell of refused system calls")
         self._strangers = {fd for fd in descriptors() if fd >= _STANDARD}
 
-    def enter(self, late: Iterable[str] = (), *, sockets: int = 0) -> None:
+    def enter(
+        self, late: Iterable[str] = (), *, sockets: int = 0, folders: Sequence[OpenFolder] = ()
+    ) -> None:
         """Confine this process from now on; ``late`` are modules that it may yet import.
 
-        ``sockets`` is the most that it may have open at a time, beside what it has.
+        ``sockets`` is the most that it may have open at a time, beside what it has. Below the
+        ``folders`` it may still open files, and change them where that is allowed.
+
         The machine is open and its guest loaded; its threads, and those that serve it, come after.
         """
         if self.mode == "off" and self.jail is None:
@@ -68,25 +72,33 @@ class ProcessSandbox:
         gc.freeze()  # a search for garbage among what was imported would find none
         for fd in self._strangers:
             os.close(fd)
-        most = max(descriptors()) + 1 + SPARE_DESCRIPTORS + sockets
+        spare = SPARE_DESCRIPTORS + sockets + sum(one.descriptors for one in folders)
+        most = max(descriptors()) + 1 + spare
         if self.jail is not None:
             self.jail.enter()  # before Landlock, which lets nobody mount
         if self.mode == "off":
             return
         if self.mode == "log":
-            code = filter_for(soften=_asking, sockets=bool(sockets))
+            code = filter_for(soften=_asking, sockets=bool(sockets), folders=folders)
             host.watch_filter(code, SYSTEM_CALLS, PATHS)
             return
         host.limit_process(most)
-        host.deny_files_and_network(signals=True)
+        host.deny_files_and_network(signals=True, folders=folders)
         if host.has_seccomp():
-            host.set_filter(filter_for(sockets=bool(sockets)), all_threads=True)
+            code = filter_for(sockets=bool(sockets), folders=folders)
+            host.set_filter(code, all_threads=True)
 
 
-def filter_for(soften: Soften = lambda action: action, *, sockets: bool = False) -> bytes:
-    """Return the filter for a machine in this process."""
+def filter_for(
+    soften: Soften = lambda action: action,
+    *,
+    sockets: bool = False,
+    folders: Sequence[OpenFolder] = (),
+) -> bytes:
+    """Return the filter for a machine in this process, with sockets, and sharing these folders."""
+    requests = (one.number for one in RUNNING_REQUESTS)
     return program(
-        policy((one.number for one in RUNNING_REQUESTS), os.getpid(), sockets=sockets),
+        policy(requests, os.getpid(), sockets=sockets, folders=folders),
         SYSTEM_CALLS,
         architecture=AUDIT_ARCH,
         foreign_numbers=FOREIGN_NUMBERS,

@@ -42,8 +42,12 @@ static int no_new_privileges(void)
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? -errno : 0;
 }
 
-/* Takes the rights from the calling thread, and from those that it starts later. */
-int landlock_deny(uint64_t files, uint64_t network, uint64_t scopes)
+/*
+ * Takes the rights from the calling thread, and from those that it starts later; below each of the
+ * folders, which are descriptors, some rights on files stay.
+ */
+int landlock_deny(uint64_t files, uint64_t network, uint64_t scopes, const int *folders,
+                  const uint64_t *kept, unsigned count)
 {
     struct ruleset rules = {files, network, scopes};
     size_t size = scopes ? sizeof rules : network ? 16 : 8; /* older kernels know the first ones */
@@ -51,7 +55,13 @@ int landlock_deny(uint64_t files, uint64_t network, uint64_t scopes)
     long fd = error ? error : syscall(SYS_landlock_create_ruleset, &rules, size, 0);
     if (fd < 0)
         return error ? error : -errno;
-    error = syscall(SYS_landlock_restrict_self, (int)fd, 0) ? -errno : 0;
+    for (unsigned one = 0; one < count && !error; one++) {
+        struct landlock_path_beneath_attr below = {kept[one] & files, folders[one]};
+        error = syscall(SYS_landlock_add_rule, (int)fd, LANDLOCK_RULE_PATH_BENEATH, &below, 0)
+                    ? -errno : 0;
+    }
+    if (!error)
+        error = syscall(SYS_landlock_restrict_self, (int)fd, 0) ? -errno : 0;
     close((int)fd);
     return error;
 }

@@ -15,13 +15,14 @@ Threads of devices that are plugged later are not confined: they are of the one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Final
 
 from virtio.errors import ConfigurationError
 from vmm.sandbox import host
 from vmm.sandbox.mode import SandboxMode
-from vmm.sandbox.policy import EPERM, KILL_PROCESS
+from vmm.sandbox.policy import EPERM, KILL_PROCESS, OpenFolder
 from vmm.sandbox.preload import preload
 from vmm.sandbox.process import filter_for
 
@@ -32,10 +33,17 @@ _LATE: Final = (
 )
 
 
-def thread_confinement(mode: SandboxMode, *, sockets: bool = False) -> Callable[[], None]:
+def thread_confinement(
+    mode: SandboxMode,
+    *,
+    sockets: bool = False,
+    folders: Callable[[], Sequence[OpenFolder]] = tuple,
+) -> Callable[[], None]:
     """Return what a thread of a machine calls first, once all late imports are made.
 
-    With ``sockets`` it may use those that the machine has.
+    With ``sockets`` it may use those that the machine has; ``folders`` tells then which directories
+    the machine shares.
+
     Raises :class:`ConfigurationError` for the mode ``log``, which is a process's, and
     :class:`SandboxUnavailable` when the mode is ``require`` and the host lacks a part.
     """
@@ -44,14 +52,18 @@ def thread_confinement(mode: SandboxMode, *, sockets: bool = False) -> Callable[
     if mode == "require":
         host.check_all()
     preload(*_LATE)
-    code = filter_for(soften=_milder, sockets=sockets)
+
+    @cache
+    def code(shared: tuple[OpenFolder, ...]) -> bytes:
+        return filter_for(soften=_milder, sockets=sockets, folders=shared)
 
     def confine() -> None:
         # Not the right to signals: the machine's threads signal each other, and each has a domain
         # of its own, which before Linux 6.15 (18eb75f3af40) came between them.
-        host.deny_files_and_network(signals=False)
+        shared = tuple(folders())
+        host.deny_files_and_network(signals=False, folders=shared)
         if host.has_seccomp():
-            host.set_filter(code, all_threads=False)
+            host.set_filter(code(shared), all_threads=False)
 
     return confine
 

@@ -26,6 +26,7 @@ from vmm.snapshot.disks import (
 from vmm.snapshot.folder import SnapshotFolder, new_folder, written
 from vmm.snapshot.memory import SavedMemory, open_memory, save_memory
 from vmm.snapshot.plain import from_plain, to_plain
+from vmm.snapshot.shares import check_shares_trusted
 from vmm.snapshot.state import MachineState
 from vmm.snapshot.state_file import read_state, write_state
 from vmm.snapshot.target import Target
@@ -94,6 +95,7 @@ class Snapshot(Resource):
             for index, (origin, disk) in enumerate(zip(target.origins, self.disks, strict=True))
         ]
         memory = save_memory(self.memory, config.memory_bytes, folder)
+        shares = tuple(replace(one, source=os.path.abspath(one.source)) for one in config.shares)
         kept = tuple(replace(one, path=os.path.abspath(one.path)) for one in config.disks)
         contents = Contents(
             replace(
@@ -103,6 +105,7 @@ class Snapshot(Resource):
                 devices=(),
                 init_arguments=(),
                 disks=kept,
+                shares=shares,
                 sandbox="off",
             ),
             len(config.devices),
@@ -119,12 +122,14 @@ class Snapshot(Resource):
         devices: tuple[Callable[[], VirtioDevice], ...] = (),
         *,
         trust_disks: Iterable[Path | str] = (),
+        trust_shares: Iterable[Path | str] = (),
     ) -> Self:
         """Open a snapshot that was saved; ``devices`` makes those that the machine's author added.
 
         The folder may come from anybody. Its guest gets to see what is in it, and of other files
         only those in ``trust_disks``: the images of the machine's volatile and read-only disks,
-        which were not copied. (The demonstration disk needs no mention.)
+        which were not copied. (The demonstration disk needs no mention.) Of directories it gets
+        those in ``trust_shares``, to change them if ``,rw`` stands behind.
 
         Raises :class:`ConfigurationError` for one of another version, of another host, that is
         damaged, or whose files were changed. The folder must stay as it is while machines run.
@@ -136,6 +141,8 @@ class Snapshot(Resource):
             contents = _read(Contents, plain, "contents", source)
             del plain
             _check(contents, devices, source, frozenset(map(os.path.abspath, trust_disks)))
+            if contents.config.shares:
+                check_shares_trusted(contents.config.shares, f"snapshot {folder}", trust_shares)
             memory = open_memory(contents.memory, source)
             with ExitStack() as files:
                 files.callback(os.close, memory)

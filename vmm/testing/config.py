@@ -18,6 +18,7 @@ from vmm.image import find_kernel
 from vmm.image.progress import Progress, silent
 from vmm.kernel_choice import is_stock
 from vmm.sandbox.mode import SandboxMode, check_mode, usual_mode
+from vmm.share.config import ShareConfig, check_shares
 from vmm.topology import parse_cpus
 
 SPARE_SLOTS: Final = 6
@@ -57,6 +58,8 @@ class GuestConfig:
     * ``files``: the guest's path of each file, with what it holds: text, bytes, or a file (a
       ``Path``) of the host, whose permissions it gets.
     * ``disks``: images, as ``vmm run --disk`` takes them, or :class:`vmm.DiskConfig`.
+    * ``shares``: directories of the host, as ``vmm run --share`` takes them, ``SRC:DST[,rw]``, or
+      :class:`vmm.share.config.ShareConfig`; mounted when the test begins.
     * ``devices``: makers of further devices, such as a subclass of ``virtio.Device``.
     * ``deadline``: seconds after which a test's guest ends; booting it, where it has to be, and
       its ``files`` count as the test does. The build of a kernel and time in a debugger do not.
@@ -77,6 +80,7 @@ class GuestConfig:
     vsock: bool = False
     files: Mapping[str, str | bytes | Path] = field(default_factory=dict)
     disks: tuple[DiskConfig | str, ...] = ()
+    shares: tuple[ShareConfig | str, ...] = ()
     devices: tuple[Callable[[], VirtioDevice], ...] = ()
     deadline: float = 60.0
     shared: bool = False
@@ -94,12 +98,13 @@ class GuestConfig:
         if self.kernel == DEFAULT_KERNEL:
             object.__setattr__(self, "kernel", None)
         self._check_patterns()
-        for name in ("disks", "devices"):
+        for name in ("disks", "shares", "devices"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        wanted = len(self.disks) + len(self.devices)
+        self._check_shares()
+        wanted = len(self.disks) + len(self.shares) + len(self.devices)
         if wanted > SPARE_SLOTS:
             raise ConfigurationError(
-                f"{wanted} disks and devices: a guest of a test has room for {SPARE_SLOTS}"
+                f"{wanted} disks, shares and devices: a guest of a test has room for {SPARE_SLOTS}"
             )
 
     def _check_kinds(self) -> None:
@@ -143,6 +148,12 @@ class GuestConfig:
         elif isinstance(self.kernel, Path):
             _check_file("kernel", self.kernel)
 
+    def _check_shares(self) -> None:
+        shares = self.opened_shares()
+        check_shares(shares)
+        if any(one.is_root for one in shares):
+            raise ConfigurationError("a share at /: a guest of a test has its root already")
+
     def machine(self) -> MachineConfig:
         """Return the machine that is booted and saved.
 
@@ -171,6 +182,10 @@ class GuestConfig:
     def opened_disks(self) -> list[DiskConfig]:
         """Return the disks as configurations."""
         return [DiskConfig.parse(one) if isinstance(one, str) else one for one in self.disks]
+
+    def opened_shares(self) -> list[ShareConfig]:
+        """Return the shares as configurations."""
+        return [ShareConfig.parse(one) if isinstance(one, str) else one for one in self.shares]
 
 
 def _check_file(what: str, path: Path) -> None:

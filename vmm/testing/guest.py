@@ -1,11 +1,13 @@
 """The guest of a test: its life, and the commands, files and devices that a test gives it."""
 
+from __future__ import annotations
+
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from virtio.block import Block, BlockBackend
 from virtio.device.lifecycle import VirtioDevice
@@ -18,6 +20,7 @@ from vmm.disk.disk import DiskConfig
 from vmm.ending.complaints import Complaint
 from vmm.ending.ending import End, Ending
 from vmm.machine import Machine
+from vmm.share.config import ShareConfig, tag_of
 from vmm.snapshot import Snapshot
 from vmm.testing.boot import end_for, ended
 from vmm.testing.config import GuestConfig
@@ -26,6 +29,9 @@ from vmm.testing.kernel_watch import KernelWatch
 from vmm.testing.report import LastCommands, describe
 from vmm.testing.time_limit import TimeLimit
 from vmm.vsock import VsockHost
+
+if TYPE_CHECKING:
+    from vmm.share.directory import HostDirectory
 
 _END_SECONDS: Final = 60.0
 
@@ -63,11 +69,12 @@ class Guest:
                 disk = one.open()
                 resources.enter_context(disk)
                 disks.append(disk)
+            directories = self._opened_directories(resources)
             resources.enter_context(self.machine)
             self._fixed_report = None
             try:
                 with self.limited():
-                    self._set_up(disks)
+                    self._set_up(disks, directories)
             except BaseException:
                 self._fixed_report = self.report()
                 raise
@@ -286,10 +293,31 @@ class Guest:
             return self._fixed_report
         return describe(self.machine, self._commands)
 
-    def _set_up(self, disks: Sequence[BlockBackend]) -> None:
+    def _opened_directories(self, resources: ExitStack) -> list[HostDirectory]:
+        shares = self.config.opened_shares()
+        if not shares:
+            return []
+        from vmm.share.shares import open_shares
+
+        return open_shares(shares, resources)
+
+    def _mount(self, index: int, share: ShareConfig, directory: HostDirectory) -> None:
+        """Plug a share, and mount it where the test wants it."""
+        from vmm.share.shares import share_device
+
+        self.plug(share_device(share, index, directory))
+        how = "rw" if share.writable else "ro"
+        self.run(["mkdir", "-p", share.target], check=True)
+        options = ["-t", "virtiofs", "-o", how, tag_of(share, index), share.target]
+        self.run(["mount", *options], check=True)
+
+    def _set_up(self, disks: Sequence[BlockBackend], directories: Sequence[HostDirectory]) -> None:
         self.machine.resume()
         for config, disk in zip(self.config.opened_disks(), disks, strict=True):
             self.plug(_block(config, disk))
+        pairs = zip(self.config.opened_shares(), directories, strict=True)
+        for index, (share, directory) in enumerate(pairs):
+            self._mount(index, share, directory)
         for make in self.config.devices:
             self.plug(make())
         for path, content in self.config.files.items():

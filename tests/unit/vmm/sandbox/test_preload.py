@@ -36,10 +36,14 @@ BEFORE = {
     "vmm.cli": {"vmm.cli.parser", "vmm.cli.quick_options"},
     "vmm.cli.machine_options": {"vmm.image.kernels", "vmm.image.usual_kernel"},
     "vmm.cli.run": {"vmm.cli.jailed", "vmm.cli.keeper"},
-    "vmm.cli.session": {"vmm.cli.port_files", "vmm.cli.guest_sockets", "vmm.cli.machine_options"},
+    "vmm.cli.session": {
+        *("vmm.cli.caller", "vmm.cli.guest_sockets", "vmm.cli.machine_options"),
+        *("vmm.cli.port_files", "vmm.share.limits"),
+    },
     "vmm.cli.snapshot": {"vmm.cli.jailed"},
-    "vmm.devices": {"virtio.console", "virtio.vsock"},
+    "vmm.devices": {"virtio.console", "virtio.vsock", "vmm.share.shares"},
     "vmm.disk.disk": {"tempfile"},
+    "vmm.hardware": {"vmm.share.shares"},
     "vmm.image.cache": {"shutil"},
     "vmm.image.content": {"hashlib"},
     "vmm.image.debian": {"shutil", "subprocess"},
@@ -99,3 +103,14 @@ def test_what_is_imported_in_the_sandbox_was_imported_before(command_imports: st
 
     assert "vmm.machine" in loaded, done.stderr
     assert late == {}
+
+
+def test_a_run_without_shares_imports_nothing_of_them() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RUN + TELL], capture_output=True, text=True, check=True
+    )
+    loaded = {line.split()[0] for line in done.stdout.splitlines()}
+
+    assert {name for name in loaded if name.startswith(("virtio.fs", "vmm.share"))} == {
+        *("vmm.share", "vmm.share.config")  # what the user may say of them
+    }

@@ -9,6 +9,7 @@ from virtio import Block
 from virtio.errors import ConfigurationError
 from virtio.testing import Bench
 from vmm.disk.disk import DiskConfig, RawDisk
+from vmm.share.config import ShareConfig
 from vmm.testing import FaultyDisk, GuestConfig
 
 SECTOR = 512
@@ -100,8 +101,17 @@ class TestGuestConfig:
         assert config.opened_disks() == [DiskConfig("a.img", read_only=True)]
 
     def test_more_devices_than_places_are_refused(self) -> None:
-        with pytest.raises(ConfigurationError, match=r"7 disks and devices: .* room for 6"):
+        with pytest.raises(ConfigurationError, match=r"7 disks, shares and devices: .* room for 6"):
             GuestConfig(disks=("a",) * 7)
+
+    def test_shares_may_be_text_and_are_checked(self) -> None:
+        config = GuestConfig(shares=("src:/src,rw",))
+
+        assert config.opened_shares() == [ShareConfig("src", "/src", writable=True)]
+        with pytest.raises(ConfigurationError, match="different places"):
+            GuestConfig(shares=("a:/src", "b:/src"))
+        with pytest.raises(ConfigurationError, match="has its root already"):
+            GuestConfig(shares=("/:/",))
 
     def test_what_boots_is_a_machine_with_agent_console_and_places(self) -> None:
         machine = GuestConfig(memory="64M", cmdline="panic=7").machine()
