@@ -223,7 +223,9 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
     config = made(options.kernel, [*map(DiskConfig.parse, options.disk)])
     if options.kernel is not None:
         return config
-    kernel = chosen_kernel(progress, cpus=cpus) if _may_be_stock(options) else None
+    kernel = None
+    if _may_be_stock(options):
+        kernel = chosen_kernel(progress, cpus=cpus, pci=config.settled().uses_pci)
     if config.disks or options.no_disk:
         return made(kernel, config.disks)
     return made(kernel, [DiskConfig(str(demo_disk(progress)), volatile=True)])
@@ -235,11 +237,11 @@ def _may_be_stock(options: Namespace) -> bool:
     return is_ours and options.acpi and not options.no_default_cmdline
 
 
-def chosen_kernel(progress: Progress, *, cpus: int) -> str | None:
+def chosen_kernel(progress: Progress, *, cpus: int, pci: bool = False) -> str | None:
     """Return the kernel of a machine for which nobody chose one, and say so if it is not ours."""
     from vmm.image.usual_kernel import describe, usual_kernel
 
-    name = usual_kernel(progress, cpus=cpus)
+    name = usual_kernel(progress, cpus=cpus, pci=pci)
     if name is not None and sys.stderr.isatty():
         from vmm.image.kernels import find_kernel
 

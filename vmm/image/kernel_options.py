@@ -77,12 +77,12 @@ def option_fault(
     for option in wanted:
         if option not in options:
             return (
-                f"was built without {option}, which {driver.purpose} needs: build it with that,"
+                f"was built without {option}, for {driver.purpose}: build it with that,"
                 " or choose another kernel (--kernel debian)"
             )
         if options[option] == "m" and not modules:
             return (
-                f"has {driver.module} as a module ({option}=m), which {driver.purpose} needs,"
+                f"has {driver.module} for {driver.purpose} as a module ({option}=m),"
                 " and nothing loads it: give an --initrd that does, or --kernel a folder or a name,"
                 " whose modules are found"
             )

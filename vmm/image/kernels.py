@@ -43,7 +43,7 @@ class GuestKernel(NamedTuple):
             wanted = (driver.option, *driver.also)
         elif not (driver.module in tree or driver.module in (tree.builtin or ())):
             return (
-                f"has no driver {driver.module}, which {driver.purpose} needs:"
+                f"has no driver {driver.module} for {driver.purpose}:"
                 f" neither a module in {tree.folder} nor built in ({driver.option})"
             )
         if not wanted or self.config is None or _is_newer(self.config, self.image):

@@ -22,12 +22,12 @@ STOCK: Final = (DEBIAN, HOST)
 ADVICE: Final = "`vmm image build` makes a smaller one once, in minutes, that starts faster"
 
 
-def usual_kernel(progress: Progress = silent, *, cpus: int = 1) -> str | None:
+def usual_kernel(progress: Progress = silent, *, cpus: int = 1, pci: bool = False) -> str | None:
     """Return the name of the kernel for a machine with so many processors; None for ours.
 
     A stock kernel is at hand then.
     """
-    if is_emulated_host() or (cpus <= MAX_CPUS and cached_kernel(cpus=cpus)):
+    if is_emulated_host() or (cpus <= MAX_CPUS and cached_kernel(cpus=cpus, pci=pci)):
         return None
     from vmm.image.kernels import find_kernel
 

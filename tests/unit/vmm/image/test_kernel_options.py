@@ -48,10 +48,10 @@ def test_a_kernel_that_has_all_drivers_is_booted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("missing", "transport", "message"),
     [
-        ("CONFIG_VIRTIO_BLK", "pci", "built without CONFIG_VIRTIO_BLK, which the disks needs"),
-        ("CONFIG_VIRTIO_PCI", "pci", "without CONFIG_VIRTIO_PCI, which transport pci needs"),
-        ("CONFIG_PCI", "pci", "built without CONFIG_PCI, which transport pci needs"),
-        ("CONFIG_VIRTIO_MMIO", "mmio", "without CONFIG_VIRTIO_MMIO, which transport mmio needs"),
+        ("CONFIG_VIRTIO_BLK", "pci", "built without CONFIG_VIRTIO_BLK, for the disks:"),
+        ("CONFIG_VIRTIO_PCI", "pci", "without CONFIG_VIRTIO_PCI, for transport pci:"),
+        ("CONFIG_PCI", "pci", "built without CONFIG_PCI, for transport pci:"),
+        ("CONFIG_VIRTIO_MMIO", "mmio", "without CONFIG_VIRTIO_MMIO, for transport mmio:"),
     ],
 )
 def test_the_option_that_is_off_is_named_with_what_needs_it(
@@ -75,7 +75,9 @@ def test_without_acpi_the_windows_must_come_from_the_command_line(tmp_path: Path
 def test_a_module_that_nothing_loads_is_told(tmp_path: Path) -> None:
     kernel = kernel_with(tmp_path, ALL.replace("VIRTIO_BLK=y", "VIRTIO_BLK=m"))
 
-    assert "has virtio_blk as a module (CONFIG_VIRTIO_BLK=m)" in refusal(with_disk(kernel))
+    assert "has virtio_blk for the disks as a module (CONFIG_VIRTIO_BLK=m)" in refusal(
+        with_disk(kernel)
+    )
     assert boot_source(with_disk(kernel, initrd=b"with modules")).initrd == b"with modules"
 
 
@@ -83,7 +85,7 @@ def test_the_console_hvc0_needs_its_driver(tmp_path: Path) -> None:
     kernel = kernel_with(tmp_path, ALL)
     config = MachineConfig(kernel=kernel, transport="pci", console="virtio")
 
-    assert "CONFIG_VIRTIO_CONSOLE, which the console hvc0 needs" in refusal(config)
+    assert "CONFIG_VIRTIO_CONSOLE, for the console hvc0:" in refusal(config)
 
 
 def test_what_the_machine_can_do_without_stops_nobody(tmp_path: Path) -> None:

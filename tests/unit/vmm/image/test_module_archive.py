@@ -89,7 +89,7 @@ def test_a_driver_that_is_missing_is_named_with_what_needs_it_and_its_option(
         modules_for(kernel(tmp_path, without), drivers(config))
 
     assert str(caught.value).startswith(
-        "kernel test: has no driver virtio_blk, which the disks needs: neither a module in"
+        "kernel test: has no driver virtio_blk for the disks: neither a module in"
     )
     assert "CONFIG_VIRTIO_BLK" in str(caught.value)
 
@@ -98,7 +98,7 @@ def test_a_kernel_without_the_transports_driver_is_refused(tmp_path: Path) -> No
     without = {name: needs for name, needs in STOCK.items() if name != "virtio_mmio"}
     config = MachineConfig(transport="mmio", agent="init")
 
-    with pytest.raises(ConfigurationError, match="virtio_mmio, which transport mmio needs"):
+    with pytest.raises(ConfigurationError, match="virtio_mmio for transport mmio"):
         modules_for(kernel(tmp_path, without), drivers(config))
 
 

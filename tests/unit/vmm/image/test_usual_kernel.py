@@ -12,7 +12,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Have a host with hardware KVM and no kernel of ours; gives the stock ones asked for."""
     names: list[str] = []
     monkeypatch.setattr(usual_kernel, "is_emulated_host", lambda: False)
-    monkeypatch.setattr(usual_kernel, "cached_kernel", lambda *, cpus: None)
+    monkeypatch.setattr(usual_kernel, "cached_kernel", lambda *, cpus, pci: None)
     monkeypatch.setattr(kernels, "find_kernel", lambda name, progress: names.append(name))
     return names
 
@@ -47,10 +47,13 @@ def test_a_host_with_neither_builds_ours(asked: list[str], monkeypatch: pytest.M
 def test_ours_is_taken_where_it_was_built(
     asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(usual_kernel, "cached_kernel", lambda *, cpus: "built" * (cpus == 1))
+    monkeypatch.setattr(
+        usual_kernel, "cached_kernel", lambda *, cpus, pci: (cpus, pci) == (1, False)
+    )
 
     assert usual(cpus=1) is None
     assert usual(cpus=2) == "debian"
+    assert usual(cpus=1, pci=True) == "debian"
 
 
 def test_a_host_that_emulates_guest_kernels_takes_ours(
