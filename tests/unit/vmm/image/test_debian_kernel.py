@@ -180,6 +180,8 @@ def test_a_host_without_apt_is_told_what_else_there_is(
 def test_a_name_that_points_out_of_the_cache_is_not_followed(tmp_path: Path) -> None:
     names = tmp_path / "cache" / debian_kernel.NAMES_FOLDER
     found("debian")
-    (names / "debian").write_text("debian-kernel-/../../../etc\n")
+    for folder in (tmp_path / "outside", tmp_path / "cache" / "debian-kernel-"):
+        folder.mkdir()
+    (names / "debian").write_text("debian-kernel-/../../outside\n")
 
     assert known_kernel("debian") is None
