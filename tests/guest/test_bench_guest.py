@@ -5,18 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.perf.peers.guest import bench_kernel, write_image
+from tests.perf.peers.guest import bench_kernel, has_bench_kernel, write_image
 from tests.perf.peers.workload import GuestFailed, Workload, parse
 from virtio.block import Block, BlockBackend
 from virtio.device.lifecycle import VirtioDevice
 from vmm.config import MachineConfig, Transport
 from vmm.disk.disk import DiskConfig
-from vmm.image.debian import find_tool
 from vmm.image.progress import silent
 from vmm.machine import Machine
 
 pytestmark = [
-    pytest.mark.skipif(find_tool("gcc") is None, reason="needs gcc"),
+    pytest.mark.skipif(not has_bench_kernel(), reason="needs gcc"),
     pytest.mark.timeout(300),
 ]
 

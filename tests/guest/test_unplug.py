@@ -12,7 +12,7 @@ import pytest
 
 from tests.guest.bare_metal import SPIN, load32, say, store32
 from tests.guest.test_pci import configure, store8
-from tests.perf.peers.guest import bench_kernel, write_image
+from tests.perf.peers.guest import bench_kernel, has_bench_kernel, write_image
 from tests.spec.threads import wait_until
 from virtio import Device
 from virtio.block import Block
@@ -20,7 +20,6 @@ from virtio.entropy import Entropy
 from virtio.errors import ConfigurationError
 from vmm.config import DeviceConfig, MachineConfig, Transport
 from vmm.disk.disk import DiskConfig, RawDisk
-from vmm.image.debian import find_tool
 from vmm.image.progress import silent
 from vmm.machine import Machine
 from vmm.snapshot import Snapshot
@@ -254,7 +253,7 @@ def test_what_was_plugged_and_unplugged_is_saved(
 
 
 @both_transports
-@pytest.mark.skipif(find_tool("gcc") is None, reason="needs gcc")
+@pytest.mark.skipif(not has_bench_kernel(), reason="needs gcc")
 def test_disk_torn_out_of_a_reading_guest_makes_room_for_another(
     tmp_path: Path, transport: Transport
 ) -> None:

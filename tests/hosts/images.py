@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.perf.peers.guest import bench_kernel, has_bench_kernel
 from vmm.image.agent import agent_initramfs, agent_program
 from vmm.image.debian_kernel import debian_kernel
 from vmm.image.disk import demo_disk
 from vmm.image.initramfs import default_initramfs
 from vmm.image.kernel import default_kernel, recipe_folder
 from vmm.image.program import compiled, compiled_freestanding
-from vmm.image.progress import Progress
+from vmm.image.progress import Progress, silent
 
 STOCK: Final = ("debian", "debian:6.12")
 """The kernels of Debian's that tests boot, which none of them downloads."""
@@ -36,5 +37,7 @@ def prepare() -> None:
         agent_initramfs(busybox=busybox)
     demo_disk()
     compiled(recipe_folder() / "hostile.c")
+    if has_bench_kernel():
+        bench_kernel(silent)
     for name in ("load.c", "say.c"):
         compiled_freestanding(recipe_folder() / name)

@@ -57,6 +57,12 @@ def compiled(source: Path, flags: Sequence[str] = ("-Os", "-static", "-s")) -> P
     return cache.obtain(name, make) / source.stem
 
 
+def is_compiled(source: Path, flags: Sequence[str]) -> bool:
+    """Say whether ``compiled`` would return a program that is there already."""
+    name = _name(source, flags)
+    return (BUILT / name).exists() or cache.lookup(name) is not None
+
+
 def is_packaged(source: Path) -> bool:
     """Say whether the program of a freestanding C file was built with the package."""
     return (BUILT / _name(source, _FREESTANDING)).exists()

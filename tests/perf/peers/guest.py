@@ -7,9 +7,9 @@ from pathlib import Path
 
 from virtio.errors import ConfigurationError
 from vmm.image import Progress
-from vmm.image.debian import ensure
+from vmm.image.debian import ensure, find_tool
 from vmm.image.kernel import recipe_folder
-from vmm.image.program import compiled
+from vmm.image.program import compiled, is_compiled
 
 _FLAGS = (
     *("-O2", "-std=gnu11", "-ffreestanding", "-fno-builtin", "-fno-stack-protector"),
@@ -18,8 +18,14 @@ _FLAGS = (
     "-Wl,--build-id=none,-z,norelro,-z,noseparate-code",
     "-Wl,-Ttext-segment=0x1000000,-e,start",
 )
+_SOURCE = recipe_folder() / "bench" / "bench.c"
 _WORD_BYTES = 8
 _CHUNK_WORDS = 1 << 17
+
+
+def has_bench_kernel() -> bool:
+    """Whether the guest is compiled already, or there is the compiler for it."""
+    return is_compiled(_SOURCE, _FLAGS) or find_tool("gcc") is not None
 
 
 def bench_kernel(progress: Progress) -> Path:
@@ -27,8 +33,9 @@ def bench_kernel(progress: Progress) -> Path:
 
     Raises :class:`ConfigurationError` when there is no C compiler and none can be installed.
     """
-    ensure({"gcc": "gcc"}, "the benchmark's guest", progress)
-    kernel = compiled(recipe_folder() / "bench" / "bench.c", _FLAGS)
+    if not has_bench_kernel():
+        ensure({"gcc": "gcc"}, "the benchmark's guest", progress)
+    kernel = compiled(_SOURCE, _FLAGS)
     if kernel is None:
         raise ConfigurationError("the benchmark's guest: gcc went away")
     return kernel

@@ -6,7 +6,14 @@ import pytest
 
 from virtio.errors import ConfigurationError
 from vmm.image import program
-from vmm.image.program import build_packaged, compiled_freestanding, find_compiler, is_packaged
+from vmm.image.program import (
+    build_packaged,
+    compiled,
+    compiled_freestanding,
+    find_compiler,
+    is_compiled,
+    is_packaged,
+)
 
 START = "void _start(void) { for (;;); }\n"
 
@@ -35,6 +42,18 @@ def test_program_that_was_built_with_the_package_needs_no_compiler(
     assert [compiled_freestanding(sources / name) for name in ("agent.c", "init.c")] == built
     assert is_packaged(sources / "agent.c")
     assert not (tmp_path / "cache").exists()
+
+
+@needs_compiler
+def test_program_is_compiled_once_it_is_in_the_cache_or_the_package(
+    sources: Path, tmp_path: Path
+) -> None:
+    flags = ("-c",)
+    before = is_compiled(sources / "agent.c", flags)
+    compiled(sources / "agent.c", flags)
+
+    assert (before, is_compiled(sources / "agent.c", flags)) == (False, True)
+    assert not is_compiled(sources / "agent.c", ("-c", "-O2"))
 
 
 @needs_compiler
