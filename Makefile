@@ -71,7 +71,7 @@ test: image setup check ## Run every test, WORKERS=2 at a time; those that boot 
 	@$(PYTEST) --junit-xml=build/junit.xml
 
 .PHONY: test-hardware
-test-hardware: setup ## Run what touches KVM on hardware KVM, which QEMU emulates; SHORT=1 is a part
+test-hardware: image setup ## Run what touches KVM on hardware KVM, which QEMU emulates; SHORT=1 is a part
 	@$(BIN)/python -m tests.hosts.hardware $(if $(SHORT),--short) $(if $(UNTIL),--until=$(UNTIL))
 
 .PHONY: kernels

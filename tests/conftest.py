@@ -80,7 +80,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     linux = [item for item in items if boots_linux(item)]
     if linux and cached_kernel() is None:
         for item in linux:
-            item.add_marker(pytest.mark.skip(reason="the guest kernel is not built: make setup"))
+            item.add_marker(pytest.mark.skip(reason="the guest kernel is not built: make image"))
 
 
 def _limit(item: pytest.Item) -> float:

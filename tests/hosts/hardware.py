@@ -70,7 +70,7 @@ def run_there(*, short: bool, until: float | None) -> int:
 def _lack(progress: Progress) -> str:
     """Return what the host cannot be had for, nothing when it can be."""
     if cached_kernel() is None:
-        return "the guest kernel is not built: make setup"
+        return "the guest kernel is not built: make image"
     try:
         ensure_qemu(progress)
         host_kernel(progress)
