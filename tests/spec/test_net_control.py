@@ -130,8 +130,17 @@ def test_command_may_be_cut_anyhow_and_is_answered_in_its_first_byte(make_net: N
 
 
 @pytest.mark.spec("NET-19")
-def test_command_of_a_megabyte_is_refused(make_net: NetMaker) -> None:
+def test_command_of_a_megabyte_is_refused_and_not_copied(
+    make_net: NetMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig = make_net()
+    copied: list[int] = []
+
+    def refuse(device: object, data: bytes) -> bytes:
+        copied.append(len(data))
+        return b"\1"
+
+    monkeypatch.setattr("virtio.net.device.execute", refuse)
     rig.memory.view(0x20_0000, 1 << 20)[:] = bytes(1 << 20)
 
     rig.rings[rig.controlq].add_segments(
@@ -142,6 +151,7 @@ def test_command_of_a_megabyte_is_refused(make_net: NetMaker) -> None:
 
     [used] = rig.rings[rig.controlq].collect()
     assert used.data == b"\1"
+    assert copied == [2 + 2 * (4 + 6 * 1024) + 1]
 
 
 # The filter

@@ -23,7 +23,7 @@ from virtio.device.declaration import (
 from virtio.device.doorbell import Doorbell
 from virtio.errors import ConfigurationError
 from virtio.net.backend import NetBackend, NoNetwork
-from virtio.net.control import execute
+from virtio.net.control import MAX_COMMAND_BYTES, execute
 from virtio.net.counters import NetCounters
 from virtio.net.filter import MAC_BYTES, ReceiveFilter
 from virtio.net.inbox import Inbox
@@ -251,7 +251,7 @@ class Net(Device):
         """Do a command; one that cannot be answered is not done (``NET-19``)."""
         if not chain.writable_length:
             return 0
-        return chain.write(execute(self, chain.read(chain.readable_length)))
+        return chain.write(execute(self, chain.read(MAX_COMMAND_BYTES + 1)))
 
     # What is due
 
