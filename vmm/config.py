@@ -12,6 +12,7 @@ from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import OnPanic
 from vmm.host.size import parse_size as parse_size
 from vmm.kernel_choice import Kernel, check_kernel, is_stock
+from vmm.net.config import NetConfig
 from vmm.sandbox.mode import SandboxMode, check_mode
 from vmm.share.config import ShareConfig, check_shares
 from vmm.slots import Transport as Transport
@@ -81,6 +82,7 @@ class MachineConfig:
     * ``rng``: whether there is a virtio entropy device.
     * ``console``: where the guest's console is: the first serial port, which every kernel has, or
       ``hvc0`` of a virtio console, which needs far fewer exits.
+    * ``nets``: one virtio network card each, ``eth0`` first.
     * ``ports``: names of further virtio console ports, channels between host and guest.
     * ``agent``: whether our agent serves the host in the guest: as its first process ("init") or
       beside that of the initrd ("beside").
@@ -123,6 +125,7 @@ class MachineConfig:
     shares: tuple[ShareConfig, ...] = ()
     rng: bool = True
     console: ConsoleKind = "serial"
+    nets: tuple[NetConfig, ...] = ()
     ports: tuple[str, ...] = ()
     vsock: int | None = None
     agent: AgentRole = "none"

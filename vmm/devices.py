@@ -14,16 +14,18 @@ from vmm.agent import PORT_NAME
 from vmm.config import DeviceConfig, MachineConfig
 from vmm.disk.disk import DiskConfig, RawDisk
 from vmm.disk.overlay import OverlayDisk
+from vmm.net.config import NetConfig
 from vmm.slots import Transport
 
 if TYPE_CHECKING:
     from virtio.console import ConsolePort
+    from virtio.net import NetBackend
     from vmm.share.directory import HostDirectory
 
 Maker = Callable[[], VirtioDevice]
 MachineDisk = RawDisk | OverlayDisk
 OwnDevice = Literal["rng", "console", "vsock", "share"]
-Source = DiskConfig | Maker | OwnDevice
+Source = DiskConfig | NetConfig | Maker | OwnDevice
 
 HVC: Final = "hvc0"
 """The name that the guest gives to the console on the first port of the virtio console."""
@@ -48,7 +50,7 @@ class PlannedDevice(NamedTuple):
 
     ``source`` is what the configuration says of it. ``name`` is None for one that is named by its
     class and a number, ``transport`` for one that is where most of the machine's are; ``backend``
-    is the disk that is closed with it.
+    is the disk, ``network`` what is behind a network card; they are closed with it.
     """
 
     source: Source
@@ -56,6 +58,16 @@ class PlannedDevice(NamedTuple):
     name: str | None = None
     transport: Transport | None = None
     backend: MachineDisk | None = None
+    network: NetBackend | None = None
+
+    def close(self) -> None:
+        """Close what is the device's alone."""
+        if self.backend is not None:
+            self.backend.close()
+        if self.network is not None:
+            from vmm.net.opening import close_network
+
+            close_network(self.network)
 
 
 def configured_devices(
@@ -63,6 +75,7 @@ def configured_devices(
     disks: Sequence[MachineDisk],
     ports: Sequence[ConsolePort],
     directories: Sequence[HostDirectory] = (),
+    networks: Sequence[NetBackend] = (),
 ) -> Iterator[PlannedDevice]:
     """Make the devices in the order in which the guest finds them."""
     for disk, backend in zip(config.disks, disks, strict=True):
@@ -85,6 +98,8 @@ def configured_devices(
         for index, (share, one) in enumerate(zip(config.shares, directories, strict=True)):
             device = with_ring_features(share_device(share, index, one), config)
             yield PlannedDevice("share", device)
+    for net, network in zip(config.nets, networks, strict=True):
+        yield net_device(net, network, config)
     for make in config.devices:
         yield made_device(make, config)
 
@@ -94,6 +109,14 @@ def disk_device(disk: DiskConfig, backend: MachineDisk, config: MachineConfig) -
     block = Block(backend, serial=disk.serial, block_size=disk.block_size, queues=disk.queues)
     with_ring_features(block, config)
     return PlannedDevice(disk, block, transport=disk.transport, backend=backend)
+
+
+def net_device(net: NetConfig, network: NetBackend, config: MachineConfig) -> PlannedDevice:
+    """Return the network card before a network that was opened."""
+    from virtio.net.device import Net
+
+    card = Net(network, mac=net.address(), mtu=net.mtu, pairs=net.queues)
+    return PlannedDevice(net, with_ring_features(card, config), network=network)
 
 
 def made_device(make: Maker, config: MachineConfig) -> PlannedDevice:

@@ -25,12 +25,14 @@ from vmm.devices import (
     console_ports,
     disk_device,
     made_device,
+    net_device,
 )
 from vmm.disk.disk import DiskConfig
 from vmm.host.io_thread import IoThread
 from vmm.kvm.irqfd import IrqfdLine
 from vmm.kvm.system import KVM_CAP_MAX_VCPU_ID, KVM_CAP_MAX_VCPUS, Kvm
 from vmm.memory import GuestRam
+from vmm.net.config import NetConfig
 from vmm.slots import Slot, Slots
 from vmm.virtio_buses import AttachedDevice, VirtioBuses
 from vmm.x86 import (
@@ -43,6 +45,7 @@ from vmm.x86 import (
 )
 
 if TYPE_CHECKING:
+    from virtio.net import NetBackend
     from vmm.sandbox.policy import OpenFolder
     from vmm.share.directory import HostDirectory
 
@@ -93,7 +96,8 @@ class Hardware:
         self.transports: list[VirtioTransport] = []
         self.changing = threading.RLock()
         ports = list(self.console_ports.values())
-        planned = list(configured_devices(config, backends, ports, self.directories))
+        networks = _open_networks(config, resources) if config.nets else []
+        planned = list(configured_devices(config, backends, ports, self.directories, networks))
         self._slots, taken = self._lay_out(planned, slots)
         pci = config.uses_pci or any(slot.transport == "pci" for slot in self._slots)
         self._buses = VirtioBuses(
@@ -114,7 +118,7 @@ class Hardware:
 
         return open_folders(self.directories)
 
-    def plug(self, what: DiskConfig | Maker) -> tuple[VirtioDevice, Slot]:
+    def plug(self, what: DiskConfig | NetConfig | Maker) -> tuple[VirtioDevice, Slot]:
         """Put a device into a spare slot; the guest finds it when it looks there again.
 
         Raises :class:`ConfigurationError` when no slot is spare, for a disk that cannot be opened,
@@ -123,8 +127,7 @@ class Hardware:
         with self.changing:
             planned = self._planned(what)
             with ExitStack() as on_failure:
-                if planned.backend is not None:
-                    on_failure.callback(planned.backend.close)
+                on_failure.callback(planned.close)
                 self._check_free(planned.device)
                 transport = planned.transport or self._config.usual_transport
                 slot = self._slots.take(transport, self._free_name(planned.device))
@@ -197,6 +200,7 @@ class Hardware:
         return replace(
             self._config,
             disks=tuple(one for one in sources if isinstance(one, DiskConfig)),
+            nets=tuple(one for one in sources if isinstance(one, NetConfig)),
             rng=any(one == "rng" for one in sources),
             devices=tuple(one for one in sources if callable(one)),
             spare_slots=self._slots.spare(self._config.usual_transport),
@@ -247,13 +251,25 @@ class Hardware:
             slots.add(transport)
         return slots, taken
 
-    def _planned(self, what: DiskConfig | Maker) -> PlannedDevice:
+    def _planned(self, what: DiskConfig | NetConfig | Maker) -> PlannedDevice:
+        if isinstance(what, NetConfig):
+            return self._planned_net(what)
         if not isinstance(what, DiskConfig):
             return made_device(what, self._config)
         with ExitStack() as on_failure:
             backend = what.open()
             on_failure.enter_context(backend)
             planned = disk_device(what, backend, self._config)
+            on_failure.pop_all()
+        return planned
+
+    def _planned_net(self, what: NetConfig) -> PlannedDevice:
+        from vmm.net.opening import close_network, open_network
+
+        with ExitStack() as on_failure:
+            network = open_network(what)
+            on_failure.callback(close_network, network)
+            planned = net_device(what, network, self._config)
             on_failure.pop_all()
         return planned
 
@@ -290,8 +306,7 @@ class Hardware:
     ) -> None:
         attached = AttachedDevice(slot)
         try:
-            if planned.backend is not None:
-                attached.resources.callback(planned.backend.close)
+            attached.resources.callback(planned.close)
             thread, poll_us = self._io_thread(attached, planned.device, begin)
             self._buses.attach(attached, planned.device, thread.loop, poll_us)
             if thread is not self._main and self._main.started:
@@ -337,7 +352,8 @@ def _rank(source: Source) -> int:
     if isinstance(source, DiskConfig):
         return 0
     own = get_args(OwnDevice)
-    return next((number for number, name in enumerate(own, 1) if name == source), len(own) + 1)
+    last = len(own) + (1 if isinstance(source, NetConfig) else 2)
+    return next((number for number, name in enumerate(own, 1) if name == source), last)
 
 
 def _check_cpus(kvm: Kvm, config: MachineConfig) -> None:
@@ -358,6 +374,16 @@ def _open_directories(config: MachineConfig, resources: ExitStack) -> list[HostD
     from vmm.share.shares import open_shares
 
     return open_shares(config.shares, resources)
+
+
+def _open_networks(config: MachineConfig, resources: ExitStack) -> list[NetBackend]:
+    from vmm.net.opening import close_network, open_network
+
+    networks = []
+    for one in config.nets:
+        networks.append(open_network(one))
+        resources.callback(close_network, networks[-1])
+    return networks
 
 
 def _open_disks(config: MachineConfig, resources: ExitStack) -> list[MachineDisk]:

@@ -7,7 +7,7 @@ not hold up the others (``MachineConfig.io_threads``). A caller of :meth:`Machin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from vmm.agent import Agent
     from vmm.agent.upkeep import AgentUpkeep
     from vmm.disk.disk import DiskConfig
+    from vmm.net.config import NetConfig
     from vmm.sandbox.mode import SandboxMode
     from vmm.snapshot import MachineState, Snapshot
     from vmm.snapshot.folder import SnapshotFolder
@@ -79,13 +80,25 @@ class Machine:
         self._registers: list[str] = []
 
     @classmethod
-    def restore(cls, snapshot: Snapshot, *, sandbox: SandboxMode = "off") -> Self:
+    def restore(
+        cls,
+        snapshot: Snapshot,
+        *,
+        sandbox: SandboxMode = "off",
+        nets: Sequence[NetConfig] = (),
+    ) -> Self:
         """Return a machine that continues from ``snapshot`` once :meth:`resume` is called.
 
         Guest memory is shared with the snapshot until the guest writes it; writes to disks stay in
-        memory. ``sandbox`` is that of :class:`MachineConfig`, which no snapshot decides.
+        memory. ``sandbox`` is that of :class:`MachineConfig`, which no snapshot decides, and so are
+        the networks behind the guest's cards: ``nets``, in their order. A card beyond those finds
+        its cable pulled. Raises :class:`ConfigurationError` for more networks than cards.
         """
         config = snapshot.config
+        if config.nets or nets:
+            from vmm.net.restored import with_networks
+
+            config = with_networks(config, nets)
         if sandbox != config.sandbox:
             from dataclasses import replace
 
@@ -249,13 +262,13 @@ class Machine:
                 return transport.device
         raise InternalError("the machine has no socket device, which its configuration asks for")
 
-    def plug(self, what: DiskConfig | Callable[[], VirtioDevice]) -> VirtioDevice:
-        """Put a disk, or the device that ``what`` makes, into a spare slot, and return the device.
+    def plug(self, what: DiskConfig | NetConfig | Callable[[], VirtioDevice]) -> VirtioDevice:
+        """Put a disk, a network card or the device that ``what`` makes into a spare slot.
 
-        It goes to ``MachineConfig.transport``, unless a disk or a :class:`DeviceConfig` says
-        otherwise. The guest is made to look there, and its driver has the device when this returns.
-        Without an agent in the guest, somebody else has to: see ``vmm/agent/binding.py``. Raises
-        :class:`ConfigurationError` when no slot is spare.
+        Returns the device, which goes to ``MachineConfig.transport``, unless a disk or a
+        :class:`DeviceConfig` says otherwise. The guest is made to look there, and its driver has
+        the device when this returns. Without an agent in the guest, somebody else has to: see
+        ``vmm/agent/binding.py``. Raises :class:`ConfigurationError` when no slot is spare.
         """
         device, slot = self.hardware.plug(what)
         if self._has_agent:

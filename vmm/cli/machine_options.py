@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vmm.cli.quick_options import QuickOptions
+    from vmm.net.config import NetConfig
 
 MAX_TIMEOUT_SECONDS: Final = 1e7
 DEFAULT_CID: Final = 3
@@ -102,6 +103,16 @@ def _add_hardware_arguments(add: Callable[..., object]) -> None:
         metavar="NAME[=FILE]",
         help="a virtio console port of that name; what the guest writes to it goes to FILE; may be"
         " repeated",
+    )
+    add(
+        "--net",
+        action="append",
+        default=[],
+        metavar="KIND[,OPTION...]",
+        help="a virtio network card, on the host's network (user, by passt, with"
+        " hostfwd=tcp:8080:80), on a tap (tap=NAME or tap=fd:N, with queues=N) or on a stream of"
+        " frames as QEMU has them (socket=PATH, HOST:PORT or fd:N); may be repeated. More options:"
+        " mac=, mtu=, pcap=FILE",
     )
     add(
         "--vsock",
@@ -215,6 +226,7 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             console_transport=options.console_transport,
             on_panic=options.on_panic,
             ports=tuple(name for name, _ in map(split_port, options.port)),
+            nets=nets(options),
             vsock=None if options.vsock is None else split_vsock(options.vsock)[1] or DEFAULT_CID,
             ring_features=ring_features(options.ring_features),
             **({} if options.poll is None else {"poll_us": options.poll}),
@@ -269,6 +281,15 @@ def ring_features(names: str | None) -> int | None:
             allowed = ", ".join(RING_FEATURES)
             raise ConfigurationError(f"--ring-features {one!r}: must be among {allowed}, or none")
     return sum(1 << RING_FEATURES[one] for one in set(chosen))
+
+
+def nets(options: Namespace) -> tuple[NetConfig, ...]:
+    """Return the networks of ``--net``."""
+    if not options.net:
+        return ()
+    from vmm.net.options import parse_net
+
+    return tuple(map(parse_net, options.net))
 
 
 def split_port(text: str) -> tuple[str, str]:

@@ -198,7 +198,14 @@ def _take_command(options: Namespace) -> Sequence[str]:
         return ()
     options.init_arguments = []
     options.cmdline = f"{options.cmdline} {QUIET_AGENT}".lstrip()
-    return words
+    return _with_network(words, options) if options.net and options.agent == "init" else words
+
+
+def _with_network(words: Sequence[str], options: Namespace) -> Sequence[str]:
+    from vmm.cli.machine_options import nets
+    from vmm.net.guest import with_network
+
+    return with_network(words, nets(options))
 
 
 def _console(
@@ -221,6 +228,7 @@ def _check_restore(options: Namespace) -> None:
             f"--vsock {options.vsock}: the CID is as it was saved; take it away"
         )
     defaults = vars(parser.parse([])) | {"timeout": options.timeout, "vsock": path}
+    defaults["net"] = options.net  # what is behind its cards is of today
     changed = [name for name, value in defaults.items() if getattr(options, name) != value]
     if changed:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in changed)

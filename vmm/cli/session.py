@@ -57,7 +57,7 @@ def run_once(
             from vmm.share.limits import raise_limit
 
             raise_limit(len(shares))
-        made = Machine(start) if isinstance(start, MachineConfig) else Machine.restore(start)
+        made = Machine(start) if isinstance(start, MachineConfig) else _restore(start, options)
         machine = stack.enter_context(made)
         # Our init hears no power button.
         theirs = restored or not machine.config.has_our_init
@@ -96,6 +96,14 @@ def run_once(
     if not told_by_status or options.stats:
         report(ending, machine if options.stats else None)
     return ending
+
+
+def _restore(snapshot: Snapshot, options: Namespace) -> Machine:
+    if not options.net:
+        return Machine.restore(snapshot)
+    from vmm.cli.machine_options import nets
+
+    return Machine.restore(snapshot, nets=nets(options))
 
 
 def _late(options: Namespace, *, with_command: bool) -> list[str]:

@@ -106,6 +106,7 @@ class Snapshot(Resource):
                 init_arguments=(),
                 disks=kept,
                 shares=shares,
+                nets=tuple(one.saved() for one in config.nets),
                 sandbox="off",
             ),
             len(config.devices),
@@ -188,6 +189,8 @@ def _check(
             f"damaged: memory of {contents.memory.size_bytes} bytes, its machine has"
             f" {config.memory_bytes}"
         )
+    if any(one != one.saved() for one in config.nets):
+        raise folder.damaged("damaged: a saved network card has no network")
     if (config.kernel, config.initrd) != (None, None) or config.devices or config.init_arguments:
         raise folder.damaged("damaged: a saved machine has nothing left to boot")
     check_disks(contents.disks, config.disks, f"snapshot {folder.path}", trusted)

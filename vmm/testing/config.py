@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import ConfigurationError
@@ -20,6 +20,10 @@ from vmm.kernel_choice import is_stock
 from vmm.sandbox.mode import SandboxMode, check_mode, usual_mode
 from vmm.share.config import ShareConfig, check_shares
 from vmm.topology import parse_cpus
+
+if TYPE_CHECKING:
+    from vmm.net.config import NetConfig
+    from vmm.net.switch import Switch
 
 SPARE_SLOTS: Final = 6
 """The number of disks and devices that a test can have: the guest boots with so many places."""
@@ -60,6 +64,8 @@ class GuestConfig:
     * ``disks``: images, as ``vmm run --disk`` takes them, or :class:`vmm.DiskConfig`.
     * ``shares``: directories of the host, as ``vmm run --share`` takes them, ``SRC:DST[,rw]``, or
       :class:`vmm.share.config.ShareConfig`; mounted when the test begins.
+    * ``nets``: networks, one card each, ``eth0`` first: a :class:`vmm.net.Switch`, what ``vmm run
+      --net`` takes, or :class:`vmm.net.NetConfig`. The guest's cards begin without addresses.
     * ``devices``: makers of further devices, such as a subclass of ``virtio.Device``.
     * ``deadline``: seconds after which a test's guest ends; booting it, where it has to be, and
       its ``files`` count as the test does. The build of a kernel and time in a debugger do not.
@@ -81,6 +87,7 @@ class GuestConfig:
     files: Mapping[str, str | bytes | Path] = field(default_factory=dict)
     disks: tuple[DiskConfig | str, ...] = ()
     shares: tuple[ShareConfig | str, ...] = ()
+    nets: "tuple[NetConfig | Switch | str, ...]" = ()
     devices: tuple[Callable[[], VirtioDevice], ...] = ()
     deadline: float = 60.0
     shared: bool = False
@@ -98,13 +105,14 @@ class GuestConfig:
         if self.kernel == DEFAULT_KERNEL:
             object.__setattr__(self, "kernel", None)
         self._check_patterns()
-        for name in ("disks", "shares", "devices"):
+        for name in ("disks", "shares", "nets", "devices"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_shares()
-        wanted = len(self.disks) + len(self.shares) + len(self.devices)
+        wanted = len(self.disks) + len(self.shares) + len(self.nets) + len(self.devices)
         if wanted > SPARE_SLOTS:
             raise ConfigurationError(
-                f"{wanted} disks, shares and devices: a guest of a test has room for {SPARE_SLOTS}"
+                f"{wanted} disks, shares, nets and devices: a guest of a test has room for"
+                f" {SPARE_SLOTS}"
             )
 
     def _check_kinds(self) -> None:
@@ -186,6 +194,23 @@ class GuestConfig:
     def opened_shares(self) -> list[ShareConfig]:
         """Return the shares as configurations."""
         return [ShareConfig.parse(one) if isinstance(one, str) else one for one in self.shares]
+
+    def networks(self) -> "list[NetConfig]":
+        """Return the networks as configurations."""
+        if not self.nets:
+            return []
+        from vmm.net.config import NetConfig
+        from vmm.net.options import parse_net
+        from vmm.net.switch import Switch
+
+        return [
+            NetConfig.on(one)
+            if isinstance(one, Switch)
+            else parse_net(one)
+            if isinstance(one, str)
+            else one
+            for one in self.nets
+        ]
 
 
 def _check_file(what: str, path: Path) -> None:

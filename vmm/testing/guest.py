@@ -318,6 +318,9 @@ class Guest:
         pairs = zip(self.config.opened_shares(), directories, strict=True)
         for index, (share, directory) in enumerate(pairs):
             self._mount(index, share, directory)
+        for net in self.config.networks():
+            with self._asking("plug a network card"):
+                self.machine.plug(net)
         for make in self.config.devices:
             self.plug(make())
         for path, content in self.config.files.items():

@@ -11,6 +11,7 @@ from vmm.cli.machine_options import add_machine_arguments, machine_config
 from vmm.config import MachineConfig
 from vmm.disk.disk import DiskConfig
 from vmm.image.progress import silent
+from vmm.net import NetConfig
 from vmm.topology import CpuTopology
 
 
@@ -82,6 +83,16 @@ def test_a_disk_and_none_are_refused() -> None:
 def test_sockets_have_an_address(text: str, cid: int) -> None:
     assert config_of("--vsock", text).vsock == cid
     assert config_of().vsock is None
+
+
+def test_networks_are_cards_in_order() -> None:
+    config = config_of("--net", "user,hostfwd=tcp:8080:80", "--net", "tap=t0,queues=2")
+
+    assert config.nets == (
+        NetConfig("user", hostfwd=("tcp:8080:80",)),
+        NetConfig("tap", "t0", queues=2),
+    )
+    assert config_of().nets == ()
 
 
 @pytest.mark.parametrize("text", ["", ",cid=4", "v,cid=", "v,cid=2", "v,cid=x", "v,cid=-4"])

@@ -8,6 +8,7 @@ import pytest
 from tests.others import powerless_script
 from virtio.errors import ConfigurationError
 from vmm.ending.complaints import Complaint
+from vmm.net import NetConfig, Switch
 from vmm.testing.config import GuestConfig
 
 
@@ -149,3 +150,12 @@ def test_default_kernel_has_a_name() -> None:
 def test_kernel_of_another_kind_is_refused(kernel: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"kernel .*: must be str or Path or None"):
         GuestConfig(kernel=kernel)
+
+
+def test_networks_may_be_switches_texts_or_configurations() -> None:
+    with Switch() as switch:
+        nets = GuestConfig(nets=(switch, "socket=s", NetConfig(mtu=9000))).networks()
+
+    assert nets[0].make == switch.open
+    assert nets[1:] == [NetConfig("socket", "s"), NetConfig(mtu=9000)]
+    assert GuestConfig().networks() == []

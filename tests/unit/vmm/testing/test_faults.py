@@ -101,7 +101,7 @@ class TestGuestConfig:
         assert config.opened_disks() == [DiskConfig("a.img", read_only=True)]
 
     def test_more_devices_than_places_are_refused(self) -> None:
-        with pytest.raises(ConfigurationError, match=r"7 disks, shares and devices: .* room for 6"):
+        with pytest.raises(ConfigurationError, match=r"7 disks, shares, nets and dev.*room for 6"):
             GuestConfig(disks=("a",) * 7)
 
     def test_shares_may_be_text_and_are_checked(self) -> None:
