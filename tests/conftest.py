@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tests.order import boots_linux, place
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
 
     from tests.sharing import InOrder
+
+# How long an example takes depends on what else the host does.
+hypothesis.settings.register_profile("timeless", deadline=None)
+hypothesis.settings.load_profile("timeless")
 
 HERE = Path(__file__).parent
 COVERAGE_TEST = HERE / "test_coverage.py"
