@@ -15,6 +15,7 @@ BLOCK: Final = 2
 CONSOLE: Final = 3
 ENTROPY: Final = 4
 VSOCK: Final = 19
+FS: Final = 26
 
 
 class Driver(NamedTuple):
@@ -52,14 +53,14 @@ DEVICES: Final = {
     20: ("virtio_crypto", "CONFIG_CRYPTO_DEV_VIRTIO"),
     24: ("virtio_mem", "CONFIG_VIRTIO_MEM"),
     25: ("virtio_snd", "CONFIG_SND_VIRTIO"),
-    26: ("virtiofs", "CONFIG_VIRTIO_FS"),
+    FS: ("virtiofs", "CONFIG_VIRTIO_FS"),
     27: ("virtio_pmem", "CONFIG_VIRTIO_PMEM"),
     34: ("i2c_virtio", "CONFIG_I2C_VIRTIO"),
     41: ("gpio_virtio", "CONFIG_GPIO_VIRTIO"),
 }
 """The driver of each kind of virtio device that Linux has one for."""
 
-_PLUGGED: Final = (1, BLOCK, ENTROPY, 5, 18, VSOCK, 26, 34, 41)
+_PLUGGED: Final = (1, BLOCK, ENTROPY, 5, 18, VSOCK, FS, 34, 41)
 """What may be plugged in later: small drivers, so that each guest can have them all."""
 
 
@@ -88,6 +89,8 @@ def _drivers(config: MachineConfig) -> Iterator[Driver]:
         yield Driver(*DEVICES[number], "a device that is plugged in")
     if config.disks or config.spare_slots:
         yield Driver("ext4", "CONFIG_EXT4_FS", "a file system on a disk")
+    if config.shares:
+        yield Driver("overlay", "CONFIG_OVERLAY_FS", "a root whose changes stay in the guest")
     if config.acpi:
         yield Driver("pvpanic_mmio", "CONFIG_PVPANIC_MMIO", "the word of a panic")
 
@@ -101,5 +104,7 @@ def _required(config: MachineConfig) -> Iterator[tuple[int, str]]:
         yield CONSOLE, "the agent's port"
     if config.ports:
         yield CONSOLE, f"port {config.ports[0]}"
+    if config.shares:
+        yield FS, "the shared directories"
     if config.vsock is not None:
         yield VSOCK, "the socket device"

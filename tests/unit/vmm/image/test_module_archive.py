@@ -13,6 +13,7 @@ from vmm.drivers import drivers
 from vmm.image.kernels import GuestKernel
 from vmm.image.module_archive import modules_for
 from vmm.image.module_tree import installed_modules
+from vmm.share.config import ShareConfig
 
 STOCK = {
     "virtio_ring": (),
@@ -64,6 +65,15 @@ def test_a_console_an_agent_or_a_port_brings_the_consoles_driver(
     tmp_path: Path, config: MachineConfig
 ) -> None:
     assert "virtio_console.ko" in order(modules_for(kernel(tmp_path, STOCK), drivers(config)))
+
+
+def test_shared_directories_bring_their_file_system(tmp_path: Path) -> None:
+    stock = {**STOCK, "fuse": (), "virtiofs": ("fuse", "virtio"), "overlay": ()}
+    config = MachineConfig(transport="pci", shares=(ShareConfig("/", "/"),))
+    found = order(modules_for(kernel(tmp_path, stock), drivers(config)))
+
+    assert found.index("fuse.ko") < found.index("virtiofs.ko")
+    assert "overlay.ko" in found
 
 
 def test_a_machine_into_which_disks_may_be_plugged_has_their_driver(tmp_path: Path) -> None:
