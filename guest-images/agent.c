@@ -312,14 +312,15 @@ static void wait_for_host(void)
     CALL(fcntl, port, F_SETFL, O_RDWR | O_NONBLOCK, 0, 0);
 }
 
-/* Less what is for us; an init beside us gets no more than the kernel gave. */
-static void take_environment(char **environment)
+/* Less what is for us; an init beside us gets no more than the kernel gave, and mounts the shares. */
+static void take_environment(char **environment, int is_beside)
 {
     static char *own[64];
     char **end = own;
     for (; *environment && end < own + 62; environment++)
         if (!same_name(*environment, "VMM_AGENT_INIT=") &&
-            !same_name(*environment, "VMM_AGENT_QUIET=") && !same_name(*environment, SHARES))
+            !same_name(*environment, "VMM_AGENT_QUIET=") &&
+            (is_beside || !same_name(*environment, SHARES)))
             *end++ = *environment;
     own_environment = own;
 }
@@ -409,7 +410,7 @@ int main(int count, char **arguments, char **environment)
 {
     char *init = value_of(environment, "VMM_AGENT_INIT=");
     is_quiet = value_of(environment, "VMM_AGENT_QUIET=") != 0;
-    take_environment(environment);
+    take_environment(environment, init != 0);
     if (CALL(getpid, 0, 0, 0, 0, 0) == 1) {
         load_given_modules();
         if (init)

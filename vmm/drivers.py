@@ -89,8 +89,8 @@ def _drivers(config: MachineConfig) -> Iterator[Driver]:
         yield Driver(*DEVICES[number], "a device that is plugged in")
     if config.disks or config.spare_slots:
         yield Driver("ext4", "CONFIG_EXT4_FS", "a file system on a disk")
-    if config.shares:
-        yield Driver("overlay", "CONFIG_OVERLAY_FS", "a root whose changes stay in the guest")
+    if any(one.is_root for one in config.shares):
+        yield Driver("overlay", "CONFIG_OVERLAY_FS", "a root of the host", required=True)
     if config.acpi:
         yield Driver("pvpanic_mmio", "CONFIG_PVPANIC_MMIO", "the word of a panic")
 

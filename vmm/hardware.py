@@ -139,8 +139,8 @@ class Hardware:
     def find(self, device: VirtioDevice | str) -> Slot:
         """Return the slot of a device, or of a name, that can be unplugged.
 
-        Raises :class:`ConfigurationError` for one that is in no slot, and for the console and
-        the sockets, which the machine itself uses.
+        Raises :class:`ConfigurationError` for one that is in no slot, and for the console,
+        the sockets and the shares, which the machine itself uses.
         """
         return self._found(device).attached.slot
 

@@ -95,11 +95,12 @@ def execute(options: Namespace) -> int:
 
 
 def _config(options: Namespace) -> MachineConfig:
-    """Return the machine to boot; its disks have the names that they have from everywhere."""
+    """Return the machine to boot; its disks and shares have names that are good everywhere."""
     config = prepared_machine_config(options)
     disks = tuple(replace(one, path=os.path.abspath(one.path)) for one in config.disks)
+    shares = tuple(replace(one, source=os.path.abspath(one.source)) for one in config.shares)
     agent = "beside" if options.when is None and config.agent == "none" else config.agent
-    return replace(config, disks=disks, agent=agent)
+    return replace(config, disks=disks, shares=shares, agent=agent)
 
 
 def _images(config: MachineConfig) -> dict[str, os.stat_result]:
@@ -123,12 +124,16 @@ def _save(
     if sandbox.jail is not None:
         sandbox.jail.begin()
     seconds = options.timeout or BOOT_SECONDS
+    if config.shares:
+        from vmm.share.limits import raise_limit
+
+        raise_limit(len(config.shares))
     with Machine(config) as machine:
         interruption.watch(machine)
         machine.load()
         target = machine.saving_to(folder)
         machine.hardware.kvm.close()
-        sandbox.enter(_LATE)
+        sandbox.enter(_LATE, folders=machine.hardware.folders)
         out_of_time = partial(machine.end, End.TIMEOUT, f"{End.TIMEOUT.value} of {seconds:g} s")
         with OutputSink(1) as sink:
             machine.console.add_sink(sink.write)

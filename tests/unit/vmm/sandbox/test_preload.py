@@ -42,7 +42,7 @@ BEFORE = {
         *("vmm.cli.caller", "vmm.cli.guest_sockets", "vmm.cli.machine_options"),
         *("vmm.cli.port_files", "vmm.share.limits"),
     },
-    "vmm.cli.snapshot": {"vmm.cli.jailed"},
+    "vmm.cli.snapshot": {"vmm.cli.jailed", "vmm.share.limits"},
     "vmm.devices": {
         *("virtio.console", "virtio.net.device", "virtio.vsock", "vmm.net.opening"),
         "vmm.share.shares",
@@ -114,9 +114,8 @@ def test_what_is_imported_in_the_sandbox_was_imported_before(command_imports: st
 
 
 def test_a_run_without_shares_imports_nothing_of_them() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", RUN + TELL], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", RUN + TELL]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = {line.split()[0] for line in done.stdout.splitlines()}
 
     assert {name for name in loaded if name.startswith(("virtio.fs", "vmm.share"))} == {

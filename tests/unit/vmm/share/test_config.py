@@ -8,6 +8,7 @@ from virtio.errors import ConfigurationError
 from vmm import MachineConfig
 from vmm.boot_source import boot_source
 from vmm.cli.caller import folder_in
+from vmm.drivers import drivers
 from vmm.share.config import ShareConfig, mount_word
 
 
@@ -91,6 +92,15 @@ def test_only_an_init_of_ours_is_told(tmp_path: Path) -> None:
 
     assert "VMM_SHARES=r/b=share0" in ours.cmdline.split()
     assert "VMM_SHARES" not in users.cmdline
+
+
+def test_a_kernel_with_modules_gets_those_that_shares_need() -> None:
+    one = {driver.module for driver in drivers(MachineConfig(shares=(ShareConfig("/a", "/b"),)))}
+    root = {driver.module for driver in drivers(MachineConfig(shares=(ShareConfig("/", "/"),)))}
+
+    assert "virtiofs" in one
+    assert {"virtiofs", "overlay"} <= root
+    assert "overlay" not in one
 
 
 @pytest.mark.parametrize(
