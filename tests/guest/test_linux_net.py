@@ -19,6 +19,9 @@ DEADLINE = 300.0
 FILE_BYTES = 128 << 10
 SAVED_MAC = "02:00:00:00:00:aa"
 
+# With an input that has no end: a sender ends when its peer says that it has nothing to send.
+RECEIVE = "mkfifo /p; exec 3<> /p; nc -l -p 5000 <&3 > /f; wc -c /f; sha256sum /f"
+
 SERVED = b"from the host's loopback\n"
 # The host's loopback is at the address of the guest's gateway.
 FETCH = "set -- $(ip route); wget -q -O - http://$3:8000/file"
@@ -79,11 +82,12 @@ def test_two_restored_guests_talk_through_a_switch_that_loses_frames(snapshot: S
                     f"ip addr add 10.0.0.{number}/24 dev eth0\n"
                     "ip link set eth0 up",
                 )
-            receiver = one.agent.start(["sh", "-c", "nc -l -p 5000 > /f; sha256sum /f"])
+            receiver = one.agent.start(["sh", "-c", RECEIVE])
             sh(one, "until netstat -ltn | grep -q :5000; do sleep 0.1; done")
             sent = sh(
                 other,
-                f"head -c {FILE_BYTES} /dev/urandom > /f; nc 10.0.0.1 5000 < /f; sha256sum /f",
+                f"head -c {FILE_BYTES} /dev/urandom > /f; nc 10.0.0.1 5000 < /f;"
+                " wc -c /f; sha256sum /f",
             )
             received = receiver.communicate(timeout=DEADLINE)
 
