@@ -23,7 +23,10 @@ PROGRAM: Final = "qemu-system-x86_64"
 # A tick that QEMU repeats by itself: as QEMU 7.2 enters or leaves a guest, it may lose an interrupt
 # that another of its threads raises at that moment (helper_vmrun() and do_vmexit() change
 # `interrupt_request` without the lock). By one-shot timers a processor could then wait for ever.
-_CMDLINE: Final = "console=ttyS0 mitigations=off quiet nokaslr panic=-1 nohz=off highres=off"
+# Nor does a busy processor always repeat the timer as soon as the kernel's check of it wants.
+_CMDLINE: Final = (
+    "console=ttyS0 mitigations=off quiet nokaslr panic=-1 nohz=off highres=off no_timer_check"
+)
 # What this model has and TCG lacks would be a warning each.
 _CPU: Final = (
     "EPYC-v1,+svm,+npt,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext"
