@@ -20,10 +20,10 @@ from vmm.image.debian import ensure
 from vmm.image.progress import Progress
 
 PROGRAM: Final = "qemu-system-x86_64"
-# A tick that QEMU repeats by itself. By one-shot timers two guests were seen to spin for ever; with a
-# repeated tick they were not. QEMU 7.2 perhaps loses an interrupt that another of its threads raises
-# as it enters or leaves a guest (helper_vmrun() and do_vmexit() change `interrupt_request` without
-# the lock).
+# A tick that QEMU repeats by itself. By one-shot timers two guests were seen to spin for ever; with
+# a repeated tick they were not. QEMU 7.2 perhaps loses an interrupt that another of its threads
+# raises as it enters or leaves a guest: helper_vmrun() and do_vmexit() change `interrupt_request`
+# without the lock.
 # A busy processor does not always repeat the timer as soon as the kernel's check of it wants.
 _CMDLINE: Final = (
     "console=ttyS0 mitigations=off quiet nokaslr panic=-1 nohz=off highres=off no_timer_check"
