@@ -195,7 +195,7 @@ def test_timeout_that_no_clock_keeps_is_refused_for_a_restored_guest_too(seconds
     ("arguments", "message"),
     [
         (["--kernel", "/nonexistent"], r"/nonexistent: .*[Nn]o such file"),
-        (["--kernel", "/etc"], r"/etc: .*directory"),
+        (["--kernel", "/etc"], r"/etc: is a folder without a kernel"),
         (["--kernel", "/bin/sh"], r"/bin/sh"),
         (["--kernel", "/etc/passwd"], r"not an x86 kernel"),
         (["--kernel", "KERNEL", "--initrd", "/nonexistent"], r"/nonexistent"),
