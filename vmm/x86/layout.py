@@ -50,7 +50,7 @@ HIGH_RAM_END = 0x40_0000_0000
 PCI_ECAM = ECAM
 """Configuration space of PCI bus 0, 1 MiB of what the memory map reserves."""
 PCI_WINDOWS = ((0xC100_0000, ECAM - 0xC100_0000), (HIGH_RAM_END, HIGH_RAM_END))
-"""Where BARs may be, (address, length) each: below 4 GiB, and above all RAM."""
+"""Where ACPI says that BARs may be, (address, length) each: below 4 GiB, and above all RAM."""
 PCI_CONFIG_PORTS = 0xCF8
 PCI_FIRST_IRQ = 16
 """The first of the four lines that INTx of all functions share, as an IOAPIC has them."""

@@ -57,25 +57,35 @@ class PciState(NamedTuple):
 class PciHost:
     """A bus on ``ports`` and ``mmio``; ``on_reset`` hears of the reset control register.
 
-    Slot 0 has the host bridge. Raises :class:`ConfigurationError` on a host whose KVM cannot signal
-    messages.
+    Slot 0 has the host bridge. BARs are seen in the low window and everywhere above RAM, which ends
+    at ``ram_end``: a kernel that no ACPI tells of windows puts a device that is plugged in there.
+    Raises :class:`ConfigurationError` on a host whose KVM cannot signal messages.
     """
 
     def __init__(
-        self, kvm: Kvm, vm: Vm, ports: Bus, mmio: Bus, on_reset: Callable[[], object]
+        self,
+        kvm: Kvm,
+        vm: Vm,
+        ports: Bus,
+        mmio: Bus,
+        on_reset: Callable[[], object],
+        *,
+        ram_end: int,
     ) -> None:
         lacks = [name for name, number in _NEEDED.items() if not kvm.check(number)]
         if lacks:
             raise ConfigurationError(f"PCI: this host's KVM lacks {', '.join(lacks)}; use mmio")
         self._vm = vm
-        self.bus = PciBus(layout.PCI_WINDOWS)
+        low, high = layout.PCI_WINDOWS
+        above_ram = max(ram_end, layout.HIGH_RAM)
+        self.bus = PciBus((low, (above_ram, sum(high) - above_ram)))
         self.bus.add(0, host_bridge())
         self._ports = ConfigurationPorts(self.bus, on_reset)
         ports.add(
             layout.PCI_CONFIG_PORTS, ConfigurationPorts.PORT_COUNT, self._ports, "PCI configuration"
         )
         mmio.add(layout.PCI_ECAM, EcamWindow.SIZE, EcamWindow(self.bus), "PCI configuration")
-        for address, length in layout.PCI_WINDOWS:
+        for address, length in self.bus.windows:
             mmio.add(address, length, self.bus, "PCI memory", offset=address)
         self._lines = [
             SharedLine(LevelLine(vm, layout.PCI_FIRST_IRQ + line)) for line in range(INTX_LINES)

@@ -73,7 +73,9 @@ class Platform:
         """Give the PC a PCI bus, on its ports and on ``mmio``, the bus of memory-mapped I/O."""
         from vmm.x86.pci import PciHost
 
-        self.pci = PciHost(self._kvm, self._vm, self._ports, mmio, self._events.reset)
+        end = max(start + size for start, size in self._ram.regions)
+        reset = self._events.reset
+        self.pci = PciHost(self._kvm, self._vm, self._ports, mmio, reset, ram_end=end)
         return self.pci
 
     @property

@@ -29,6 +29,7 @@ from vmm.x86.kvm.registers import (
     KVM_SET_SREGS,
     KVM_SET_XCRS,
     KVM_SET_XSAVE,
+    Xcrs,
 )
 from vmm.x86.kvm.vcpu import (
     KVM_GET_TSC_KHZ,
@@ -116,7 +117,8 @@ def restore_vcpu(vcpu: Vcpu, state: VcpuState) -> None:
     _set_cpuid(fd, state.cpuid)
     set_bytes(fd, KVM_SET_REGS, state.regs)
     set_bytes(fd, KVM_SET_SREGS, state.sregs)
-    set_bytes(fd, KVM_SET_XCRS, state.xcrs)
+    if Xcrs.from_buffer_copy(state.xcrs).nr_xcrs:  # a processor without XSAVE has none to set
+        set_bytes(fd, KVM_SET_XCRS, state.xcrs)
     set_bytes(fd, KVM_SET_XSAVE, state.xsave)
     set_bytes(fd, KVM_SET_DEBUGREGS, state.debug_registers)
     set_bytes(fd, KVM_SET_LAPIC, state.lapic)
