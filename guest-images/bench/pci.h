@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 enum { CONFIG_ADDRESS = 0xcf8, CONFIG_DATA = 0xcfc, VIRTIO_VENDOR = 0x1af4, FIRST_ID = 0x1040 };
-enum { COMMAND = 0x04, BAR0 = 0x10, BAR1 = 0x14, CAPABILITIES = 0x34, VENDOR_CAPABILITY = 9 };
+enum { COMMAND = 0x04, BAR0 = 0x10, CAPABILITIES = 0x34, VENDOR_CAPABILITY = 9 };
 enum { MEMORY_SPACE = 2, BUS_MASTER = 4, BARS = 0xd0000000, BAR_SHARE = 1 << 20, SLOT_COUNT = 32 };
 enum { COMMON_STRUCTURE = 1, NOTIFY_STRUCTURE = 2, DEVICE_STRUCTURE = 4 };
 
@@ -52,6 +52,18 @@ static void configure(uint32_t slot, uint32_t offset, uint32_t value)
     write_port32(CONFIG_DATA, value);
 }
 
+/* The number of the BAR that the common structure is in; the others are there, too. */
+static uint32_t bar_of_structures(uint32_t slot)
+{
+    uint32_t at = configuration(slot, CAPABILITIES) & 0xff;
+    while (at && ((configuration(slot, at) & 0xff) != VENDOR_CAPABILITY ||
+                  configuration(slot, at) >> 24 != COMMON_STRUCTURE))
+        at = configuration(slot, at + 1) & 0xff;
+    if (!at)
+        fail("the function in slot # lacks a structure", (uint64_t)slot);
+    return configuration(slot, at + 4) & 0xff;
+}
+
 /* Finds a device of a virtio type, and brings it to where it answers; whether there is one. */
 static int find_on_pci(uint32_t type)
 {
@@ -59,13 +71,15 @@ static int find_on_pci(uint32_t type)
     while (configuration(slot, 0) != ((FIRST_ID + type) << 16 | VIRTIO_VENDOR))
         if (++slot == SLOT_COUNT)
             return 0;
+    /* Ours has all structures in BAR 0, QEMU in BAR 4. */
+    uint32_t bar = BAR0 + 4 * bar_of_structures(slot);
     configure(slot, COMMAND, 0);
-    configure(slot, BAR0, 0xffffffff);
-    if ((configuration(slot, BAR0) & 7) != 4)
-        fail("BAR 0 of slot # is no memory of 64 bits", (uint64_t)slot);
+    configure(slot, bar, 0xffffffff);
+    if ((configuration(slot, bar) & 7) != 4)
+        fail("the BAR of slot # is no memory of 64 bits", (uint64_t)slot);
     uint32_t place = BARS + slot * BAR_SHARE;
-    configure(slot, BAR0, place);
-    configure(slot, BAR1, 0);
+    configure(slot, bar, place);
+    configure(slot, bar + 4, 0);
     configure(slot, COMMAND, MEMORY_SPACE | BUS_MASTER);
     for (uint32_t at = configuration(slot, CAPABILITIES) & 0xff; at;
          at = configuration(slot, at + 1) & 0xff) {
