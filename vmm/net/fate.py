@@ -1,13 +1,25 @@
 """What a network does to frames on their way: losses, copies, delays, and all by one seed."""
 
 from random import Random
-from typing import Final
+from typing import Final, TypedDict
 
 from virtio.errors import ConfigurationError
 
 REORDER_SECONDS: Final = 0.01
 QUEUE_SECONDS: Final = 0.5
 """How long a frame may wait for those before it, where bandwidth is limited; others are lost."""
+
+
+class FateOptions(TypedDict, total=False):
+    """The options of :class:`Fate`, for those who hand them on."""
+
+    loss: float
+    duplicate: float
+    reorder: float
+    delay: float
+    jitter: float
+    bandwidth: float | None
+    seed: int
 
 
 class Fate:

@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, Unpack
 
 from virtio.net.backend import NetBackend, NetEnd
 from virtio.net.packet import EVERYTHING, HEADER_BYTES
 from vmm.host.resource import Resource
 from vmm.host.threads import start_thread
-from vmm.net.fate import Fate
+from vmm.net.fate import Fate, FateOptions
 
 if TYPE_CHECKING:
     from vmm.net.port import Port
@@ -53,26 +53,8 @@ class Switch(Resource):
 
     name = "switch"
 
-    def __init__(
-        self,
-        *,
-        loss: float = 0,
-        duplicate: float = 0,
-        reorder: float = 0,
-        delay: float = 0,
-        jitter: float = 0,
-        bandwidth: float | None = None,
-        seed: int = 0,
-    ) -> None:
-        self._fate = Fate(
-            loss=loss,
-            duplicate=duplicate,
-            reorder=reorder,
-            delay=delay,
-            jitter=jitter,
-            bandwidth=bandwidth,
-            seed=seed,
-        )
+    def __init__(self, **options: Unpack[FateOptions]) -> None:
+        self._fate = Fate(**options)
         self.forwarded = 0
         self.lost = 0
         self._lock = threading.Lock()
