@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from vmm.agent import Agent, GuestFileNotFoundError, GuestOSError
 from vmm.agent.protocol import Flag, Request, command, encode
 from vmm.cli.stream_writer import LAST_SECONDS, StreamWriter
+from vmm.cli.user_input import user_input
 from vmm.console.input import ConsoleInput
 from vmm.console.window import DEFAULT_SIZE, window_size
 
@@ -114,7 +115,10 @@ class GuestCommand:
             source = terminal.input(process.offer, process.close_stdin)
         else:
             source = ConsoleInput(
-                self._machine.loop, 0, process.offer, on_delivered=process.close_stdin
+                self._machine.loop,
+                user_input(),
+                process.offer,
+                on_delivered=process.close_stdin,
             )
         process.on_space(source.on_space)
         if self._has_input:

@@ -23,7 +23,8 @@ def run_confined(work: Callable[[], int]) -> int:
     """Do ``work`` in a child process, and return its status, as a shell would tell it.
 
     The child ends with this process; signals that end this process go to the child, and to the
-    handlers that were there before.
+    handlers that were there before. This process stops once the child has: else a shell would
+    believe a job stopped that has yet to, and continue what then stops.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -44,7 +45,7 @@ def run_confined(work: Callable[[], int]) -> int:
         if callable(handler):
             handler(number, frame)
 
-    with heeding(_FORWARDED, forward):
+    with heeding(_FORWARDED, forward), heeding((signal.SIGTSTP,), _wait_for_the_child):
         _, waited = os.waitpid(child, os.WUNTRACED)
         while os.WIFSTOPPED(waited):  # the user suspends the job, of which this process is a part
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -54,3 +55,7 @@ def run_confined(work: Callable[[], int]) -> int:
     if status == -signal.SIGSYS:
         print("vmm: the sandbox ended the machine, for a system call", file=sys.stderr)
     return status if status >= 0 else _SIGNALLED - status
+
+
+def _wait_for_the_child(number: int, frame: Any) -> None:
+    """Stop at no signal of the terminal, which the child has, too."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from virtio.errors import ConfigurationError
 from vmm.cli.interruption import Interruption
 from vmm.cli.report import report
+from vmm.cli.user_input import user_input
 from vmm.config import MachineConfig
 from vmm.ending.deadline import deadline
 from vmm.ending.ending import STATUS_HOST, End, Ending
@@ -108,6 +109,7 @@ def _restore(snapshot: Snapshot, options: Namespace) -> Machine:
 
 def _late(options: Namespace, *, with_command: bool) -> list[str]:
     """Return the modules that are imported in the sandbox, and look at what it hides."""
+    user_input()
     on_terminal = sys.stdin.isatty()
     if on_terminal:
         from vmm.console.foreground import may_stop
@@ -205,6 +207,6 @@ def _connect_input(machine: Machine, terminal: UserTerminal | None) -> None:
     if terminal is not None:
         source = terminal.input(console.receive)
     else:
-        source = ConsoleInput(machine.loop, 0, console.receive)
+        source = ConsoleInput(machine.loop, user_input(), console.receive)
     console.on_space = source.on_space
     source.start()

@@ -8,13 +8,13 @@ from contextlib import ExitStack, suppress
 from typing import Final, Self
 
 from vmm.cli.interruption import Interruption
+from vmm.cli.user_input import STANDARD_INPUT, user_input
 from vmm.console.escape import HELP_TEXT, EscapeAction
 from vmm.console.input import ConsoleInput
 from vmm.console.raw_terminal import RawTerminal
 from vmm.console.window import WindowWatch, window_size
 from vmm.host.loop import EventLoop
 
-_FD: Final = 0
 NO_BUTTON: Final = "vmm: the guest listens to no power button; Ctrl-A x ends the machine\r\n"
 
 
@@ -36,7 +36,7 @@ class UserTerminal:
         self._on_size = on_size
         self._input: ConsoleInput | None = None
         self._watch = WindowWatch(loop, self._look)
-        self._raw = RawTerminal(_FD, self._watch.ring)
+        self._raw = RawTerminal(STANDARD_INPUT, self._watch.ring)
         self._resources = ExitStack()
 
     def __enter__(self) -> Self:
@@ -56,7 +56,7 @@ class UserTerminal:
         """Return what carries the keys to ``receive``, less those that are for us."""
         self._input = ConsoleInput(
             self._loop,
-            _FD,
+            user_input(),
             receive,
             self._act,
             self._gone,
@@ -66,7 +66,7 @@ class UserTerminal:
         return self._input
 
     def _tell_size(self) -> None:
-        if size := window_size(_FD):
+        if size := window_size(STANDARD_INPUT):
             self._on_size(*size)
 
     def _look(self) -> None:

@@ -76,9 +76,14 @@ class ConsoleInput:
         self._loop.call_soon_threadsafe(self._go_on)
 
     def look(self) -> None:
-        """Leave the terminal alone if it is not ours any more; on the loop's thread."""
-        if not self._ended and is_in_background(self._fd):
+        """Look whose the terminal is, as that may have changed; on the loop's thread."""
+        if self._ended:
+            return
+        if is_in_background(self._fd):
             self._leave_alone()
+        elif self._on_foreground is not None:
+            # It may have come back since the signal that this look is for.
+            self._on_foreground()
 
     def on_space(self) -> None:
         """Note that ``receive`` has room again; from any thread."""
