@@ -11,7 +11,7 @@ from virtio.errors import ConfigurationError
 from vmm.image import cache
 from vmm.image.apt import Apt, unpack
 from vmm.image.cache_place import writable_place
-from vmm.image.kernel import fragments
+from vmm.image.kernel import fragments, options
 from vmm.image.progress import Progress, silent
 
 OURS: Final = "ours"
@@ -30,7 +30,7 @@ def own_kernel(name: str, cpus: int, *, pci: bool, progress: Progress = silent) 
     if not re.fullmatch(r"\d+\.\d+", version):
         raise ConfigurationError(f"kernel {name!r}: must be {OURS} or {OURS}:VERSION")
     recipe = fragments(cpus, pci=pci)
-    digest = cache.digest(version, *(part.read_bytes() for part in recipe))
+    digest = cache.digest(version, options(recipe))
 
     def make(folder: Path) -> None:
         from vmm.image.kernel_build import build

@@ -40,9 +40,8 @@ def default_kernel(
 ) -> KernelImage:
     """Return the default guest kernel, built if it is not in the cache (minutes, once).
 
-    A machine with one processor has a kernel of its own, which executes far less, and so has one
-    with a PCI bus, which executes more. Its second form, which no machine of ours needs, is built
-    with ``bzimage``.
+    A machine with one processor and no PCI bus has a kernel of its own, which executes far less.
+    Its second form, which no machine of ours needs, is built with ``bzimage``.
 
     Raises ``ConfigurationError`` when the source package or a tool to build it is missing and
     cannot be installed, or when the build fails.
@@ -74,9 +73,14 @@ def cached_kernel(*, cpus: int = 1, pci: bool = False, bzimage: bool = False) ->
 def fragments(cpus: int, *, pci: bool = False) -> list[Path]:
     """Return the configuration of the kernel for such a machine; later options replace."""
     names = ["kernel.config"]
-    names += ["kernel-smp.config"] * (cpus > 1)
-    names += ["kernel-pci.config"] * pci
+    names += ["kernel-smp-pci.config"] * (cpus > 1 or pci)
     return [recipe_folder() / name for name in names]
+
+
+def options(recipe: Sequence[Path]) -> bytes:
+    """Return what a configuration sets, line by line: what tells one kernel from another."""
+    lines = [line for part in recipe for line in part.read_bytes().splitlines()]
+    return b"\n".join(line for line in lines if line and not line.startswith(b"#"))
 
 
 def recipe_folder() -> Path:
@@ -107,7 +111,7 @@ def _entry_name(tarball: Path, prefix: str) -> str:
 
 def _prefix(recipe: Sequence[Path], *, bzimage: bool) -> str:
     identity = [_RECIPE] if bzimage else [_RECIPE, "vmlinux"]
-    return f"kernel-{cache.digest(*identity, *(part.read_bytes() for part in recipe))}-"
+    return f"kernel-{cache.digest(*identity, options(recipe))}-"
 
 
 def _newest_build(prefix: str) -> Path | None:

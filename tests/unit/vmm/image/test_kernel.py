@@ -141,16 +141,25 @@ def test_only_the_kernel_for_several_processors_is_for_several(cpus: int, smp: s
     assert cpus == 1 or int(options["CONFIG_NR_CPUS"]) >= cpus
 
 
-@pytest.mark.parametrize("cpus", [1, 4])
-def test_only_the_kernel_for_pci_knows_pci(cpus: int) -> None:
-    found = []
-    for pci in (False, True):
-        options: dict[str, str] = {}
-        for fragment in kernel.fragments(cpus, pci=pci):
-            options |= kernel_config.parse(fragment.read_text(), str(fragment))
-        found.append([options.get(f"CONFIG_{name}") for name in ("PCI", "VIRTIO_PCI", "PCI_MSI")])
+def test_machine_of_one_processor_without_pci_has_a_kernel_of_its_own() -> None:
+    small, *others = (kernel.fragments(cpus, pci=pci) for cpus in (1, 4) for pci in (False, True))
+    options: list[dict[str, str]] = [{}, {}]
+    for parsed, recipe in zip(options, (small, others[0]), strict=True):
+        for part in recipe:
+            parsed |= kernel_config.parse(part.read_text(), str(part))
+    pci = [[each.get(f"CONFIG_{name}") for name in ("PCI", "VIRTIO_PCI")] for each in options]
 
-    assert found == [["n", "n", None], ["y", "y", "y"]]
+    assert others == [others[0]] * 3
+    assert pci == [["n", "n"], ["y", "y"]]
+
+
+def test_comment_of_a_configuration_builds_no_other_kernel(tmp_path: Path) -> None:
+    recipe = [tmp_path / name for name in ("plain", "explained", "changed")]
+    for path, text in zip(recipe, ("A=y\n", "# Why.\n\nA=y\n", "A=n\n"), strict=True):
+        path.write_text(text)
+    plain, explained, changed = (kernel.options([path]) for path in recipe)
+
+    assert plain == explained != changed
 
 
 def test_more_processors_than_the_kernel_is_for_are_refused(builds: list[Path]) -> None:
