@@ -1,4 +1,4 @@
-"""Our own kernel of other versions, each built from the source package that apt has of it."""
+"""Our kernel with ACPI, of any version, built from the source package that apt has of it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from vmm.image.progress import Progress, silent
 
 OURS: Final = "ours"
 PREFIX: Final = "own-kernel-"
+_USUAL: Final = "6.1"
+_ACPI: Final = Path(__file__).with_name("kernel-acpi.config")
 
 
-def own_kernel(name: str, cpus: int, *, pci: bool, progress: Progress = silent) -> Path | None:
-    """Return the image of a kernel such as ``ours:6.12``; None for ``ours``, which is the default.
+def own_kernel(name: str, transport: str, progress: Progress = silent) -> Path | None:
+    """Return the image of ``ours:6.12``, or of ``ours`` by ``mmio-acpi``; None for the default one.
 
-    It is built when the cache has none, which takes minutes; raises ``ConfigurationError`` where
-    that cannot be done.
+    It has all that any transport and number of processors needs. It is built when the cache has
+    none, which takes minutes; raises ``ConfigurationError`` where that cannot be done.
     """
-    if name == OURS:
+    if name == OURS and transport != "mmio-acpi":
         return None
-    version = name.removeprefix(f"{OURS}:")
+    version = _USUAL if name == OURS else name.removeprefix(f"{OURS}:")
     if not re.fullmatch(r"\d+\.\d+", version):
         raise ConfigurationError(f"kernel {name!r}: must be {OURS} or {OURS}:VERSION")
-    recipe = fragments(cpus, pci=pci)
+    recipe = [*fragments(1, pci=True), _ACPI]
     digest = cache.digest(version, options(recipe))
 
     def make(folder: Path) -> None:

@@ -89,15 +89,13 @@ def measure(row: Row) -> Result:
 
 def _config(row: Row, disk: Path) -> MachineConfig:
     own = row.kernel.startswith(OURS)
-    if own and row.transport == "mmio-acpi":
-        raise ConfigurationError("our kernel is built without ACPI")
     transport: Transport = "pci" if row.transport == "pci" else "mmio"
     return MachineConfig(
-        kernel=own_kernel(row.kernel, row.cpus, pci=transport == "pci") if own else row.kernel,
+        kernel=own_kernel(row.kernel, row.transport) if own else row.kernel,
         initrd=default_initramfs() if own else None,
         cpus=row.cpus,
         transport=transport,
-        acpi=not own and row.transport != "mmio",
+        acpi=row.transport != "mmio",
         memory_bytes=256 << 20,
         agent="beside",
         disks=(DiskConfig(str(disk)),),
