@@ -27,6 +27,7 @@ from transport.status import (
     VIRTIO_CONFIG_S_NEEDS_RESET,
     status_names,
 )
+from transport.tap import DeviceTap
 from virtio.device.lifecycle import EventLoop, VirtioDevice
 from virtio.errors import ConfigurationError, Error
 from virtio.features import VIRTIO_F_RING_RESET, mask
@@ -102,6 +103,7 @@ class VirtioTransport:
         self._work = self._runner.work
         self._guard = self._runner.guard
         self._closed = False
+        self._tap: DeviceTap | None = None
         self._device_queues.find()
 
     def __enter__(self) -> Self:
@@ -161,17 +163,27 @@ class VirtioTransport:
 
     def _set_status(self, bit: int) -> None:
         with self._registers:
+            before = self.status
             self.status |= bit
             self.reached |= bit
         self.report.note("status %s", status_names(self.status))
+        if self._tap is not None:
+            self._tap.status(before, self.status)
 
     def _go_live(self) -> None:
         self.interrupts.enable()
-        self._runner.start(self.memory, self.features, self.interrupts.config)
+        self._runner.start(self.memory, self.features, self._notify_config)
+
+    def _notify_config(self) -> None:
+        if self._tap is not None:
+            self._tap.configuration()
+        self.interrupts.config()
 
     def _reset(self) -> None:
         if self.status:
             self.report.note("reset")
+            if self._tap is not None:
+                self._tap.reset()
         self._runner.hold()
         self.interrupts.reset()
         # The device before its queues: it may have to wait until the host lets go of buffers.
@@ -199,6 +211,9 @@ class VirtioTransport:
         accepted = self._guard(False, self._negotiate, self.negotiation.accepted)
         with self._registers:
             self.negotiation.frozen = accepted
+        if self._tap is not None:
+            offer = self.negotiation
+            self._tap.features(offer.offered, offer.accepted, taken=accepted)
         return accepted
 
     def _negotiate(self, features: int) -> bool:
@@ -253,6 +268,8 @@ class VirtioTransport:
                 self._device_queues.install(queue)
                 with self._registers:
                     registers.ready = True
+                if self._tap is not None:
+                    self._tap.queue(registers.index, registers.size)
 
     def disable_queue(self, registers: QueueRegisters) -> None:
         """Disable a queue; when this returns nothing touches its rings or buffers (``MMIO-16``)."""
@@ -262,7 +279,9 @@ class VirtioTransport:
     def _disable(self, registers: QueueRegisters) -> None:
         self._device_queues.remove(registers.index)
         with self._registers:
-            registers.ready = False
+            was_ready, registers.ready = registers.ready, False
+        if was_ready and self._tap is not None:
+            self._tap.queue(registers.index, 0)
 
     def reset_queue(self, registers: QueueRegisters) -> None:
         """Disable a queue and return it to its defaults; needs RING_RESET (``MMIO-34``)."""
@@ -311,14 +330,30 @@ class VirtioTransport:
         """Whether the device is kept from the guest's memory."""
         return self._runner.paused
 
+    # Watching
+
+    def watch(self, tap: DeviceTap | None) -> None:
+        """Tell ``tap`` what happens from now on, or nobody any more; while device code waits."""
+        with self._work:
+            self._tap = tap
+            self.report.on_dropped = None if tap is None else tap.dropped
+            self._runner.watch(tap)
+            self._device_queues.watch(tap, self.interrupts)
+            self._watch_messages(tap)
+
+    def _watch_messages(self, tap: DeviceTap | None) -> None:
+        """Tell ``tap`` of messages; a transport that sends some says how."""
+
     # Failure
 
     def _fail(self, error: Exception) -> None:
         """Set DEVICE_NEEDS_RESET, and tell a driver that is live (``COM-04``, ``COM-05``)."""
+        if self._tap is not None:
+            self._tap.failed(error)
         self.report.failed(error, self._situation())
         self._runner.stop()
         self._set_status(VIRTIO_CONFIG_S_NEEDS_RESET)
-        self.interrupts.config()
+        self._notify_config()
 
     def _situation(self) -> str:
         """Describe the device; never raises, as a device that failed is described."""

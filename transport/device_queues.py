@@ -5,11 +5,14 @@ VIRTIO 1.4 "Virtqueue Configuration", "Virtqueue Reset".
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import monotonic_ns
 
+from transport.interrupts import Interrupts
 from transport.queue_registers import QueueRegisters
 from transport.queue_runner import QueueRunner
 from transport.runner import DeviceRunner
 from transport.state import SavedQueue
+from transport.tap import DeviceTap
 from virtio.device.lifecycle import VirtioDevice
 from virtio.memory import GuestMemory
 from virtio.virtqueue.queue import Queue
@@ -36,6 +39,7 @@ class DeviceQueues:
         self._runner = runner
         self._used = used
         self._poll_ns = poll_ns
+        self._tap: DeviceTap | None = None
 
     def find(self) -> None:
         """Ask the device which queues it has under the features that are accepted now."""
@@ -56,6 +60,15 @@ class DeviceQueues:
         if self._runner.live and one.queue is not None:
             self._runner.guard(None, self._device.disable_queue, index)
         one.stop()
+
+    def watch(self, tap: DeviceTap | None, interrupts: Interrupts) -> None:
+        """Tell ``tap`` of the chains of all queues, and of interrupts; or nobody any more."""
+        self._tap = tap
+        self._used = interrupts.used if tap is None else _tapped_used(interrupts, tap)
+        for one in self._runner.queues:
+            if one.queue is not None:
+                one.queue.watch(None)
+                self._connected(one.queue)
 
     def state(self) -> tuple[SavedQueue, ...]:
         """Return all queues as plain values."""
@@ -87,7 +100,21 @@ class DeviceQueues:
         queue.interrupt = partial(self._used, queue.index)
         if sum(one.max_size > 0 for one in self._registers) == 1:  # else the others would wait, too
             queue.poll_ns = self._poll_ns
+        if self._tap is not None:
+            queue.watch(self._tap.watcher(queue.index))
         return queue
+
+
+def _tapped_used(interrupts: Interrupts, tap: DeviceTap) -> Callable[[int], None]:
+    """Return what tells the driver of used buffers, and ``tap`` unless it is dropped."""
+
+    def used(queue: int) -> None:
+        count, now = interrupts.used_count, monotonic_ns()  # the driver may react at once
+        interrupts.used(queue)
+        if interrupts.used_count != count:
+            tap.interrupt(queue, now)
+
+    return used
 
 
 def _describe(registers: QueueRegisters, one: QueueRunner) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from virtio.errors import DriverError
@@ -23,6 +24,7 @@ class Reporter:
         self._failures = TokenBucket(LINES_PER_SECOND, LINES_PER_SECOND)
         self._accesses = TokenBucket(LINES_PER_SECOND, LINES_PER_SECOND)
         self._warned: set[str] = set()
+        self.on_dropped: Callable[[str], object] | None = None
 
     def note(self, message: str, *values: object) -> None:
         """Remember a step in the device's life; its text is made only when somebody asks for it."""
@@ -37,12 +39,16 @@ class Reporter:
     def dropped(self, message: str, *values: object) -> None:
         """Note an access that had no effect, for those who debug a driver."""
         self.note(message, *values)
+        if self.on_dropped is not None:
+            self.on_dropped(message % values)
         if _log.shows(DEBUG) and self._accesses.take(1):
             _log.debug(f"%s: {message}", self.name, *values)
 
     def warn_once(self, message: str) -> None:
         """Log a mistake of the driver that makes a device seem dead; once, as it is repeated."""
         self.note(message)
+        if self.on_dropped is not None:
+            self.on_dropped(message)
         if message not in self._warned:
             self._warned.add(message)
             _log.warning("%s: %s", self.name, message)

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from transport.device_loop import DeviceLoop
 from transport.queue_runner import QueueRunner
+from transport.tap import DeviceTap, tapped_handler
 from virtio.device.lifecycle import Activation, EventLoop, VirtioDevice
 from virtio.memory import GuestMemory
 
@@ -70,6 +71,7 @@ class DeviceRunner:
         self._machine_loop = loop
         self._device_loop: DeviceLoop | None = None
         self._on_failure = on_failure
+        self._tap: DeviceTap | None = None
         with ExitStack() as eventfds:
             for index in range(queue_count):
                 queue = QueueRunner(index, device, self.work, on_failure)
@@ -86,8 +88,19 @@ class DeviceRunner:
         activation = Activation(memory, features, queues, notify_config, self._device_loop)
         self.guard(None, self._device.activate, activation)
         for one in self.queues:
-            one.handler = self._device.queue_handler(one.index)
+            one.handler = self._handler(one)
             one.serve_again()
+
+    def _handler(self, one: QueueRunner) -> Callable[[], bool]:
+        handler = self._device.queue_handler(one.index)
+        return handler if self._tap is None else tapped_handler(one, handler, self._tap)
+
+    def watch(self, tap: DeviceTap | None) -> None:
+        """Tell ``tap`` of the driver's notifications from now on, or nobody any more."""
+        self._tap = tap
+        if self.live:
+            for one in self.queues:
+                one.handler = self._handler(one)
 
     def pause(self, *, paused: bool) -> None:
         """Keep the device from its queues, or let it go on with all that came meanwhile.

@@ -18,6 +18,7 @@ from transport.pci.msix import (
     PCI_MSIX_FLAGS_MASKALL,
     MsixVectors,
 )
+from transport.tap import DeviceTap
 from virtio.errors import ConfigurationError
 from virtio.named_tuple import NamedTuple
 from virtio.saved import U16, Length, Within, check_saved
@@ -126,6 +127,11 @@ class PciInterrupts:
     def forget_queue(self, queue: int) -> None:
         """Unmap the vector of a queue that was reset (``PCI-33``)."""
         self.map_queue(queue, NO_VECTOR)
+
+    def watch(self, tap: DeviceTap | None) -> None:
+        """Tell ``tap`` of each message, or nobody any more."""
+        with self._lock:
+            self.vectors.watch(tap)
 
     # What the driver does
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from transport.pci.message import MessageSink, is_message_address
+from transport.tap import DeviceTap
 
 PCI_CAP_ID_MSIX: Final = 0x11
 PCI_MSIX_FLAGS_ENABLE: Final = 0x8000
@@ -41,6 +42,7 @@ class MsixVectors:
         self.bus_master = False
         self.pending = 0
         self._table = bytearray(_POWER_ON * count)
+        self._send_message = sink.send
         self._sink = sink
         self._on_bad_address = on_bad_address
 
@@ -60,6 +62,17 @@ class MsixVectors:
             self.pending |= 1 << vector
         else:
             self._send(vector)
+
+    def watch(self, tap: DeviceTap | None) -> None:
+        """Tell ``tap`` of each message that is about to be sent, or nobody any more."""
+        send = self._sink.send
+
+        def tell_and_send(vector: int, address: int, data: int) -> None:
+            if tap is not None:
+                tap.message(vector, address, data)
+            send(vector, address, data)
+
+        self._send_message = send if tap is None else tell_and_send
 
     def set_control(self, *, enabled: bool, function_masked: bool, bus_master: bool) -> None:
         """Take what the guest set in Message Control and in the Command register.
@@ -135,7 +148,7 @@ class MsixVectors:
     def _send(self, vector: int) -> None:
         address, data, _ = _ENTRY.unpack_from(self._table, vector * PCI_MSIX_ENTRY_SIZE)
         if is_message_address(address):
-            self._sink.send(vector, address, data)
+            self._send_message(vector, address, data)
         else:
             self._on_bad_address(vector, address)
 

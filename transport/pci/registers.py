@@ -19,6 +19,7 @@ from transport.pci.message import MessageSink
 from transport.pci.msix import NO_VECTOR
 from transport.queue_registers import Area, QueueRegisters
 from transport.status import VIRTIO_CONFIG_S_DRIVER_OK
+from transport.tap import DeviceTap
 from virtio.device.lifecycle import EventLoop, VirtioDevice
 from virtio.errors import ConfigurationError
 from virtio.features import VIRTIO_F_RING_PACKED, mask
@@ -119,6 +120,9 @@ class VirtioPci(VirtioTransport):
         """Stop the device for good, and let go of its vectors; harmless when repeated."""
         super().close()
         self._sink.close()
+
+    def _watch_messages(self, tap: DeviceTap | None) -> None:
+        self.msix.watch(tap)
 
     # Accesses
 

@@ -37,9 +37,15 @@ int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t
         readable += plain[i].flags & WRITE ? 0 : plain[i].length;
         written += lengths[i];
     }
+    uint64_t now = queue->records ? nanoseconds() : 0;
     uint32_t position = queue->next_used;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
+        if (queue->records)
+            record_given(queue, plain[i].id, lengths[i], now);
         position = add_unseen(queue, position, plain[i].id, 1, lengths[i]);
+    }
+    if (queue->records)
+        publish_records(queue);
     show_used(queue, position, lengths[0]);
     served->chains += count;
     served->entries += count;
@@ -60,6 +66,7 @@ static int is_in_window(const struct queue *queue, const struct plain *part)
 static int take_chains(struct queue *queue, struct exchange *exchange, struct plain **copies)
 {
     struct chain chain;
+    uint64_t now = queue->records ? nanoseconds() : 0;
     for (; exchange->count < exchange->limit; exchange->count++) {
         uint32_t head = queue->packed ? entry_at(queue, queue->next_avail) : 0;
         int has_room = *copies + MAX_DESCRIPTORS <= exchange->copies + COPIES;
@@ -67,6 +74,10 @@ static int take_chains(struct queue *queue, struct exchange *exchange, struct pl
         if (found <= 0)
             return found ? LEFT : IDLE;
         uint32_t descriptors = chain.reads + chain.writes;
+        if (queue->records) {
+            record_taken(queue, &chain, now);
+            publish_records(queue);
+        }
         exchange->taken[exchange->count] = (struct taken){
             chain.readable, chain.writable, queue->packed ? head : chain.id, chain.id,
             chain.slots, descriptors, chain.reads, 0, 0, 0, 0, {0}};
@@ -96,12 +107,17 @@ static enum end give_back(struct queue *queue, struct exchange *exchange)
     }
     if (slots < exchange->given || slots > in_flight(queue))
         return IMPOSSIBLE;
+    uint64_t now = queue->records && exchange->given ? nanoseconds() : 0;
     uint32_t position = queue->next_used;
     for (uint32_t i = 0; i < exchange->given; i++) {
+        if (queue->records)
+            record_given(queue, taken[i].id, exchange->lengths[i], now);
         position = add_unseen(queue, position, taken[i].id, taken[i].slots, exchange->lengths[i]);
         exchange->bytes_read += taken[i].readable;
         exchange->bytes_written += exchange->lengths[i];
     }
+    if (queue->records)
+        publish_records(queue);
     exchange->entries += slots;
     if (exchange->given)
         show_used(queue, position, exchange->lengths[0]);

@@ -8,12 +8,13 @@ the project, as setuptools wants them.
 from cffi import FFI
 
 FOLDER = "virtio/native"
-SOURCES = ("ring", "notify", "batch", "serve", "block", "entropy")
+SOURCES = ("ring", "notify", "batch", "serve", "block", "entropy", "records")
 
 ffi = FFI()
 ffi.cdef(
     """
     struct generator;
+    struct records;
     struct region { uint64_t start, end; uint8_t *host; };
     struct queue {
         uint8_t *descriptors, *driver, *device;
@@ -22,6 +23,7 @@ ffi.cdef(
         uint32_t next_avail, next_used;
         struct region region[4];
         uint64_t window_start, window_end;
+        struct records *records;
     };
     struct plain { uint64_t address; uint32_t length; uint16_t flags, head, id; };
     struct taken {
@@ -56,6 +58,7 @@ ffi.cdef(
 
     static const int CHAINS, MAX_HEADER_BYTES, DATA_OUT, DATA_IN;
     static const int BLOCK, ENTROPY, MAX_REGIONS, RANDOM_BYTES;
+    static const int TAKEN, GIVEN;
     static const int IDLE, LEFT, TELL, MORE, WRONG, IMPOSSIBLE, REFUSED;
 
     struct generator *open_generator(int in_process);
@@ -70,6 +73,10 @@ ffi.cdef(
     void get_rooms(const struct plain *plain, uint32_t count, uint32_t *rooms);
     int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t *lengths,
                       uint32_t count, struct served *served);
+    struct records *open_records(uint32_t units);
+    void close_records(struct records *records);
+    uint32_t read_records(struct records *records, uint8_t *to, uint32_t bytes);
+    uint64_t take_lost(struct records *records);
     int serve(struct queue *queue, const struct device *device, uint32_t limit,
               uint64_t wait_ns, struct served *served);
     """

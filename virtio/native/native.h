@@ -6,6 +6,7 @@
  *   serve.c    serving chains without Python: the loop, and the table of the kinds of devices
  *   block.c    the kind that reads and writes a file
  *   entropy.c  the kind that fills buffers with random bytes
+ *   records.c  what a trace is told of chains that are taken and given back
  *
  * Each function has a twin in Python, which decides whatever is out of the ordinary: a chain that
  * breaks a rule, lies across regions of memory, or asks for anything but plain data stays in the
@@ -71,6 +72,7 @@ struct queue {
     uint32_t next_avail, next_used;
     struct region region[MAX_REGIONS];
     uint64_t window_start, window_end; /* guest-physical: the region that Python has a view of */
+    struct records *records; /* where a trace is told, or NULL */
 };
 
 /* A chain of one descriptor; or one descriptor of a chain, without head and id. */
@@ -152,6 +154,42 @@ static inline uint32_t advanced(const struct queue *queue, uint32_t position, ui
         return (uint16_t)position;
     return position < lap(queue) ? position : position - lap(queue);
 }
+
+/* Records: records.c */
+
+enum { TAKEN = 1, GIVEN = 2 };
+enum { HEAD_BYTES = 16, MAX_RECORDED = 64 }; /* descriptors of one chain */
+
+/*
+ * A unit of the ring of records. A chain that is given back is one unit, and `value` its length; a
+ * chain that is taken is one unit, then HEAD_BYTES of what can be read of it first, then a unit for
+ * each descriptor. Its `value` is how many bytes of the head there are, from bit 8 on how many
+ * descriptors follow, and from bit 16 on how many the chain has.
+ */
+union unit {
+    struct { uint64_t at; uint32_t value; uint16_t id, kind; } record;
+    struct { uint64_t address; uint32_t length, flags; } descriptor;
+    uint8_t head[HEAD_BYTES];
+};
+
+/*
+ * A ring with one writer, who holds the work lock of the queue, and one reader, who needs none. A
+ * record that has no room is counted in `lost`; positions run freely.
+ */
+struct records {
+    uint64_t written, read, lost, pending;
+    uint64_t mask; /* the size is a power of two */
+    union unit unit[];
+};
+
+void record_taken(const struct queue *queue, const struct chain *chain, uint64_t at);
+void record_plain(const struct queue *queue, const struct plain *plain, uint64_t at);
+void record_given(const struct queue *queue, uint32_t id, uint32_t length, uint64_t at);
+void publish_records(const struct queue *queue);
+struct records *open_records(uint32_t units);
+void close_records(struct records *records);
+uint32_t read_records(struct records *records, uint8_t *to, uint32_t bytes);
+uint64_t take_lost(struct records *records);
 
 /* Batches: batch.c */
 

@@ -261,8 +261,15 @@ int32_t take_plain(struct queue *queue, struct plain *plain, uint32_t limit)
 {
     if (!is_possible(queue))
         return REFUSED;
-    return queue->packed ? take_plain_packed(queue, plain, limit)
-                         : take_plain_split(queue, plain, limit);
+    uint32_t count = queue->packed ? take_plain_packed(queue, plain, limit)
+                                   : take_plain_split(queue, plain, limit);
+    if (queue->records && count) {
+        uint64_t now = nanoseconds();
+        for (uint32_t i = 0; i < count; i++)
+            record_plain(queue, &plain[i], now);
+        publish_records(queue);
+    }
+    return count;
 }
 
 /* Giving back */

@@ -10,7 +10,7 @@ from functools import cache, partial
 from struct import Struct
 from struct import error as StructError
 from time import monotonic_ns
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from virtio.errors import InternalError
 from virtio.features import VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED
@@ -19,6 +19,10 @@ from virtio.native.batch import NativeBatch, PlainBatch
 from virtio.native.data_path import DataPath
 from virtio.virtqueue.batch import ChainBatch
 from virtio.virtqueue.ring import IDLE, LEFT, MORE, TELL, WRONG, Ring
+
+if TYPE_CHECKING:
+    from virtio.native.records import Records
+    from virtio.virtqueue.watched import RingWatcher
 
 CHAINS: Final = int(lib.CHAINS)
 """How many are taken in one call at most."""
@@ -51,6 +55,7 @@ class NativeRing:
         "_bytes",
         "_exchange",
         "_plain_first",
+        "_records",
         "_regions",
         "_served",
         "_struct",
@@ -71,6 +76,7 @@ class NativeRing:
         self._exchange: Any = None  # made when it is needed first, and seen through _bytes
         self._bytes: Any = None
         self.last = None
+        self._records: Records | None = None
         # Bound here, as most other calls are of functions in C: no step of Python's own between.
         self.decline_notification = partial(lib.decline_notification, struct)
         window = twin.window
@@ -85,6 +91,18 @@ class NativeRing:
             self._regions.append(window.memory.view(start, length))
             host = _address_of(self._regions[-1])
             place.start, place.end, place.host = start, start + length, host
+
+    def watch(self, watcher: RingWatcher | None) -> None:
+        """Have C record what it does with chains, for ``watcher``, or nothing any more."""
+        if watcher is None:
+            self._struct.records = ffi.NULL
+            self._records = None
+            return
+        from virtio.native.records import Records
+
+        self._records = records = Records()
+        self._struct.records = records.pointer
+        watcher.native(records)
 
     def close(self) -> None:
         """Let go of guest memory."""

@@ -46,10 +46,18 @@ int serve(struct queue *queue, const struct device *device, uint32_t limit, uint
         }
         struct done done = {chain.id, chain.slots, chain.readable};
         bytes += chain.readable + chain.writable;
+        if (queue->records && found > 0)
+            record_taken(queue, &chain, nanoseconds());
         int64_t length = found < 0 ? TO_PYTHON : kinds[device->kind](device, &chain);
         if (length == TO_PYTHON) {
+            if (queue->records)
+                queue->records->pending = 0; /* Python takes the chain, and tells of it */
             end = LEFT;
             break;
+        }
+        if (queue->records) {
+            record_given(queue, done.id, (uint32_t)length, nanoseconds());
+            publish_records(queue);
         }
         queue->next_avail = advanced(queue, queue->next_avail, done.slots);
         add_used(queue, done, (uint32_t)length, served);

@@ -27,6 +27,7 @@ from virtio.virtqueue.window import Window
 if TYPE_CHECKING:
     from virtio.native.data_path import DataPath
     from virtio.native.ring import NativeRing
+    from virtio.virtqueue.watched import RingWatcher
 
 if sys.byteorder != "little":
     raise ImportError("virtio.virtqueue stores ring fields natively: it needs a little-endian host")
@@ -400,6 +401,16 @@ class Queue:
         if not wait_ns or self._native is None or self._stopped:
             return False
         return self._native.wait_available(wait_ns)
+
+    # Watching it
+
+    def watch(self, watcher: RingWatcher | None) -> None:
+        """Tell ``watcher`` of each chain from now on, or nobody any more; see ``watched.py``."""
+        from virtio.virtqueue.watched import watch
+
+        watch(self._ring, watcher)
+        if self._native is not None:
+            self._native.watch(watcher)
 
     # What is known of it, without changing it
 

@@ -20,6 +20,7 @@ from virtio.virtqueue.state import QueueLayout
 if TYPE_CHECKING:
     from virtio.virtqueue.batch import BatchOwner, ChainBatch
     from virtio.virtqueue.chain import DescriptorChain
+    from virtio.virtqueue.watched import RingWatcher
 
 MAX_QUEUE_SIZE: Final = 32768
 DESCRIPTOR_BYTES: Final = 16
@@ -66,6 +67,7 @@ class Ring(ABC):
         "owner",
         "size",
         "unsignalled",
+        "watcher",
         "window",
     )
 
@@ -81,6 +83,7 @@ class Ring(ABC):
         self.completed = self.bytes_read = self.bytes_written = 0
         self.active_at = 0
         self.areas: list[memoryview] = []
+        self.watcher: RingWatcher | None = None  # see virtio/virtqueue/watched.py
 
     @abstractmethod
     def take(self) -> DescriptorChain | None:

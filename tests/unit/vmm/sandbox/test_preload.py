@@ -78,6 +78,9 @@ BEFORE = {
     "vmm.x86.platform": {"vmm.x86.acpi.machine"},
 }
 NOT_IN_A_RUN = {
+    # Whoever traces a machine has imported it before.
+    "virtio.virtqueue.queue": {"virtio.virtqueue.watched"},
+    "virtio.native.ring": {"virtio.native.records"},
     "virtio.log": {"logging"},  # the command's own loggers do without
     "vmm.agent.client": {"vmm.agent.kernel_log"},  # for tests, on threads of their own
     # Of a program that plugs devices; who resizes a console, or shows counts, has imported it.
