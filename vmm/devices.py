@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
-from virtio.block import Block
+from virtio.block import SECTOR_BYTES, Block
 from virtio.device.declaration import Device
 from virtio.device.lifecycle import VirtioDevice
 from virtio.entropy import Entropy
 from virtio.named_tuple import NamedTuple
 from vmm.agent import PORT_NAME
 from vmm.config import DeviceConfig, MachineConfig
-from vmm.disk.disk import DiskConfig, RawDisk
+from vmm.disk.disk import DiskConfig
 from vmm.disk.overlay import OverlayDisk
+from vmm.disk.raw import RawDisk
 from vmm.net.config import NetConfig
 from vmm.slots import Transport
 
@@ -108,6 +109,11 @@ def disk_device(disk: DiskConfig, backend: MachineDisk, config: MachineConfig) -
     """Return the block device of a disk that was opened."""
     block = Block(backend, serial=disk.serial, block_size=disk.block_size, queues=disk.queues)
     with_ring_features(block, config)
+    if disk.block_size != block.blk_size and backend.block_size != SECTOR_BYTES:
+        from dataclasses import replace
+
+        # A snapshot has it on another medium, with blocks as the guest knows them.
+        disk = replace(disk, block_size=block.blk_size)
     return PlannedDevice(disk, block, transport=disk.transport, backend=backend)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from virtio import Block
-from vmm.disk.disk import RawDisk
+from vmm.disk.raw import RawDisk
 from vmm.image import make_disk
 from vmm.testing import FaultyDisk, Guest
 

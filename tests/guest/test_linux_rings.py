@@ -9,7 +9,7 @@ import pytest
 
 from tests.guest.shell import BOOT_DEADLINE
 from virtio import Block, Device, Entropy
-from vmm.disk.disk import RawDisk
+from vmm.disk.raw import RawDisk
 from vmm.testing import Guest, GuestConfig
 
 pytestmark = pytest.mark.timeout(1200)

@@ -19,7 +19,8 @@ from virtio.block import Block
 from virtio.entropy import Entropy
 from virtio.errors import ConfigurationError
 from vmm.config import DeviceConfig, MachineConfig, Transport
-from vmm.disk.disk import DiskConfig, RawDisk
+from vmm.disk.disk import DiskConfig
+from vmm.disk.raw import RawDisk
 from vmm.image.progress import silent
 from vmm.machine import Machine
 from vmm.snapshot import Snapshot

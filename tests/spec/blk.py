@@ -14,7 +14,7 @@ from tests.spec.rig import SPLIT, Form, Rig
 from virtio.block import Block, BlockBackend
 from virtio.memory import FlatMemory
 from virtio.testing import QueueDriver, Segment, Used
-from vmm.disk.disk import RawDisk
+from vmm.disk.raw import RawDisk
 
 SEG_MAX, RO, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, MQ, DISCARD, WRITE_ZEROES, SECURE_ERASE = (
     1 << bit for bit in (2, 5, 6, 9, 10, 11, 12, 13, 14, 16)

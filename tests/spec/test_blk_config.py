@@ -26,7 +26,7 @@ from tests.spec.blk import (
 from tests.spec.rig import Form
 from virtio.errors import ConfigurationError
 from virtio.testing import Segment, flat_memory
-from vmm.disk import disk as host_disk
+from vmm.disk import raw as host_disk
 
 PADDING = (0x21, 0x39, 0x3A, 0x3B)
 SEG_MAX_WITH_QUEUE_256 = 254

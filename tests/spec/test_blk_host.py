@@ -35,7 +35,7 @@ from tests.spec.rig import Form
 from virtio.block import Block
 from virtio.errors import ConfigurationError
 from virtio.testing import Segment, flat_memory
-from vmm.disk.disk import RawDisk
+from vmm.disk.raw import RawDisk
 
 DEADLINE_SECONDS = 10
 STEP_LIMIT_BYTES = 16 << 20

@@ -20,8 +20,8 @@ from tests.spec.blk import (
     ranges,
 )
 from tests.spec.rig import Form
-from vmm.disk import disk as host_disk
-from vmm.disk.disk import RawDisk
+from vmm.disk import raw as host_disk
+from vmm.disk.raw import RawDisk
 
 KINDS = pytest.mark.parametrize("kind", [T_DISCARD, T_WRITE_ZEROES], ids=["discard", "zeroes"])
 MAX_SEGMENTS_AT = {T_DISCARD: 0x28, T_WRITE_ZEROES: 0x34}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 SECTOR_BYTES: Final = 512
+PAGE_BYTES: Final = 4096
 
 
 class BlockBackend(ABC):
@@ -20,6 +21,10 @@ class BlockBackend(ABC):
     its own; the forms with ``try_`` it makes in place first. A medium in memory says False, and all
     of its calls are made in place.
 
+    ``block_size`` is the smallest part, in bytes, that can be read or written alone,
+    ``physical_block_size`` one for which nothing else has to be read, and ``discard_alignment`` one
+    whose storage can be given back.
+
     ``fd`` is a file that is the medium byte for byte, or None: native code reads and writes it in
     place, instead of :meth:`readv` and :meth:`writev`.
     """
@@ -30,6 +35,9 @@ class BlockBackend(ABC):
     can_unmap: bool
     may_wait: bool = True
     fd: int | None = None
+    block_size: int = SECTOR_BYTES
+    physical_block_size: int = PAGE_BYTES
+    discard_alignment: int = PAGE_BYTES
 
     @abstractmethod
     def readv(self, views: Sequence[memoryview], offset: int) -> None:

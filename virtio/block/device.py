@@ -50,14 +50,20 @@ logger = Logger(__name__)
 
 QUEUE_SIZE: Final = 256
 SERIAL_BYTES: Final = 20
-PAGE_BYTES: Final = 4096
 BLOCK_SIZES: Final = (512, 1024, 2048, 4096)
 MAX_QUEUES: Final = 64
+MAX_MIN_IO_SIZE: Final = 0x8000
 SETTLE_SECONDS: Final = 1.0
 """How long saving the device waits for calls that change the disk."""
 
-CHANGING: Final = frozenset({"capacity", "writeback", "write_zeroes_may_unmap"})
-"""The configuration fields that a disk does not keep for its life."""
+CHANGING: Final = frozenset(
+    {
+        *("capacity", "writeback", "write_zeroes_may_unmap"),
+        *("physical_block_exp", "min_io_size", "discard_sector_alignment"),
+    }
+)
+"""The configuration fields that a disk does not keep for its life: what changes, and what tells of
+the medium, which is another one after a restore."""
 
 Operation = Callable[[Request, int], int | None]
 """What serves one type of request, given its sector: returns how many bytes it wrote to the guest,
@@ -72,8 +78,9 @@ class Block(Device):
     """A disk over a :class:`BlockBackend`: in place where that does not wait, else by threads.
 
     ``serial`` is what GET_ID answers, at most 20 ASCII characters; ``block_size`` the logical block
-    in bytes (512-4096); ``queues`` the number of request queues. A backend that is read-only makes
-    a read-only disk. Raises :class:`ConfigurationError` for what cannot be.
+    in bytes (512-4096), by default the backend's; ``queues`` the number of request queues. A
+    backend that is read-only makes a read-only disk. Raises :class:`ConfigurationError` for what
+    cannot be.
 
     Writes are stable before they complete unless the driver took the duty to flush (``BLK-20``,
     ``BLK-21``). After a failed sync no later one succeeds, as what was lost stays lost; this
@@ -113,7 +120,7 @@ class Block(Device):
         backend: BlockBackend,
         *,
         serial: str = "",
-        block_size: int = 512,
+        block_size: int | None = None,
         queues: int = 1,
         ring_features: int = DEFAULT_RING_FEATURES,
     ) -> None:
@@ -122,9 +129,10 @@ class Block(Device):
         self.serial = _serial(serial)
         self.discards = backend.can_unmap and not backend.read_only
         self.capacity = backend.size_bytes // SECTOR_BYTES
-        self.blk_size = _block_size(block_size, backend.size_bytes)
-        self.physical_block_exp = (PAGE_BYTES // block_size).bit_length() - 1
-        self.min_io_size = PAGE_BYTES // block_size
+        self.blk_size = size = _block_size(block_size, backend)
+        self.min_io_size = min(max(1, backend.physical_block_size // size), MAX_MIN_IO_SIZE)
+        self.physical_block_exp = self.min_io_size.bit_length() - 1
+        self.discard_sector_alignment = max(1, backend.discard_alignment // SECTOR_BYTES)
         self.num_queues = _queue_count(queues)
         self.write_zeroes_may_unmap = int(backend.can_unmap)
         self._calls = WaitingCalls(self._choose)
@@ -430,12 +438,18 @@ def _serial(serial: str) -> str:
     return serial
 
 
-def _block_size(block_size: int, size_bytes: int) -> int:
+def _block_size(chosen: int | None, backend: BlockBackend) -> int:
+    block_size = backend.block_size if chosen is None else chosen
     if block_size not in BLOCK_SIZES:
         raise ConfigurationError(f"disk block size {block_size}: 512, 1024, 2048, 4096 are allowed")
-    if size_bytes % block_size:
+    if block_size < backend.block_size:
         raise ConfigurationError(
-            f"disk block size {block_size}: the disk has {size_bytes} bytes, which is no multiple"
+            f"disk block size {block_size}: {backend.name} has blocks of {backend.block_size}"
+        )
+    if backend.size_bytes % block_size:
+        raise ConfigurationError(
+            f"disk block size {block_size}: the disk has {backend.size_bytes} bytes, which is no"
+            " multiple"
         )
     return block_size
 

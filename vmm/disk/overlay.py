@@ -63,6 +63,7 @@ class OverlayDisk(BaseDisk):
         self.size_bytes = base.size_bytes
         self.read_only = read_only
         self.can_unmap = not read_only
+        self.block_size = base.block_size
         self.base = base
         self.limit_bytes = limit_bytes
         try:

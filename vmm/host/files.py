@@ -56,6 +56,9 @@ def extents(fd: int, end: int, start: int = 0) -> Iterator[tuple[int, int]]:
         except OSError as error:
             if error.errno == errno.ENXIO:  # nothing but a hole from here on
                 return
+            if error.errno == errno.EINVAL:  # a block device cannot tell (blkdev_llseek())
+                yield start, end - start
+                return
             raise
         if start >= end:
             return

@@ -78,6 +78,8 @@ _FILE_REQUESTS: Final = {
     "FIONCLEX": 0x5450,
     "FIOCLEX": 0x5451,
     "FICLONE": 0x4004_9409,
+    # A guest discards sectors of a block device of the host.
+    "BLKDISCARD": 0x1277,
     # A tap hears how far the guest takes packets unfinished, and which queues it uses.
     "TUNSETOFFLOAD": 0x4004_54D0,
     "TUNSETQUEUE": 0x4004_54D9,

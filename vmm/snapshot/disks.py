@@ -16,8 +16,10 @@ from typing import Annotated, Final
 from virtio.errors import ConfigurationError, HostError, InternalError
 from virtio.saved import U64, Length, shown
 from vmm.config import MachineConfig
-from vmm.disk.disk import DiskConfig, RawDisk
+from vmm.disk.disk import DiskConfig
+from vmm.disk.opening import open_image
 from vmm.disk.overlay import OverlayDisk
+from vmm.disk.raw import RawDisk
 from vmm.snapshot.folder import SnapshotFolder
 
 _PATH_CHARACTERS: Final = 4096
@@ -40,9 +42,9 @@ class FileIdentity:
 
         return cls(os.path.abspath(path), os.fstat(fd).st_size, open_file_digest(fd))
 
-    def open(self, where: str) -> RawDisk:
+    def open(self, where: str, *, lock: bool = True) -> RawDisk:
         """Open the file; :class:`ConfigurationError` when it is not the one it was."""
-        disk = RawDisk.open(self.path, read_only=True)
+        disk = open_image(self.path, read_only=True, lock=lock)
         if FileIdentity.of(self.path, disk.fd) != self:
             disk.close()
             raise ConfigurationError(f"{where}: {self.path} was changed since: take it again")
@@ -192,7 +194,7 @@ def _fault(saved: SavedDisk, config: DiskConfig, index: int) -> str:
     return "has blocks without data" if saved.own and not saved.data else ""
 
 
-def load_disk(saved: SavedDisk, folder: SnapshotFolder) -> FrozenDisk:
+def load_disk(saved: SavedDisk, folder: SnapshotFolder, *, lock: bool = True) -> FrozenDisk:
     """Open a disk that :func:`check_disks` found possible.
 
     Raises :class:`ConfigurationError` for one whose files are not there, or do not fit.
@@ -205,7 +207,8 @@ def load_disk(saved: SavedDisk, folder: SnapshotFolder) -> FrozenDisk:
             opened.enter_context(data)
         disk: FrozenDisk | None = data
         if saved.origin is not None:
-            base = opened.enter_context(saved.origin.open(f"snapshot {folder.path}"))
+            where = f"snapshot {folder.path}"
+            base = opened.enter_context(saved.origin.open(where, lock=lock))
             disk = base if data is None else _changed(base, data, saved, folder)
         if disk is None:
             raise folder.damaged("damaged: a disk without data")

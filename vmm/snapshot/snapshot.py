@@ -148,8 +148,8 @@ class Snapshot(Resource):
             with ExitStack() as files:
                 files.callback(os.close, memory)
                 disks = []
-                for saved in contents.disks:
-                    disks.append(load_disk(saved, source))
+                for one, saved in zip(contents.config.disks, contents.disks, strict=True):
+                    disks.append(load_disk(saved, source, lock=one.lock))
                     files.enter_context(disks[-1])
                 config = replace(contents.config, devices=devices)
                 snapshot = cls(config, contents.state, memory, tuple(disks))

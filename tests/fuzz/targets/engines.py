@@ -23,7 +23,7 @@ from virtio.errors import DriverError
 from virtio.testing import ManualLoop
 from virtio.virtqueue.queue import Queue
 from virtio.virtqueue.state import QueueLayout, QueueState
-from vmm.disk.disk import RawDisk
+from vmm.disk.raw import RawDisk
 
 SET_UP = struct.Struct("<BBHH")
 RINGS_BYTES = 0x400

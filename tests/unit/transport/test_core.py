@@ -17,7 +17,7 @@ from virtio.errors import ConfigurationError, DriverError
 from virtio.testing import ManualLoop, PackedDriver, SplitDriver, flat_memory
 from virtio.virtqueue.chain import DescriptorChain
 from virtio.virtqueue.queue import Queue
-from vmm.disk.disk import RawDisk
+from vmm.disk.raw import RawDisk
 
 PATIENCE_SECONDS = 10
 A_MOMENT_SECONDS = 0.05

@@ -19,7 +19,7 @@ from virtio.virtqueue import chain, packed, split
 from virtio.virtqueue.ring import DESCRIPTOR_BYTES
 from virtio.vsock import packet
 from virtio.vsock.device import TRANSPORT_RESET
-from vmm.disk.disk import RawDisk
+from vmm.disk.raw import RawDisk
 
 HEADERS = ("config", "ring", "mmio", "blk", "console", "vsock", "fs", "ids")
 INCLUDE = Path("/usr/include/linux")

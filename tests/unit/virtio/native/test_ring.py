@@ -22,7 +22,7 @@ from virtio.errors import DriverError
 from virtio.testing import Bench, PackedDriver, QueueDriver, SplitDriver, Used, flat_memory
 from virtio.virtqueue import queue as virtqueue
 from virtio.virtqueue.ring import IDLE, LEFT, MORE, TELL
-from vmm.disk.disk import RawDisk
+from vmm.disk.raw import RawDisk
 
 native = pytest.importorskip("virtio.native.data_path", reason="the native engine was not built")
 

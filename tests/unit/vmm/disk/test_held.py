@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from tests.spec.threads import PATIENCE_SECONDS, Crew, wait_until
-from vmm.disk.disk import RawDisk
 from vmm.disk.held import HeldFile
 from vmm.disk.overlay import OverlayDisk
+from vmm.disk.raw import RawDisk
 
 
 def is_open(fd: int) -> bool:

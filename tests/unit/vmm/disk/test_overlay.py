@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from virtio.errors import ConfigurationError
-from vmm.disk.disk import RawDisk
 from vmm.disk.overlay import OverlayDisk
+from vmm.disk.raw import RawDisk
 from vmm.host.runs import Run
 
 BLOCKS = 16
@@ -164,7 +164,7 @@ def test_the_image_stays_locked_until_the_last_owner_closes(image: Path) -> None
     overlay.close()
     overlay.close()
 
-    with pytest.raises(Exception, match="in use by another machine"):
+    with pytest.raises(Exception, match="in use by this process"):
         RawDisk.open(str(image))
     shared.close()
     RawDisk.open(str(image)).close()

@@ -17,8 +17,9 @@ from virtio.errors import HostError
 from virtio.memory import FlatMemory
 from virtio.testing import ManualLoop, SplitDriver
 from vmm.config import MachineConfig
-from vmm.disk.disk import DiskConfig, RawDisk
+from vmm.disk.disk import DiskConfig
 from vmm.disk.overlay import OverlayDisk
+from vmm.disk.raw import RawDisk
 from vmm.legacy.i8042 import I8042
 from vmm.legacy.serial import Serial16550A
 from vmm.memory import GuestRam

@@ -8,7 +8,8 @@ from tests.spec.threads import wait_until
 from virtio import Block
 from virtio.errors import ConfigurationError
 from virtio.testing import Bench
-from vmm.disk.disk import DiskConfig, RawDisk
+from vmm.disk.disk import DiskConfig
+from vmm.disk.raw import RawDisk
 from vmm.share.config import ShareConfig
 from vmm.testing import FaultyDisk, GuestConfig
 
