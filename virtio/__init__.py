@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from virtio.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from virtio.balloon import Balloon as Balloon
+    from virtio.balloon import BalloonStatistics as BalloonStatistics
     from virtio.block import Block as Block
     from virtio.block import BlockBackend as BlockBackend
     from virtio.console import Console as Console
@@ -47,6 +49,7 @@ else:
     __getattr__, __all__ = lazy_names(
         __name__,
         {
+            "balloon": "Balloon BalloonStatistics",
             "block": "Block BlockBackend",
             "console": "Console ConsolePort",
             "device.configuration": "feature field",

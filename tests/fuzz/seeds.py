@@ -306,6 +306,27 @@ def net_seeds() -> Iterator[tuple[str, bytes]]:
             yield f"{name}-{takes}", struct.pack("<QB", refused, takes) + steps
 
 
+def balloon_seeds() -> Iterator[tuple[str, bytes]]:
+    """Pages that go in and out, statistics, a round of hints, reports with and without poison."""
+    _, numbers, name, command, configure, poll, ask, end, restart = range(9)
+    scripts = {
+        "pages": [(numbers, 0, 9, 5), (numbers, 0, 0x109, 1 << 31), (numbers, 1, 9, 5)],
+        "statistics": [(0, 2, 4, 0), (poll, 0, 0, 0), (0, 2, 5, 77), (0, 2, 5, 78)],
+        "hints": [
+            *((ask, 0, 0, 0), (command, 3, 2, 0), (name, 3, 9, 0x1000), (command, 3, 0, 0)),
+            *((end, 0, 0, 0), (name, 3, 9, 0x3000), (ask, 0, 1, 600), (command, 3, 1, 9)),
+        ],
+        "reports": [
+            *((name, 4, 9, 0x4000), (configure, 0, 3, 0xAAAA_AAAA), (name, 4, 9, 0x4000)),
+            *((restart, 0, 1, 0), (name, 4, 0xFFFF, 0x1F_FFFF)),
+        ],
+    }
+    for title, script in scripts.items():
+        for form in (0, 1):
+            steps_of = b"".join(struct.pack("<BBHI", *step) for step in script)
+            yield f"{title}-{form}", bytes([63, form]) + steps_of
+
+
 # Kernels
 
 
@@ -570,6 +591,7 @@ def fuse_seeds() -> Iterator[tuple[str, bytes]]:
 
 
 SEEDS = {
+    "balloon_requests": balloon_seeds,
     "fuse_requests": fuse_seeds,
     "agent_frames": agent_seeds,
     "block_request": block_seeds,

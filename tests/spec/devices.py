@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.spec.fs import OneFile
+from virtio.balloon import Balloon
 from virtio.block import Block, BlockBackend
 from virtio.console import Console, ConsolePort
 from virtio.device import declaration as declarative
@@ -210,6 +211,16 @@ def move_vsock(device: Vsock) -> None:
     device.guest_cid += 1
 
 
+def make_balloon(**options: Any) -> Balloon:
+    balloon = Balloon(lambda address, length, *, zeroed: None, **options)
+    balloon.num_pages = 0x0102_0304
+    return balloon
+
+
+def move_balloon(device: Balloon) -> None:
+    device.num_pages += 1
+
+
 def count_gadget(device: Gadget) -> None:
     device.counter += 1
 
@@ -304,6 +315,19 @@ CASES = (
         config=struct.pack("<Q", 0x0102_0304),
         change=move_vsock,
         queue=1,
+    ),
+    DeviceCase(
+        "balloon",
+        make_balloon,
+        device_id=5,
+        queue_sizes=(128, 128, 128, 128, 128),
+        plain_queues=2,
+        request=((struct.pack("<II", 7, 0xFFFF_FFFF),), ()),
+        answer=0,
+        features=frozenset(range(6)),
+        config=struct.pack("<IIII", 0x0102_0304, 0, 0, 0),
+        writable=((0x04, 4), (0x0C, 4)),
+        change=move_balloon,
     ),
     DeviceCase(
         "net",

@@ -306,7 +306,7 @@ def test_in_order_is_offered_only_by_devices_that_keep_the_order() -> None:
         if case.make(ring_features=EVERY_RING | IN_ORDER).device_features >> 35 & 1
     }
 
-    assert offering == {"entropy", "console", "net", "net-minimal", "vsock"}
+    assert offering == {"entropy", "console", "net", "net-minimal", "vsock", "balloon"}
 
 
 @pytest.mark.spec("COM-20")

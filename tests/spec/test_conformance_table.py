@@ -46,6 +46,7 @@ def test_the_catalogue_has_every_item_of_every_group() -> None:
         "NET": 30,
         "CON": 13,
         "VSK": 15,
+        "BAL": 6,
         "FS": 6,
     }
     assert sizes == expected

@@ -41,6 +41,7 @@ NOT_FOR_A_START = {
         "vmm.x86.boot.lookalike",
         "vmm.x86.boot.payload",
         "transport.pci",
+        "virtio.balloon",
         "virtio.net",
         "virtio.vsock",
         "vmm.net.opening",

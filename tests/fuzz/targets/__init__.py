@@ -11,6 +11,7 @@ Target = Callable[[bytes], None]
 
 TARGETS = (
     "agent_frames",
+    "balloon_requests",
     "block_request",
     "bzimage",
     "console_ports",

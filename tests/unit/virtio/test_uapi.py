@@ -10,7 +10,8 @@ from transport import VirtioMmio, status
 from transport.mmio import interrupt
 from transport.mmio import registers as mmio
 from transport.testing import RecordingLine
-from virtio import Block, Console, Device, Entropy, Vsock, features
+from virtio import Balloon, Block, Console, Device, Entropy, Vsock, features
+from virtio.balloon import hints, pages, statistics
 from virtio.block import device as block_device
 from virtio.block import ranges, request
 from virtio.console import control
@@ -21,7 +22,7 @@ from virtio.vsock import packet
 from virtio.vsock.device import TRANSPORT_RESET
 from vmm.disk.raw import RawDisk
 
-HEADERS = ("config", "ring", "mmio", "blk", "console", "vsock", "fs", "ids")
+HEADERS = ("config", "ring", "mmio", "blk", "console", "vsock", "fs", "balloon", "ids")
 INCLUDE = Path("/usr/include/linux")
 
 # The specification's names where they are not the kernel's.
@@ -80,6 +81,19 @@ STRUCTURES = {
     "VIRTIO_VSOCK_F_SEQPACKET": Vsock.VIRTIO_VSOCK_F_SEQPACKET.bit,
     "VIRTIO_ID_VSOCK": Vsock.device_id,
     "__builtin_offsetof(struct virtio_vsock_config, guest_cid)": Vsock.guest_cid.offset,
+    "1 << VIRTIO_BALLOON_PFN_SHIFT": pages.PAGE_BYTES,
+    "VIRTIO_BALLOON_CMD_ID_STOP": hints.STOP,
+    "VIRTIO_BALLOON_CMD_ID_DONE": hints.DONE,
+    "sizeof(struct virtio_balloon_stat)": statistics.ENTRY.size,
+    "__builtin_offsetof(struct virtio_balloon_config, actual)": Balloon.actual.offset,
+    "__builtin_offsetof(struct virtio_balloon_config, poison_val)": Balloon.poison_val.offset,
+    "VIRTIO_BALLOON_F_STATS_VQ": Balloon.VIRTIO_BALLOON_F_STATS_VQ.bit,
+    "VIRTIO_BALLOON_F_FREE_PAGE_HINT": Balloon.VIRTIO_BALLOON_F_FREE_PAGE_HINT.bit,
+    "VIRTIO_BALLOON_F_REPORTING": Balloon.VIRTIO_BALLOON_F_REPORTING.bit,
+    "VIRTIO_BALLOON_S_MEMFREE": statistics.BalloonStatistics._fields.index("free_bytes"),
+    "VIRTIO_BALLOON_S_CACHES": statistics.BalloonStatistics._fields.index("caches_bytes"),
+    "VIRTIO_BALLOON_S_HTLB_PGFAIL": statistics.BalloonStatistics._fields.index("hugetlb_failures"),
+    "VIRTIO_ID_BALLOON": Balloon.device_id,
     "VIRTIO_ID_RNG": Entropy.device_id,
     "VIRTIO_ID_BLOCK": Block.device_id,
     "VIRTIO_ID_CONSOLE": Console.device_id,
