@@ -174,3 +174,19 @@ def test_plugin_runs_tests_in_a_guest(environment: dict[str, str], tmp_path: Pat
 
     assert "1 passed" in done.stdout, done.stdout + done.stderr
     assert not compiled(environment)
+
+
+@needs_kvm
+def test_course_works_from_an_empty_directory(environment: dict[str, str], tmp_path: Path) -> None:
+    listed = run(environment, tmp_path, "vmm", "course")
+    started = run(environment, tmp_path, "vmm", "course", "start", "1")
+    folder = tmp_path / "01-first-instructions"
+    ran = run(environment, tmp_path, "python", str(folder / "program.py"))
+    checked = run(environment, tmp_path, "vmm", "course", "check", "1", str(folder / "exercise.py"))
+
+    assert listed.stdout.startswith(" 1  Eight instructions")
+    assert (started.returncode, started.stderr) == (0, "")
+    assert (folder / "drawing.svg").exists()
+    assert ran.stdout.endswith("the guest halted\n")
+    assert (checked.returncode, checked.stderr) == (1, "")
+    assert "missing: the code ends by" in checked.stdout

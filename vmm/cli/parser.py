@@ -14,6 +14,7 @@ _SUBCOMMANDS: Final = {
     "image": "build, list or remove the cached guest images",
     "kernel": "list, fetch or remove the kernels that --kernel takes by name",
     "cache": "show and limit what the cache of guests takes, or remove some of it",
+    "course": "learn how virtual machines work, in twelve chapters that run",
     "doctor": "tell whether this host can run guests, and what to do if not",
 }
 
