@@ -391,3 +391,16 @@ def test_restored_machine_is_saved_as_it_is(saved: Path, tmp_path: Path) -> None
     with Snapshot.load(tmp_path / "again") as again:
         assert os.pread(again.memory, 4, 1 << 24) == b"here"
     assert vmm("run", "--restore", str(tmp_path / "again")).stdout == b"after\n"
+
+
+def test_file_of_a_port_is_named_where_the_guest_is_restored(tmp_path: Path) -> None:
+    refused = vmm("snapshot", str(tmp_path / "x"), "--port", f"log={tmp_path}/log", "--when", "x")
+    saved = save(tmp_path, "--port", "log")
+    file = tmp_path / "log"
+    restored = vmm("run", "--restore", str(saved), "--port", f"log={file}")
+    unknown = vmm("run", "--restore", str(saved), "--port", f"out={tmp_path}/out")
+
+    assert [run.returncode for run in (refused, restored, unknown)] == [2, 7, 2]
+    assert b"a snapshot keeps no file" in refused.stderr
+    assert file.read_bytes() == b""
+    assert unknown.stderr == b"vmm: --port out: the guest's console ports are: log\n"

@@ -93,7 +93,7 @@ def environment(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 def kernel() -> None:
     """Skip the test where no guest kernel is cached."""
     if cached_kernel() is None:
-        pytest.skip("the guest kernel is not built: make setup")
+        pytest.skip("the guest kernel is not built: make image")
 
 
 def run(environment: dict[str, str], folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -24,8 +24,14 @@ class PortFiles:
         self._opened = {name: _open(name, file, stack) for name, file in files.items() if file}
 
     def connect(self, ports: dict[str, ConsolePort], stack: ExitStack) -> None:
-        """Let the files take the output of the ports of their names, until the stack ends."""
+        """Let the files take the output of the ports of their names, until the stack ends.
+
+        Raises :class:`ConfigurationError` for a port that the guest has not.
+        """
         for name, fd in self._opened.items():
+            if name not in ports:
+                known = ", ".join(ports) or "none"
+                raise ConfigurationError(f"--port {name}: the guest's console ports are: {known}")
             outlet = _Outlet(ports[name], fd, f"port {name}")
             stack.callback(outlet.writer.drain, LAST_SECONDS)
 

@@ -228,7 +228,8 @@ def _check_restore(options: Namespace) -> None:
             f"--vsock {options.vsock}: the CID is as it was saved; take it away"
         )
     defaults = vars(parser.parse([])) | {"timeout": options.timeout, "vsock": path}
-    defaults["net"] = options.net  # what is behind its cards is of today
+    # What is behind its cards and its ports is of today.
+    defaults |= {"net": options.net, "port": options.port}
     changed = [name for name, value in defaults.items() if getattr(options, name) != value]
     if changed:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in changed)

@@ -17,6 +17,7 @@ from vmm.cli.machine_options import (
     MAX_TIMEOUT_SECONDS,
     add_machine_arguments,
     prepared_machine_config,
+    split_port,
 )
 from vmm.cli.report import report
 from vmm.cli.sandbox_options import (
@@ -96,6 +97,11 @@ def execute(options: Namespace) -> int:
 
 def _config(options: Namespace) -> MachineConfig:
     """Return the machine to boot; its disks and shares have names that are good everywhere."""
+    for text in options.port:
+        if split_port(text)[1]:
+            raise ConfigurationError(
+                f"--port {text}: a snapshot keeps no file: name it where the guest is restored"
+            )
     config = prepared_machine_config(options)
     disks = tuple(replace(one, path=os.path.abspath(one.path)) for one in config.disks)
     shares = tuple(replace(one, source=os.path.abspath(one.source)) for one in config.shares)
