@@ -61,7 +61,8 @@ class Hardware:
     end. A restored machine has ``memory``, a file, and ``disks`` and ``slots`` of its snapshot; the
     disks are closed with the hardware. ``transports`` are those of all devices, in the order in
     which they came, and ``console_ports`` the ports of the virtio console by name. Who holds
-    ``changing`` keeps others from plugging and unplugging.
+    ``changing`` keeps others from plugging and unplugging; ``on_fitted`` hears of each transport
+    that comes.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Hardware:
         self._fitted: list[_Fitted] = []
         self.transports: list[VirtioTransport] = []
         self.changing = threading.RLock()
+        self.on_fitted: Callable[[VirtioTransport], object] = bool
         ports = list(self.console_ports.values())
         networks = _open_networks(config, resources) if config.nets else []
         planned = list(configured_devices(config, backends, ports, self.directories, networks))
@@ -223,6 +225,11 @@ class Hardware:
         used = any(one.stats.kicks for one in self.transports)
         return used and not any(one.status for one in self.transports)
 
+    def bar_address(self, name: str) -> int | None:
+        """Return where the device of that name has its BAR 0, if it is on PCI."""
+        slot = next((one for one in self._slots if one.device == name), None)
+        return None if slot is None else self._buses.bar_address(slot)
+
     def _line(self, gsi: int) -> IrqfdLine:
         line = IrqfdLine(self.vm, gsi)
         self._resources.callback(line.close)
@@ -316,6 +323,7 @@ class Hardware:
             raise
         self._fitted = [*self._fitted, _Fitted(planned, attached, thread)]
         self.transports = [*self.transports, attached.transport]
+        self.on_fitted(attached.transport)
         if thread is not self._main:
             self._io_threads = [*self._io_threads, thread]
 

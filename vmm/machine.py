@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vmm.snapshot.folder import SnapshotFolder
     from vmm.snapshot.target import Target
     from vmm.stats import Statistics
+    from vmm.trace import Tracer
     from vmm.vcpu import VcpuThread
     from vmm.vsock import VsockHost
 
@@ -78,6 +79,7 @@ class Machine:
         self._resources = ExitStack()
         self._described = False
         self._registers: list[str] = []
+        self._tracer: Tracer | None = None
 
     @classmethod
     def restore(
@@ -183,11 +185,15 @@ class Machine:
         """Let a restored or paused machine run; harmless for a running one."""
         if not self._main.started:
             logger.info("entering the guest")
+            if self._tracer is not None:
+                self._tracer.watch_vcpus()
             # The guest first: it runs while the rest is set in motion, and its kicks wait.
             self._vcpus.start()
             self._main.start()
             self.hardware.start_io()
             self._halt_watch.start()
+            if self._tracer is not None:
+                self._tracer.milestone("the guest runs")
             if self._upkeep is not None:
                 self._upkeep.start(restored=self._origin is not None)
         self._vcpus.resume()
@@ -232,6 +238,27 @@ class Machine:
         with self._still() as state, self.hardware.ram.file() as memory:
             config, disks = self.hardware.config, tuple(self.hardware.disks)
             Snapshot(config, state, memory, disks).write(target)
+
+    def start_trace(self) -> Tracer:
+        """Trace the machine from now on, unless it is traced, and return what does."""
+        if self._tracer is None:
+            from vmm.trace.tracer import Tracer
+
+            self._tracer = tracer = Tracer(self)
+            self._resources.callback(self.stop_trace)
+            tracer.start()
+        return self._tracer
+
+    def stop_trace(self) -> None:
+        """Trace the machine no more; who heard of events hears of those until now."""
+        tracer, self._tracer = self._tracer, None
+        if tracer is not None:
+            tracer.close()
+
+    @property
+    def agent_if_any(self) -> Agent | None:
+        """The agent in the guest, whether or not it serves yet."""
+        return None if self._upkeep is None else self._upkeep.agent
 
     @property
     def agent(self) -> Agent:
@@ -379,10 +406,12 @@ class Machine:
             raise ConfigurationError("a machine that does not run cannot be saved")
         from vmm.snapshot.state import machine_state
 
-        hardware = self.hardware
+        hardware, begin = self.hardware, time.monotonic_ns()
         with hardware.changing, self._vcpus.held(), ExitStack() as frozen:
             transports = [frozen.enter_context(one.frozen()) for one in hardware.ordered_transports]
             yield machine_state(hardware, self._vcpus, transports)
+        if self._tracer is not None:
+            self._tracer.saved(begin, time.monotonic_ns() - begin)
 
     def _take_out(self, device: VirtioDevice | str) -> None:
         # A call on each vCPU's thread comes after the access that it is in.

@@ -22,6 +22,8 @@ from vmm.x86 import Vcpu
 
 logger = Logger(__name__)
 
+Handler = Callable[[], bool]
+
 
 class VcpuThread:
     """One vCPU and the thread that runs it.
@@ -47,7 +49,8 @@ class VcpuThread:
         self._emulator = emulator
         self._on_end = on_end
         self._serving = ExitHandlers(vcpu, ports, mmio, emulator, on_end)
-        self._handlers = self._serving.handlers | {kvm.KVM_EXIT_INTR: self._serve_calls}
+        self._plain_handlers = self._serving.handlers | {kvm.KVM_EXIT_INTR: self._serve_calls}
+        self._handlers = dict(self._plain_handlers)
         self._lock = threading.Lock()  # guards _calls, _running and _holding
         self._calls: deque[_Call] = deque()
         self._running = False
@@ -140,6 +143,11 @@ class VcpuThread:
         else:
             call.perform(self.vcpu)
         return call.outcome()
+
+    def watch(self, wrap: Callable[[int, Handler], Handler] | None) -> None:
+        """Serve exits by what ``wrap`` makes of reason and handler, or by the handlers alone."""
+        for reason, plain in self._plain_handlers.items():  # in place, as the thread looks there
+            self._handlers[reason] = plain if wrap is None else wrap(reason, plain)
 
     def _kick(self) -> None:
         with self._lock:

@@ -65,6 +65,12 @@ class VirtioBuses:
             loop.add_reader(queue.notify_fd, queue.serve)
             attached.connections.callback(loop.remove_reader, queue.notify_fd)
 
+    def bar_address(self, slot: Slot) -> int | None:
+        """Return where a device on PCI has its BAR 0 now, for who names what is there."""
+        if self._pci is None or slot.transport != "pci":
+            return None
+        return self._pci.bar_address(slot.number)
+
     def _attach_to_mmio(
         self, attached: AttachedDevice, device: VirtioDevice, loop: EventLoop, poll_us: int
     ) -> VirtioTransport:

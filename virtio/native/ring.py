@@ -100,9 +100,8 @@ class NativeRing:
             return
         from virtio.native.records import Records
 
-        self._records = records = Records()
-        self._struct.records = records.pointer
-        watcher.native(records)
+        self._records = watcher.native(Records)
+        self._struct.records = self._records.pointer
 
     def close(self) -> None:
         """Let go of guest memory."""

@@ -6,7 +6,7 @@ a ring which nobody watches does not even ask whether somebody does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -44,8 +44,11 @@ class RingWatcher(Protocol):
     def given(self, chains: Sequence[Given]) -> None:
         """Chains are about to be shown to the driver as used."""
 
-    def native(self, records: Records) -> None:
-        """Native code tells of chains here, and not by calls; whoever watches reads them."""
+    def native(self, make: Callable[[], Records]) -> Records:
+        """Return where native code tells of chains, of ``make`` or of the last time.
+
+        Whoever watches reads them there.
+        """
 
 
 def watch(ring: Ring, watcher: RingWatcher | None) -> None:

@@ -127,7 +127,8 @@ class Agent:
             credit=CREDIT_BYTES,
             size=terminal or (0, 0),
         )
-        job = self._link.begin(Request.RUN, request, deadline_in(READY_SECONDS))
+        what = " ".join(shown)
+        job = self._link.begin(Request.RUN, request, deadline_in(READY_SECONDS), what=what)
         return Process(job, shown, folder=cwd, timeout=timeout, has_input=stdin or bool(terminal))
 
     def read_file(
@@ -216,6 +217,13 @@ class Agent:
         process, if that is the agent. Raises ``GuestOSError`` when there is neither.
         """
         self._end(Power.PANIC, 0, timeout)
+
+    def watch(self, on_step: Callable[[str, int, str], object]) -> None:
+        """Tell of each request (its kind, number and words), of its answer, and of the agent's.
+
+        ``on_step`` is called with a lock held: it must be quick, and ask nothing of the agent.
+        """
+        self._link.on_step = on_step
 
     def fail(self, error: Exception) -> None:
         """Say that the machine has ended: all calls, waiting and later, raise ``error``."""

@@ -77,6 +77,7 @@ class Link:
         self._deaf = False
         self._closings = 0
         self._open_when_noticed = False
+        self.on_step: Callable[[str, int, str], object] = _nobody  # with the lock held
         port.on_data = self._take
         port.on_space = self._outbox.pump
         port.on_guest_open = self._guest_opened
@@ -87,10 +88,12 @@ class Link:
         with self._changed:
             return self._wait_serving(deadline, first=False)
 
-    def begin(self, kind: Request, data: bytes, deadline: float, *, first: bool = False) -> Job:
+    def begin(
+        self, kind: Request, data: bytes, deadline: float, *, first: bool = False, what: str = ""
+    ) -> Job:
         """Send a request under a new id; waits for the agent, and for one of its 16 places.
 
-        With ``first`` also while the agent is held (:meth:`hold`).
+        With ``first`` also while the agent is held (:meth:`hold`). ``what`` is for who watches.
         """
         with self._changed:
             self._wait_serving(deadline, first=first)
@@ -102,6 +105,7 @@ class Link:
             job = Job(self._last_id, kind, self._lock, self.send)
             self._jobs[job.id] = job
             self._outbox.add(frame)
+            self.on_step(kind.name.lower(), job.id, what)
         try:
             self._outbox.pump()
         except BaseException:
@@ -241,6 +245,7 @@ class Link:
             ready = answers.ready(frame)
             self._lose(AgentLostError("agent: began anew"))
             self._ready = ready
+            self.on_step("ready", 0, "")
             return
         job = self._jobs.get(frame.id)
         if job is None:
@@ -248,6 +253,7 @@ class Link:
         if job.take(frame):
             del self._jobs[frame.id]
             self._changed.notify_all()
+            self.on_step("done", frame.id, "")
 
     def _guest_opened(self, is_open: bool) -> None:
         if is_open:
@@ -261,3 +267,7 @@ class Link:
             self._changed.notify_all()
         if open_now:
             self._port.open()
+
+
+def _nobody(step: str, number: int, what: str) -> None:
+    """Nobody watches."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vmm.machine import Machine
 
 _STANDARD: Final = {"stdout": 1, "stderr": 2, "none": None}
-_NO_READER: Final = (errno.EPIPE, errno.ECONNRESET, errno.EIO)  # a terminal that hung up has EIO
+NO_READER: Final = (errno.EPIPE, errno.ECONNRESET, errno.EIO)  # a terminal that hung up has EIO
 
 
 def default_place(*, with_command: bool, agent_is_init: bool) -> str:
@@ -51,7 +51,7 @@ class ConsoleOutput:
             return
 
         def on_gone(error: OSError) -> None:
-            if error.errno in _NO_READER:
+            if error.errno in NO_READER:
                 interruption(f"nobody reads the console output any more: {error.strerror}")
             else:
                 machine.end(End.HOST_FAILED, f"console output: {self._place}: {error.strerror}")

@@ -9,6 +9,7 @@ from typing import Final
 
 _SUBCOMMANDS: Final = {
     "run": "boot a guest and connect this terminal to its console",
+    "trace": "run a guest, and tell what it does, a line for each event",
     "snapshot": "boot a guest and save it, for others to go on from",
     "demo": "boot the default guest through a short demonstration",
     "image": "build, list or remove the cached guest images",

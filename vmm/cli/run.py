@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Callable, Sequence
 
+    from vmm.cli.trace_options import RunTrace
     from vmm.snapshot import Snapshot
 
 
@@ -94,6 +95,17 @@ def add_arguments(parser: ArgumentParser | QuickOptions) -> None:
         dest="tty",
         help="give the command no terminal, also when stdin and stdout are one",
     )
+    parser.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="write what the guest does to a file: .txt to read, .json or .pftrace for Perfetto",
+    )
+    parser.add_argument(
+        "--filter",
+        metavar="WORDS",
+        help="trace only events that have all these words, such as 'block0 status'; | between"
+        " alternatives, ! before what is unwanted",
+    )
     parser.add_argument("--stats", action="store_true", help="print counts at the end")
     parser.add_argument(
         "init_arguments",
@@ -114,11 +126,14 @@ def execute(options: Namespace) -> int:
     with ExitStack() as stack:
         start, command = _start_of(options, stack)
         console = _console(start, command, options, stack)
+        trace = _trace(options, stack)
         stack.enter_context(interruption.by_signals())
         end_at = None if options.timeout is None else time.monotonic() + options.timeout
 
         def once() -> Ending:
-            return run_once(start, command, console, options, interruption, end_at, sandbox)
+            return run_once(
+                start, command, console, options, interruption, end_at, sandbox, trace=trace
+            )
 
         if options.jail:
             from vmm.cli.jailed import jail_for
@@ -216,6 +231,14 @@ def _console(
     if place is None:
         place = default_place(with_command=bool(command), agent_is_init=config.agent == "init")
     return ConsoleOutput(place, stack, filtered=options.console_filter)
+
+
+def _trace(options: Namespace, stack: ExitStack) -> RunTrace | None:
+    if options.trace is None and options.filter is None and not getattr(options, "is_live", False):
+        return None
+    from vmm.cli.trace_options import run_trace
+
+    return run_trace(options, stack)
 
 
 def _check_restore(options: Namespace) -> None:

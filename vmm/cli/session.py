@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vmm.cli.console_output import ConsoleOutput
     from vmm.cli.guest_sockets import GuestSockets
     from vmm.cli.port_files import PortFiles
+    from vmm.cli.trace_options import RunTrace
     from vmm.cli.user_terminal import UserTerminal
     from vmm.sandbox.process import ProcessSandbox
     from vmm.snapshot import Snapshot
@@ -44,6 +45,8 @@ def run_once(
     interruption: Interruption,
     end_at: float | None,
     sandbox: ProcessSandbox,
+    *,
+    trace: RunTrace | None = None,
 ) -> Ending:
     """Boot or restore a guest, serve it until it ends, and print how it did.
 
@@ -60,6 +63,8 @@ def run_once(
             raise_limit(len(shares))
         made = Machine(start) if isinstance(start, MachineConfig) else _restore(start, options)
         machine = stack.enter_context(made)
+        if trace is not None:
+            trace.check(machine)
         # Our init hears no power button.
         theirs = restored or not machine.config.has_our_init
         interruption.watch(machine, ask=theirs and not command)
@@ -73,7 +78,10 @@ def run_once(
         if sockets is not None:
             sockets.connect(machine, stack)
         sandbox.enter(
-            _late(options, with_command=bool(command)),
+            [
+                *_late(options, with_command=bool(command)),
+                *(trace.late if trace is not None else []),
+            ],
             sockets=0 if sockets is None else sockets.most,
             folders=machine.hardware.folders,
         )
@@ -87,6 +95,8 @@ def run_once(
         console.connect(machine, interruption, stack)
         if ports is not None:
             ports.connect(machine.hardware.console_ports, stack)
+        if trace is not None:
+            trace.begin(machine, interruption, stack)
         machine.resume()
         if ours is not None:
             ending = _end_of_command(machine, ours, terminal)

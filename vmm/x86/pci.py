@@ -119,6 +119,11 @@ class PciHost:
         """Take the device out of a slot; it answers nothing any more, and the caller closes it."""
         self.bus.remove(slot)
 
+    def bar_address(self, slot: int) -> int | None:
+        """Return where the device in a slot has its BAR 0; None for a slot without a device."""
+        function = self.bus.slots.get(slot)
+        return function.bar.address if isinstance(function, VirtioFunction) else None
+
     def state(self) -> PciState:
         """Return what the guest has set, while no vCPU runs."""
         functions = tuple(function.state() for function in self.bus.slots.values())

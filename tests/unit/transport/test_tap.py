@@ -1,6 +1,7 @@
 """What a tap hears of a device, on every engine and form of the rings, and that it can go again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -64,8 +65,9 @@ class Heard:
     def given(self, chains: Sequence[Given]) -> None:
         self.events += [("given", chain[2]) for chain in chains]
 
-    def native(self, records: object) -> None:
-        self.records.append(records)
+    def native(self, make: Callable[[], Any]) -> Any:
+        self.records.append(make())
+        return self.records[-1]
 
     def all(self) -> list[tuple[object, ...]]:
         """Return also what native code has told; of each chain it tells both in its order."""

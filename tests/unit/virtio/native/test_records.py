@@ -1,6 +1,6 @@
 """The ring of records: what native code tells of chains, and that it says how many it lost."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -23,8 +23,9 @@ class Watcher:
     def given(self, chains: Sequence[Given]) -> None:
         raise AssertionError("told by Python")
 
-    def native(self, records: object) -> None:
-        self.records = records
+    def native(self, make: Callable[[], Any]) -> Any:
+        self.records = make()
+        return self.records
 
 
 @pytest.fixture

@@ -15,6 +15,13 @@ import vmm.cli.run, vmm.cli.session, vmm.snapshot.snapshot, vmm.cli.user_termina
 from vmm.sandbox.preload import preload
 preload("vmm.console.input", "vmm.console.filter", "vmm.stats")
 """
+TRACED = """
+import vmm.cli.run, vmm.cli.session, vmm.cli.trace_options, vmm.cli.user_terminal, vmm.cli.command
+import vmm.snapshot.snapshot
+from vmm.sandbox.preload import preload
+preload("vmm.console.input", "vmm.console.filter", "vmm.stats", *vmm.cli.trace_options.LATE)
+import virtio.native.records
+"""
 SNAPSHOT = """
 import vmm.cli.snapshot
 from vmm.sandbox.preload import preload
@@ -37,7 +44,9 @@ BEFORE = {
     "vmm.cli.machine_options": {
         *("vmm.image.kernels", "vmm.image.usual_kernel", "vmm.net.options"),
     },
-    "vmm.cli.run": {"vmm.cli.jailed", "vmm.cli.keeper", "vmm.net.guest"},
+    "vmm.cli.run": {
+        *("vmm.cli.jailed", "vmm.cli.keeper", "vmm.cli.trace_options", "vmm.net.guest"),
+    },
     "vmm.cli.session": {
         *("vmm.cli.caller", "vmm.cli.guest_sockets", "vmm.cli.machine_options"),
         *("vmm.cli.port_files", "vmm.share.limits"),
@@ -57,7 +66,7 @@ BEFORE = {
     "vmm.image.disk": {"subprocess", "vmm.image.disk_content"},
     "vmm.image.kernel": {"vmm.image.kernel_build"},
     "vmm.machine": {
-        *("vmm.agent.upkeep", "vmm.net.restored", "vmm.sandbox.threads"),
+        *("vmm.agent.upkeep", "vmm.net.restored", "vmm.sandbox.threads", "vmm.trace.tracer"),
         *("vmm.vsock", "virtio.vsock"),
     },
     "vmm.snapshot.disks": {"vmm.image.content"},
@@ -101,7 +110,9 @@ def imports_in_functions(source: str) -> Iterator[str]:
                     yield from (one.name for one in node.names)
 
 
-@pytest.mark.parametrize("command_imports", [RUN, SNAPSHOT], ids=["run", "snapshot"])
+@pytest.mark.parametrize(
+    "command_imports", [RUN, SNAPSHOT, TRACED], ids=["run", "snapshot", "traced"]
+)
 def test_what_is_imported_in_the_sandbox_was_imported_before(command_imports: str) -> None:
     usual = {name: value for name, value in os.environ.items() if name != "PYVMM_ENGINE"}
     command = [sys.executable, "-c", command_imports + TELL]

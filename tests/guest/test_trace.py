@@ -1,0 +1,53 @@
+"""``vmm trace`` and ``vmm run --trace`` with a real guest, confined as by default."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(1200)
+
+DEADLINE = "900"
+
+
+def vmm(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vmm", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=1000)
+
+
+def test_a_guest_is_traced_live_and_to_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "boot.json"
+    script = "dd if=/dev/hwrng of=/dev/null bs=64 count=3"
+    done = vmm(
+        *("trace", "--timeout", DEADLINE, "--trace", str(file), "--filter", "!exit"),
+        *("--", "sh", "-c", script),
+    )
+
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    story = [line.split(maxsplit=1)[1] for line in lines[1:] if line[:12].strip()]
+    assert "MainThread               boot       --- the guest runs ---" in story
+    assert any("entropy      status     ACKNOWLEDGE DRIVER" in line for line in story)
+    assert any("entropy      features" in line and "VERSION_1" in line for line in story)
+    assert any("run sh -c dd" in line for line in story)
+    assert any("entropy/0    taken      chain" in line for line in story)
+    assert "the guest reported status 0" in lines[-1]
+    requests = [one for one in json.loads(file.read_text()) if one["name"] == "request"]
+    assert len([one for one in requests if one["cat"] == "entropy"]) >= 3
+
+
+def test_a_word_that_no_event_has_is_told_with_the_nearest(tmp_path: Path) -> None:
+    done = vmm("trace", "--filter", "entropi status", "--", "true")
+    assert done.returncode == 2
+    assert "no event has the word 'entropi'; nearest are entropy" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_trace_that_cannot_be_written_is_told_before_the_guest_runs(tmp_path: Path) -> None:
+    done = vmm("run", "--trace", str(tmp_path / "no" / "t.txt"), "--", "true")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"vmm: --trace {tmp_path}/no/t.txt: No such file or directory"
+    ]
