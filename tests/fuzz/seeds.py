@@ -327,6 +327,54 @@ def balloon_seeds() -> Iterator[tuple[str, bytes]]:
             yield f"{title}-{form}", bytes([63, form]) + steps_of
 
 
+def net_engine_seeds() -> Iterator[tuple[str, bytes]]:
+    """Packets of each kind either way, by taps and streams, with and without room for them."""
+    out, into, arrive, hear, command, time, poke = range(7)
+    ether = b"\2\0\0\0\0\1" + b"\2\0\0\0\0\2" + b"\x08\0"
+    ip = struct.pack(">BBHHHBBH8s", 0x45, 0, 540, 7, 0, 64, 6, 0, b"\n\0\0\1\n\0\0\2")
+    tcp = struct.pack(">HHIIBBHHH", 1000, 80, 99, 0, 0x50, 0x18, 512, 7, 0)
+    plain = bytes(10) + b"\1\0" + ether + bytes(46)
+    unsummed = struct.pack("<BBHHHHH", 1, 0, 0, 0, 34, 16, 1) + ether + ip + tcp + bytes(100)
+    large = struct.pack("<BBHHHHH", 1, 1, 54, 60, 34, 16, 1) + ether + ip + tcp + bytes(150)
+    datagram = struct.pack("<BBHHHHH", 1, 5, 42, 60, 34, 6, 1) + ether + ip[:9] + b"\x11" + ip[10:]
+    datagram += tcp[:8] + bytes(150)
+    verified = b"\2" + plain[1:]
+    crowd = plain[:12] + b"\1\0\x5e\0\0\1" + plain[18:]
+    give = [(into | 7 << 3, 128, b"")]
+    small = [(into | 15 << 3, 16, b"")]
+    for name, packet in (("plain", plain), ("unsummed", unsummed), ("large", large)):
+        yield from _net_runs(name, [(out, 0, packet), *give, (arrive, 0, packet), *give])
+        yield from _net_runs(f"{name}-cut", [(out, 30, packet), *small, (arrive | 8, 0, packet)])
+    for name, packet in (("datagram", datagram), ("verified", verified), ("crowd", crowd)):
+        yield from _net_runs(name, [*give, (arrive | 3 << 3, 0, packet), (out, 0, packet)])
+    scripts = {
+        "full": [(out | 15 << 3, 0, large), (out | 15 << 3, 0, plain), (hear, 0, b"")],
+        "starved": [(into, 8, b""), (arrive | 8, 0, large), (time, 0, b""), *give],
+        "waits": [(arrive | 9 << 3, 0, plain), *small, *give, *give],
+        "odd": [(into, 0x41, b"head"), (into, 0x40, b"head"), (arrive, 0, plain), *give],
+        "tables": [
+            (command, 0, b"\1\0" + struct.pack("<II6s", 0, 1, crowd[12:18])),
+            *(*give, (arrive, 0, crowd), (arrive, 0, plain)),
+        ],
+        "modes": [(command, 0, bytes([0, n, 1])) for n in range(6)] + [(arrive, 0, crowd), *give],
+        "offloads": [(command, 0, b"\5\0" + bytes(8)), *give, (arrive, 0, unsummed)],
+        "spoilt": [*give, (poke, 7, b"\xff" * 16), (arrive, 0, plain), (out, 0, plain)],
+    }
+    for name, script in scripts.items():
+        yield from _net_runs(name, script)
+
+
+def _net_runs(name: str, script: list[tuple[int, int, bytes]]) -> Iterator[tuple[str, bytes]]:
+    for form, network in (("tap", 0x6F), ("bare", 0), ("stream", 0x80)):
+        steps = b""
+        for operation, size, data in script:
+            is_arrival = operation & 7 == 2 and form == "stream"
+            sent = struct.pack(">I", len(data) - 12) + data[12:] if is_arrival else data
+            steps += struct.pack("<BBH", operation, size, len(sent)) + sent
+        kind, refused = ("packed", 1 << 15) if form == "bare" else ("split", 1 << 34)
+        yield f"{name}-{form}-{kind}", struct.pack("<QB", refused, network) + steps
+
+
 # Kernels
 
 
@@ -602,6 +650,7 @@ SEEDS = {
     "engines": engine_seeds,
     "mmio_registers": mmio_seeds,
     "multiboot": multiboot_seeds,
+    "net_engines": net_engine_seeds,
     "net_packets": net_seeds,
     "packed_ring": packed_seeds,
     "payload": payload_seeds,

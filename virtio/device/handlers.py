@@ -146,7 +146,8 @@ class QueueHandler(ABC):
     def _chosen_path(self) -> DataPath | None:
         if self._is_stale and self.kind.native is not None:
             self._is_stale = False  # before the look: a change after it is looked at again
-            self._path = getattr(self._device, self.kind.native)()
+            choose = getattr(self._device, self.kind.native)
+            self._path = _bound(choose, self.kind, self.number, work=0)()
         return self._path
 
     @abstractmethod
@@ -179,6 +180,8 @@ class QueueHandler(ABC):
             served, end = queue.serve_natively(path, left, wait_ns)
             left -= served or 1
             queue.notify()
+        if path.settle is not None:
+            path.settle(end)
         return MORE if end == TELL else end
 
 

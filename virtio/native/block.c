@@ -9,7 +9,6 @@
 #include "native.h"
 
 #include <errno.h>
-#include <string.h>
 
 enum { SECTOR = 512, PAGE = 4096, IN = 0, OUT = 1 };
 
@@ -20,18 +19,6 @@ struct transfer {
     uint32_t parts;
     uint64_t offset;
 };
-
-/* Copy out up to 16 bytes from the front of what can be read. */
-static int copy_header(const struct chain *chain, uint8_t *header)
-{
-    size_t done = 0;
-    for (uint32_t i = 0; i < chain->reads && done < 16; i++) {
-        size_t length = chain->vector[i].iov_len < 16 - done ? chain->vector[i].iov_len : 16 - done;
-        memcpy(header + done, chain->vector[i].iov_base, length);
-        done += length;
-    }
-    return done == 16;
-}
 
 /* Go on to where the data continues after so many bytes. */
 static void skip(struct transfer *transfer, size_t moved)
@@ -81,7 +68,7 @@ static int has_edges(int fd, uint64_t offset, uint64_t end)
 int64_t serve_block(const struct device *device, struct chain *chain)
 {
     struct { uint32_t type, reserved; uint64_t sector; } header;
-    if (!chain->writable || !copy_header(chain, (uint8_t *)&header) || header.type > OUT)
+    if (!chain->writable || !copy_front(chain, &header, sizeof header) || header.type > OUT)
         return TO_PYTHON;
     int writes = header.type == OUT;
     struct iovec *vector = writes ? chain->vector : chain->vector + chain->reads;

@@ -8,7 +8,7 @@ the project, as setuptools wants them.
 from cffi import FFI
 
 FOLDER = "virtio/native"
-SOURCES = ("ring", "notify", "batch", "serve", "block", "entropy", "records")
+SOURCES = ("ring", "notify", "batch", "serve", "block", "entropy", "net", "records")
 
 ffi = FFI()
 ffi.cdef(
@@ -47,6 +47,15 @@ ffi.cdef(
         uint64_t chains, bytes_read, bytes_written;
         uint32_t entries;
     };
+    struct wire {
+        int fd;
+        uint8_t framed, stalled, blocked, ready, mergeable;
+        uint8_t everything, broadcast, unicast, multicast, by_vlan, mac[6];
+        uint32_t allowed, network_takes, guest_takes, mtu;
+        uint32_t sending, begin, end;
+        uint8_t *out, *in;
+        uint64_t sent, received, filtered, unfit;
+    };
     struct device {
         uint32_t kind;
         int fd;
@@ -54,10 +63,12 @@ ffi.cdef(
         uint8_t may_wait;
         uint64_t sectors;
         const struct generator *generator;
+        struct wire *wire;
     };
 
     static const int CHAINS, MAX_HEADER_BYTES, DATA_OUT, DATA_IN;
-    static const int BLOCK, ENTROPY, MAX_REGIONS, RANDOM_BYTES;
+    static const int BLOCK, ENTROPY, TRANSMIT, RECEIVE, MAX_REGIONS, RANDOM_BYTES;
+    static const int WIRE_BYTES, NONE, EVERY, OWN, LISTED;
     static const int TAKEN, GIVEN;
     static const int IDLE, LEFT, TELL, MORE, WRONG, IMPOSSIBLE, REFUSED;
 

@@ -5,6 +5,7 @@ Importing it raises ``ImportError`` where the C part was not built; :mod:`virtio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from os import strerror
 
 from virtio.native._native import ffi, lib
@@ -14,12 +15,16 @@ class DataPath:
     """Serves ordinary chains of a device without Python: one row of the table of kinds in C.
 
     ``device`` is what C has to know of the device. Whatever it points to is kept in ``keeps``.
+    ``settle``, if there is one, is called after each turn of C with the reason why that ended.
     """
 
-    __slots__ = ("device", "keeps")
+    __slots__ = ("device", "keeps", "settle")
 
-    def __init__(self, kind: int, *keeps: object) -> None:
+    def __init__(
+        self, kind: int, *keeps: object, settle: Callable[[int], None] | None = None
+    ) -> None:
         self.keeps = keeps
+        self.settle = settle
         self.device = ffi.new("struct device *")
         self.device.kind = kind
 

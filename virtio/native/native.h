@@ -6,6 +6,7 @@
  *   serve.c    serving chains without Python: the loop, and the table of the kinds of devices
  *   block.c    the kind that reads and writes a file
  *   entropy.c  the kind that fills buffers with random bytes
+ *   net.c      the kinds that move packets between rings and a tap or stream
  *   records.c  what a trace is told of chains that are taken and given back
  *
  * Each function has a twin in Python, which decides whatever is out of the ordinary: a chain that
@@ -113,6 +114,7 @@ int is_possible(const struct queue *queue);
 int has_available(const struct queue *queue);
 int wait_available(const struct queue *queue, uint64_t wait_ns);
 int look(const struct queue *queue, struct chain *chain, struct plain *copies);
+int copy_front(const struct chain *chain, void *to, size_t bytes);
 uint32_t add_unseen(const struct queue *queue, uint32_t position, uint32_t id, uint32_t slots,
                     uint32_t length);
 void show_used(struct queue *queue, uint32_t position, uint32_t first_length);
@@ -232,7 +234,26 @@ int publish_plain(struct queue *queue, const struct plain *plain, const uint32_t
 
 /* Devices: serve.c, and a file for each kind */
 
-enum { BLOCK, ENTROPY, KINDS };
+enum { BLOCK, ENTROPY, TRANSMIT, RECEIVE, KINDS };
+enum { WIRE_BYTES = 256 << 10 }; /* that wait of one stream, either way */
+enum { NONE, EVERY, OWN, LISTED }; /* of addresses: which frames the driver wants */
+
+/*
+ * Where packets of a queue pair pass: a descriptor, `framed` if it is a stream of frames behind
+ * their lengths, else a tap. `allowed` is what the driver may leave unfinished, `network_takes` what
+ * the network takes so, `guest_takes` what the driver does. While it is `stalled`, or `blocked`,
+ * packets out, or in, are Python's; `ready` is whether something can be read. `out` holds what is
+ * not written, `in` between `begin` and `end` what the guest has not got.
+ */
+struct wire {
+    int fd;
+    uint8_t framed, stalled, blocked, ready, mergeable;
+    uint8_t everything, broadcast, unicast, multicast, by_vlan, mac[6];
+    uint32_t allowed, network_takes, guest_takes, mtu; /* with the Ethernet header; 0 for none */
+    uint32_t sending, begin, end;
+    uint8_t *out, *in;
+    uint64_t sent, received, filtered, unfit; /* counted, which the caller zeroes */
+};
 
 struct device {
     uint32_t kind;
@@ -241,12 +262,15 @@ struct device {
     uint8_t may_wait; /* whether a read may have to */
     uint64_t sectors;
     const struct generator *generator;
+    struct wire *wire;
 };
 
 /* Serve one chain; returns the used length, or TO_PYTHON having done nothing that shows. */
 enum { TO_PYTHON = -1 };
 typedef int64_t serve_chain(const struct device *device, struct chain *chain);
-serve_chain serve_block, serve_entropy;
+serve_chain serve_block, serve_entropy, serve_transmit;
+int serve_receive(struct queue *queue, struct wire *wire, uint32_t limit, struct served *served);
+void flush_wire(struct wire *wire);
 
 int serve(struct queue *queue, const struct device *device, uint32_t limit, uint64_t wait_ns,
           struct served *served);

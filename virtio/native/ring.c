@@ -7,6 +7,7 @@
 
 #include "native.h"
 
+#include <string.h>
 #include <time.h>
 
 #define MAX_BYTES (1ull << 32) /* of one chain */
@@ -213,6 +214,18 @@ int look(const struct queue *queue, struct chain *chain, struct plain *copies)
     chain->readable = chain->writable = 0;
     int found = queue->packed ? look_packed(queue, chain) : look_split(queue, chain);
     return found > 0 && chain->readable + chain->writable > MAX_BYTES ? -1 : found;
+}
+
+/* Copy out the first bytes of what can be read; returns 0 when there are fewer. */
+int copy_front(const struct chain *chain, void *to, size_t bytes)
+{
+    size_t done = 0;
+    for (uint32_t i = 0; i < chain->reads && done < bytes; i++) {
+        size_t part = chain->vector[i].iov_len, length = part < bytes - done ? part : bytes - done;
+        memcpy((uint8_t *)to + done, chain->vector[i].iov_base, length);
+        done += length;
+    }
+    return done == bytes;
 }
 
 /* Taking chains of one descriptor */

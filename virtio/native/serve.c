@@ -8,6 +8,7 @@
 static serve_chain *const kinds[KINDS] = {
     [BLOCK] = serve_block,
     [ENTROPY] = serve_entropy,
+    [TRANSMIT] = serve_transmit,
 };
 
 /*
@@ -18,8 +19,11 @@ static serve_chain *const kinds[KINDS] = {
 int serve(struct queue *queue, const struct device *device, uint32_t limit, uint64_t wait_ns,
           struct served *served)
 {
-    if (!is_possible(queue) || device->kind >= KINDS)
+    int moves_packets = device->kind == TRANSMIT || device->kind == RECEIVE;
+    if (!is_possible(queue) || device->kind >= KINDS || (moves_packets && !device->wire))
         return IMPOSSIBLE;
+    if (device->kind == RECEIVE)
+        return serve_receive(queue, device->wire, limit, served);
     struct chain chain;
     uint64_t bytes = 0, patience_ends = 0;
     int end = MORE;
@@ -30,6 +34,8 @@ int serve(struct queue *queue, const struct device *device, uint32_t limit, uint
             break;
         }
         if (!found) {
+            if (device->kind == TRANSMIT)
+                flush_wire(device->wire);
             if (has_to_tell(queue, served)) {
                 end = TELL;
                 break;
@@ -62,5 +68,7 @@ int serve(struct queue *queue, const struct device *device, uint32_t limit, uint
         queue->next_avail = advanced(queue, queue->next_avail, done.slots);
         add_used(queue, done, (uint32_t)length, served);
     }
+    if (device->kind == TRANSMIT)
+        flush_wire(device->wire);
     return end;
 }

@@ -25,6 +25,13 @@ class NetEnd(Protocol):
     def set_link(self, up: bool) -> None:
         """Tell the guest that its cable was plugged, or pulled."""
 
+    def arrived(self, pair: int) -> bool | None:
+        """Read what arrived at a descriptor that the backend lends, on the device's loop.
+
+        Returns whether it shall be watched further; after False comes :meth:`NetBackend.resume`.
+        None when the backend has to read it itself.
+        """
+
 
 class NetBackend(ABC):
     """Carries packets (:mod:`virtio.net.packet`) of one device; no method waits.

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+from virtio import engine
 from virtio.device.declaration import (
     DEFAULT_RING_FEATURES,
     Device,
@@ -27,6 +28,7 @@ from virtio.net.control import MAX_COMMAND_BYTES, execute
 from virtio.net.counters import NetCounters
 from virtio.net.filter import MAC_BYTES, ReceiveFilter
 from virtio.net.inbox import Inbox
+from virtio.net.lending import Lender
 from virtio.net.offload import finished
 from virtio.net.packet import (
     CSUM,
@@ -53,6 +55,8 @@ from virtio.saved import FeatureSet, Within, checked
 
 if TYPE_CHECKING:
     from virtio.device.lifecycle import Activation, TimerHandle
+    from virtio.native.data_path import DataPath
+    from virtio.net.native_pair import NativePair
     from virtio.virtqueue.batch import ChainBatch
     from virtio.virtqueue.chain import DescriptorChain
 
@@ -159,6 +163,8 @@ class Net(Device):
         self._inbox = Inbox()
         self._receivers = [Receiver(self.counters) for _ in range(pairs)]
         self._transmitters = [Transmitter(self.backend, n, self.counters) for n in range(pairs)]
+        self._native_pair = _native_pair(self.backend)
+        self._native_pairs: list[NativePair] = []
         self._link, self._announces = self.backend.link, False
         self._forget_driver()
         self._update_status()
@@ -175,6 +181,11 @@ class Net(Device):
     # The host's side, from any thread
 
     @property
+    def takes(self) -> int:
+        """The mask of what packets for the guest may be left unfinished in."""
+        return self._takes
+
+    @property
     def link(self) -> bool:
         """Whether the cable is plugged."""
         return self._link
@@ -189,6 +200,7 @@ class Net(Device):
         for number, one in enumerate(self._transmitters):
             one.plugged = up
             self._net_bell.ring(number)
+        self._choose()
         self._update_status()
 
     def announce(self) -> None:
@@ -223,7 +235,14 @@ class Net(Device):
             layout.append((kinds["controlq"], 0))
         return layout
 
-    @queue(size=QUEUE_SIZE, count="max_virtqueue_pairs", batch=True, burst=QUEUE_SIZE, fill="_room")
+    @queue(
+        size=QUEUE_SIZE,
+        count="max_virtqueue_pairs",
+        batch=True,
+        burst=QUEUE_SIZE,
+        fill="_room",
+        native="_receive_path",
+    )
     def receiveq(self, chains: ChainBatch, number: int) -> Sequence[int | None]:
         """Fill buffers with packets."""
         receiver = self._receivers[number]
@@ -234,9 +253,29 @@ class Net(Device):
 
     def _room(self, number: int) -> int:
         self._take_in(serving=number)
-        return self._receivers[number].wanted()
+        wanted = self._receivers[number].wanted()
+        if number < len(self._native_pairs):
+            waiting = bool(wanted or len(self._inbox))
+            return int(self._native_pairs[number].prepare(waiting=waiting)) or wanted
+        return wanted
 
-    @queue(size=QUEUE_SIZE, count="max_virtqueue_pairs", batch=True)
+    def _receive_path(self, number: int) -> DataPath | None:
+        pairs = self._native_pairs
+        return pairs[number].receive_path() if number < len(pairs) else None
+
+    def arrived(self, pair: int) -> bool | None:
+        """Read what arrived at a descriptor that the backend lends; see :class:`NetEnd`."""
+        return self._native_pairs[pair].arrived() if pair < len(self._native_pairs) else None
+
+    def has_waiting(self, number: int) -> bool:
+        """Whether packets wait that Python is to put into a receive queue's buffers."""
+        return bool(len(self._inbox) or self._receivers[number].packets)
+
+    def serve_receiveq(self, number: int) -> bool:
+        """Serve a receive queue now; returns whether there is more of both packets and buffers."""
+        return self.handle_queue(2 * number)
+
+    @queue(size=QUEUE_SIZE, count="max_virtqueue_pairs", batch=True, native="_transmit_path")
     def transmitq(self, chains: ChainBatch, number: int) -> Sequence[int | None]:
         """Send packets; those that the backend does not take now are held."""
         if self.pairs_in_use > 1:
@@ -244,14 +283,22 @@ class Net(Device):
         answers, late = self._transmitters[number].send(chains)
         if late:
             self._net_bell.ring(number)
+        if number < len(self._native_pairs):
+            self._native_pairs[number].choose_writer()
         return answers
+
+    def _transmit_path(self, number: int) -> DataPath | None:
+        pairs = self._native_pairs
+        return pairs[number].transmit_path() if number < len(pairs) else None
 
     @queue(size=CONTROL_QUEUE_SIZE, feature=VIRTIO_NET_F_CTRL_VQ)
     def controlq(self, chain: DescriptorChain) -> int:
         """Do a command; one that cannot be answered is not done (``NET-19``)."""
         if not chain.writable_length:
             return 0
-        return chain.write(execute(self, chain.read(MAX_COMMAND_BYTES + 1)))
+        answer = execute(self, chain.read(MAX_COMMAND_BYTES + 1))
+        self._choose()
+        return chain.write(answer)
 
     # What is due
 
@@ -259,8 +306,11 @@ class Net(Device):
         for number in numbers:
             if number == ARRIVALS:
                 self._take_in()
-            elif number < len(self._transmitters) and self._transmitters[number].flush():
-                self._net_bell.ring(number)
+            elif number < len(self._transmitters):
+                if self._transmitters[number].flush():
+                    self._net_bell.ring(number)
+                if number < len(self._native_pairs):
+                    self._native_pairs[number].look_again()
 
     def _take_in(self, *, serving: int | None = None) -> None:
         """Filter and finish packets that arrived, and have them put into buffers.
@@ -318,10 +368,11 @@ class Net(Device):
         if self.pairs_in_use == 1:
             return 0
         chosen = self._steering.queue_of(packet) if pair is None else pair
-        live = [n for n in range(self.pairs_in_use) if self._has_receiveq(n)]
+        live = [n for n in range(self.pairs_in_use) if self.has_receiveq(n)]
         return chosen if chosen in live or not live else live[chosen % len(live)]
 
-    def _has_receiveq(self, number: int) -> bool:
+    def has_receiveq(self, number: int) -> bool:
+        """Whether a receive queue is live."""
         queues = self.queues
         return 2 * number < len(queues) and queues[2 * number] is not None
 
@@ -406,6 +457,7 @@ class Net(Device):
         for receiver, transmitter in zip(self._receivers, self._transmitters, strict=True):
             receiver.mergeable = self.VIRTIO_NET_F_MRG_RXBUF
             transmitter.allowed, transmitter.plugged = allowed, self._link
+        self._native_pairs = self._make_native_pairs()
         if self._restored_offloads is None:
             self._take_unfinished(features)
         else:
@@ -413,6 +465,13 @@ class Net(Device):
             self._restored_offloads = None
             self.announce()
         self.backend.start(activation.loop)
+
+    def _make_native_pairs(self) -> list[NativePair]:
+        made, backend = self._native_pair, self.backend
+        if made is None or not isinstance(backend, Lender) or engine.data_paths() is None:
+            return []
+        parts = zip(self._receivers, self._transmitters, strict=True)
+        return [made(self, backend, n, *both) for n, both in enumerate(parts)]
 
     _restored_offloads: int | None = None
 
@@ -426,6 +485,9 @@ class Net(Device):
 
     def reset(self) -> None:
         """Forget packets, filters, and the address that the driver chose."""
+        for pair in self._native_pairs:
+            pair.give_back()
+        self._native_pairs = []
         self.backend.stop()
         self._net_bell.connect(None)
         super().reset()
@@ -471,6 +533,14 @@ class Net(Device):
         allowed = sum(1 << bit for bit in GUEST_OFFLOADS) & self.driver_features
         self._restored_offloads = None if offloads is None else offloads & allowed
         self.change_quietly("status", self._status())
+
+
+def _native_pair(backend: NetBackend) -> type[NativePair] | None:
+    if not isinstance(backend, Lender) or engine.data_paths() is None:
+        return None
+    from virtio.net.native_pair import NativePair
+
+    return NativePair
 
 
 def _checked_mac(mac: bytes, *, chosen: bool) -> bytes:

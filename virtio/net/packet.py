@@ -91,7 +91,7 @@ def sanitized(data: bytes, allowed: int) -> bytes | None:
     if not kind:
         return _with_header(HEADER.pack(flags, 0, 0, 0, start, offset, 1), data)
     headers = _headers_bytes(data, kind & ~VIRTIO_NET_HDR_GSO_ECN, start, offset)
-    if not may_be_unfinished(kind, allowed) or not headers < size:
+    if not may_be_unfinished(kind, allowed) or not headers < min(size, 1 << 16):
         return None
     if not size - headers <= gso_size * MAX_SEGMENTS:  # one of size 0 is among those
         return None

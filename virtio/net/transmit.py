@@ -39,6 +39,11 @@ class Transmitter:
         self._held: deque[DescriptorChain] = deque()
         self._sent_of_first = 0
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether chains are held."""
+        return bool(self._held)
+
     def send(self, chains: Sequence[DescriptorChain]) -> tuple[list[int | None], bool]:
         """Send the packets of some chains; returns their answers, and whether time ran out.
 

@@ -71,6 +71,10 @@ class Capture(NetBackend, Resource):
         """Pass it on."""
         self._end.set_link(up)
 
+    def arrived(self, pair: int) -> bool | None:
+        """Have the backend read, as native code writes no file."""
+        return None
+
     def start(self, loop: EventLoop) -> None:
         """Pass it on."""
         self._backend.start(loop)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from virtio.errors import ConfigurationError
+from virtio.net.lending import Descriptor
 from virtio.net.packet import HEADER_BYTES, MAX_FRAME_BYTES, PLAIN
 from vmm.net.watched import WatchedBackend
 
@@ -27,6 +28,7 @@ class StreamNetwork(WatchedBackend):
         os.set_blocking(fd, False)
         self._read = bytearray()
         self._unsent = b""
+        self._broken = False
 
     def send(self, packets: Sequence[bytes], pair: int) -> int:
         """Send frames; nothing while a part of those before waits for the peer."""
@@ -79,12 +81,44 @@ class StreamNetwork(WatchedBackend):
         self._read += data
         return self._complete_packets()
 
+    def descriptor(self, pair: int) -> Descriptor:
+        """Return the socket."""
+        return Descriptor(self.fds[0], framed=True)
+
+    def lend_reading(self, pair: int) -> bytes | None:
+        """Hand over what came of the next frame."""
+        if super().lend_reading(pair) is None:
+            return None
+        begun = bytes(self._read)
+        self._read.clear()
+        return begun
+
+    def return_reading(self, pair: int, data: bytes) -> None:
+        """Keep the frames that are complete, and what came of the next."""
+        self._read += data
+        self._kept[pair] += self._complete_packets()
+
+    def read_on(self, pair: int) -> None:
+        """Deliver frames, up to one that is too long: behind that nobody knows where one begins."""
+        super().read_on(pair)
+        if self._broken:
+            self.fail(os.strerror(errno.EPROTO))
+
+    def lends_writing(self, pair: int) -> bool:
+        """Let native code write, when nothing is left of what was sent before."""
+        return not self._unsent and not self._failed
+
+    def return_writing(self, pair: int, data: bytes) -> None:
+        """Write the rest of what native code wrote in part."""
+        self._write(data)
+
     def _complete_packets(self) -> list[bytes]:
         data, at, packets = self._read, 0, list[bytes]()
         while at + 4 <= len(data):
             length = int.from_bytes(data[at : at + 4], "big")
             if length > MAX_FRAME_BYTES:
-                raise OSError(errno.EPROTO, f"a frame of {length} bytes")
+                self._broken = True
+                break
             if at + 4 + length > len(data):
                 break
             packets.append(PLAIN + data[at + 4 : at + 4 + length])

@@ -14,6 +14,7 @@ from struct import Struct
 from typing import Final
 
 from virtio.errors import ConfigurationError, HostError
+from virtio.net.lending import Descriptor
 from virtio.net.packet import CSUM, ECN, EVERYTHING, HEADER_BYTES, MAX_PACKET_BYTES, PLAIN, USO
 from vmm.net.watched import WatchedBackend
 
@@ -64,6 +65,10 @@ class TapNetwork(WatchedBackend):
                 if error.errno in _GONE:
                     self.fail(os.strerror(error.errno))
         return len(packets)
+
+    def descriptor(self, pair: int) -> Descriptor:
+        """Return the descriptor of a pair."""
+        return Descriptor(self.fds[pair], framed=False)
 
     def _writable(self, pair: int) -> None:
         if self._loop is not None:

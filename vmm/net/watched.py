@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from virtio.device.lifecycle import EventLoop
 from virtio.log import Logger
-from virtio.net.backend import NetBackend, NetEnd
+from virtio.net.backend import NetEnd
+from virtio.net.lending import Lender
 from vmm.host.resource import Resource
 
 _log = Logger(__name__)
 
 
-class WatchedBackend(NetBackend, Resource):
+class WatchedBackend(Lender, Resource):
     """Reads descriptors, one for each queue pair, on the loop of the live device.
 
     All runs under the device's work lock. A subclass has :meth:`read_packets`. When a read or a
@@ -54,13 +55,38 @@ class WatchedBackend(NetBackend, Resource):
         raise NotImplementedError
 
     def _readable(self, pair: int) -> None:
+        watched = None if self._end is None else self._end.arrived(pair)
+        if watched is None:
+            self.read_on(pair)
+        elif not watched and self._loop is not None:
+            self._loop.remove_reader(self.fds[pair])
+
+    def read_on(self, pair: int) -> None:
+        """Deliver what was kept, or else what can be read; watch no further what has no room."""
+        if self._failed:
+            return
         try:
-            packets = self.read_packets(pair)
+            packets = [] if self._kept[pair] else self.read_packets(pair)
         except OSError as error:
             self.fail(os.strerror(error.errno or 0))
             return
         if not self._deliver(pair, packets) and self._loop is not None:
             self._loop.remove_reader(self.fds[pair])
+
+    def lend_reading(self, pair: int) -> bytes | None:
+        """Let native code read, when nothing is kept."""
+        return None if self._failed or self._kept[pair] or self._loop is None else b""
+
+    def return_reading(self, pair: int, data: bytes) -> None:
+        """Keep the packet."""
+        self._kept[pair].append(data)
+
+    def lends_writing(self, pair: int) -> bool:
+        """Let native code write, while the network is there."""
+        return not self._failed
+
+    def return_writing(self, pair: int, data: bytes) -> None:
+        """Have nothing to write: a packet goes whole or not at all."""
 
     def _deliver(self, pair: int, packets: Sequence[bytes]) -> bool:
         """Hand packets to the device; tells whether it took all, and those kept before."""

@@ -20,6 +20,7 @@ TARGETS = (
     "fuse_requests",
     "mmio_registers",
     "multiboot",
+    "net_engines",
     "net_packets",
     "packed_ring",
     "payload",

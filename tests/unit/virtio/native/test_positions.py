@@ -139,8 +139,13 @@ def test_counts_stay_within_their_tables() -> None:
 
 def test_a_device_of_no_known_kind_is_not_served() -> None:
     rings = Rings(False, SIZE, 0, 0)
-    assert rings.serve(kind=2) == lib.IMPOSSIBLE
+    assert rings.serve(kind=4) == lib.IMPOSSIBLE
     assert rings.serve(kind=MAX_32) == lib.IMPOSSIBLE
+
+
+@pytest.mark.parametrize("kind", [2, 3])
+def test_a_network_without_a_descriptor_is_not_served(kind: int) -> None:
+    assert Rings(False, SIZE, 0, 0).serve(kind) == lib.IMPOSSIBLE
 
 
 @pytest.fixture(params=[0, PACKED], ids=["split", "packed"])

@@ -10,6 +10,7 @@ import pytest
 
 from tests.spec.net import NEEDS_CSUM, TCPV4, checksums_hold, header, ip_frame
 from tests.unit.vmm.net.cards import MAC_A, MAC_B, PLAIN, Card, frame
+from virtio import engine
 from virtio.errors import ConfigurationError
 from vmm.net.stream import StreamNetwork, connect, taken_over
 
@@ -35,6 +36,14 @@ class Peer:
         while len(data) < length:
             data += self.socket.recv(length - len(data))
         return data
+
+
+@pytest.fixture(params=["native", "python"], autouse=True)
+def use_engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    usual = engine.current()
+    engine.use(request.param)
+    yield
+    engine.use(usual)
 
 
 @pytest.fixture
@@ -91,6 +100,14 @@ def test_frame_too_long_for_ethernet_pulls_the_cable(
     assert not peer.card.net.link
     assert len(caplog.messages) == 1
     assert "the guest's cable is pulled" in caplog.text
+
+
+def test_frames_before_one_that_is_too_long_still_come(peer: Peer) -> None:
+    good = struct.pack(">I", 60) + frame(MAC_A, MAC_B)
+    peer.socket.sendall(good * 2 + struct.pack(">I", 65558))
+
+    assert peer.card.frames() == [frame(MAC_A, MAC_B)] * 2
+    assert not peer.card.net.link
 
 
 def test_peer_that_goes_pulls_the_cable_and_packets_go_nowhere(

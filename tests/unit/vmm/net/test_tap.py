@@ -31,6 +31,11 @@ def raw(name):
 """
 
 
+@pytest.fixture(params=["native", "python"], autouse=True)
+def use_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYVMM_ENGINE", request.param)
+
+
 def in_namespace(script: str) -> list[str]:
     """Run Python in a network namespace of its own and return what it prints, line by line."""
     done = subprocess.run(

@@ -56,6 +56,7 @@ BEFORE = {
         *("virtio.console", "virtio.net.device", "virtio.vsock", "vmm.net.opening"),
         "vmm.share.shares",
     },
+    "virtio.net.device": {"virtio.net.native_pair"},
     "vmm.disk.lock": {"vmm.disk.holder"},
     "vmm.disk.opening": {"vmm.disk.block_device"},
     "vmm.disk.raw": {"tempfile"},
