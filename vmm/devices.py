@@ -13,8 +13,7 @@ from virtio.named_tuple import NamedTuple
 from vmm.agent import PORT_NAME
 from vmm.config import DeviceConfig, MachineConfig
 from vmm.disk.disk import DiskConfig
-from vmm.disk.overlay import OverlayDisk
-from vmm.disk.raw import RawDisk
+from vmm.disk.overlay import BaseDisk
 from vmm.net.config import NetConfig
 from vmm.slots import Transport
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from vmm.share.directory import HostDirectory
 
 Maker = Callable[[], VirtioDevice]
-MachineDisk = RawDisk | OverlayDisk
+MachineDisk = BaseDisk
 OwnDevice = Literal["rng", "console", "vsock", "share"]
 Source = DiskConfig | NetConfig | Maker | OwnDevice
 

@@ -120,6 +120,11 @@ class Hardware:
 
         return open_folders(self.directories)
 
+    @property
+    def disk_sockets(self) -> int:
+        """How many sockets the disks may have open beside those that they have."""
+        return sum(disk.sockets for disk in self.disks)
+
     def plug(self, what: DiskConfig | NetConfig | Maker) -> tuple[VirtioDevice, Slot]:
         """Put a device into a spare slot; the guest finds it when it looks there again.
 

@@ -56,7 +56,8 @@ def add_arguments(parser: ArgumentParser | QuickOptions) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="let a restored guest have this image, which its snapshot names; may be repeated",
+        help="let a restored guest have this image, or NBD export, which its snapshot names; may be"
+        " repeated",
     )
     parser.add_argument(
         "--trust-share",

@@ -82,7 +82,7 @@ def run_once(
                 *_late(options, with_command=bool(command)),
                 *(trace.late if trace is not None else []),
             ],
-            sockets=0 if sockets is None else sockets.most,
+            sockets=(0 if sockets is None else sockets.most) + machine.hardware.disk_sockets,
             folders=machine.hardware.folders,
         )
         if end_at is not None:

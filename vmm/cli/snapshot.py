@@ -28,6 +28,7 @@ from vmm.cli.sandbox_options import (
 )
 from vmm.config import MachineConfig
 from vmm.console.output import OutputSink
+from vmm.disk.place import absolute
 from vmm.ending.deadline import deadline
 from vmm.ending.ending import STATUS_HOST, End, Ending
 from vmm.machine import Machine
@@ -103,7 +104,7 @@ def _config(options: Namespace) -> MachineConfig:
                 f"--port {text}: a snapshot keeps no file: name it where the guest is restored"
             )
     config = prepared_machine_config(options)
-    disks = tuple(replace(one, path=os.path.abspath(one.path)) for one in config.disks)
+    disks = tuple(replace(one, path=absolute(one.path)) for one in config.disks)
     shares = tuple(replace(one, source=os.path.abspath(one.source)) for one in config.shares)
     agent = "beside" if options.when is None and config.agent == "none" else config.agent
     return replace(config, disks=disks, shares=shares, agent=agent)
@@ -139,7 +140,8 @@ def _save(
         machine.load()
         target = machine.saving_to(folder)
         machine.hardware.kvm.close()
-        sandbox.enter(_LATE, folders=machine.hardware.folders)
+        sockets = machine.hardware.disk_sockets
+        sandbox.enter(_LATE, sockets=sockets, folders=machine.hardware.folders)
         out_of_time = partial(machine.end, End.TIMEOUT, f"{End.TIMEOUT.value} of {seconds:g} s")
         with OutputSink(1) as sink:
             machine.console.add_sink(sink.write)

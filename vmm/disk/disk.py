@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final, Literal, cast, get_args
 
 from virtio.dataclass import dataclass
 from virtio.errors import ConfigurationError
-from vmm.disk.opening import open_image
-from vmm.disk.overlay import OverlayDisk
-from vmm.disk.raw import RawDisk
+from vmm.disk.opening import open_disk
+from vmm.disk.overlay import BaseDisk, OverlayDisk
+from vmm.disk.place import is_url
 from vmm.host.size import parse_size
 from vmm.slots import Transport, check_transport
 
 ALLOWED_OPTIONS: Final = (
     "ro, volatile, lock=on|off, serial=TEXT, block-size=BYTES, queues=NUMBER, limit=SIZE,"
-    " transport=mmio|pci"
+    " transport=mmio|pci, on-error=fail|wait, timeout=SECONDS"
 )
-_WITH_VALUE: Final = ("serial", "block-size", "queues", "limit", "transport", "lock")
+_WITH_VALUE: Final = (
+    *("serial", "block-size", "queues", "limit", "transport", "lock", "on-error", "timeout"),
+)
+OnError = Literal["fail", "wait"]
+TIMEOUT_SECONDS: Final = 30
+MAX_TIMEOUT_SECONDS: Final = 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,10 @@ class DiskConfig:
     and ``queues`` are those of :class:`virtio.block.Block`; without a ``block_size`` it is that of
     what the disk is on. Without ``lock`` the image is used whoever else writes it. ``transport`` is
     None for that of most devices of the machine.
+
+    ``path`` is that of an image or a block device, or the URI of an NBD export. When the server of
+    one is gone, or has not answered in ``timeout`` seconds, requests fail, or wait until it is
+    back: ``on_error``.
     """
 
     path: str
@@ -41,18 +50,33 @@ class DiskConfig:
     limit: int | None = None
     transport: Transport | None = None
     lock: bool = True
+    on_error: OnError = "fail"
+    timeout: int = TIMEOUT_SECONDS
 
     def __post_init__(self) -> None:
         check_transport(f"disk {self.path}", self.transport)
         if self.limit is not None and self.limit < 0:
             raise ConfigurationError(f"disk {self.path}: limit is {self.limit}, must be 0 or more")
+        if self.on_error not in get_args(OnError):
+            raise ConfigurationError(
+                f"disk {self.path}: on-error={self.on_error}: must be fail or wait"
+            )
+        if not 1 <= self.timeout <= MAX_TIMEOUT_SECONDS:
+            raise ConfigurationError(
+                f"disk {self.path}: timeout={self.timeout}: must be 1 to {MAX_TIMEOUT_SECONDS}"
+            )
+        if (self.on_error, self.timeout) != ("fail", TIMEOUT_SECONDS) and not is_url(self.path):
+            raise ConfigurationError(
+                f"disk {self.path}: on-error and timeout are for an NBD server"
+            )
 
     @classmethod
     def parse(cls, text: str) -> DiskConfig:
         """Read ``FILE`` and options: ``,ro``, ``,volatile``, ``,limit=SIZE``, ``,serial=TEXT``,
         ``,block-size=BYTES``, ``,queues=NUMBER``, ``,transport=mmio|pci``, ``,lock=on|off``.
 
-        A comma in the file's name is doubled. Raises :class:`ConfigurationError`.
+        An NBD export has ``,on-error=fail|wait`` and ``,timeout=SECONDS``. A comma in the name is
+        doubled. Raises :class:`ConfigurationError`.
 
         >>> disk = DiskConfig.parse("root.img,ro,serial=root")
         >>> disk.path, disk.read_only, disk.serial
@@ -74,14 +98,16 @@ class DiskConfig:
             limit=parse_size(chosen["limit"]) if "limit" in chosen else None,
             transport=cast("Transport | None", chosen.get("transport")),
             lock=_choice("lock", chosen, ("on", "off")) == "on",
+            on_error=cast("OnError", chosen.get("on-error", "fail")),
+            timeout=_number("timeout", chosen, TIMEOUT_SECONDS),
         )
 
-    def open(self) -> RawDisk | OverlayDisk:
-        """Open the image; the caller closes it. Raises :class:`ConfigurationError`."""
+    def open(self) -> BaseDisk:
+        """Open the disk; the caller closes it. Raises :class:`ConfigurationError`."""
+        base = open_disk(self, read_only=self.read_only or self.volatile)
         if self.volatile:
-            base = open_image(self.path, read_only=True, lock=self.lock)
             return OverlayDisk(base, read_only=self.read_only, limit_bytes=self.limit)
-        return open_image(self.path, read_only=self.read_only, lock=self.lock)
+        return base
 
 
 def _option(option: str) -> tuple[str, str]:

@@ -34,6 +34,20 @@ class BaseDisk(BlockBackend, Resource):
         """Return another owner of the same disk."""
 
     @abstractmethod
+    def frozen(self) -> BaseDisk:
+        """Return a read-only copy of this moment, while nobody writes; the caller closes it."""
+
+    @property
+    def files(self) -> tuple[int, ...]:
+        """The files that the disk is in, open; none of one that is elsewhere."""
+        return ()
+
+    @property
+    def sockets(self) -> int:
+        """How many sockets the disk may open beside those that it has."""
+        return 0
+
+    @abstractmethod
     def save(self, target: int) -> None:
         """Copy the data to an empty file."""
 
@@ -126,6 +140,11 @@ class OverlayDisk(BaseDisk):
         move_all(os.pwritev, self._delta, views, offset)
         self._mark(offset, end)
         return True
+
+    @property
+    def sockets(self) -> int:
+        """How many the base may open."""
+        return self.base.sockets
 
     def flush(self) -> None:
         """Nothing: memory is as stable as it gets."""

@@ -90,6 +90,11 @@ class RawDisk(BaseDisk):
             on_failure.pop_all()
         return disk
 
+    @property
+    def files(self) -> tuple[int, ...]:
+        """The image."""
+        return (self.fd,)
+
     def rescan(self) -> int:
         """Look at the image's size again; returns the usable size in bytes."""
         size = os.lseek(self.fd, 0, os.SEEK_END)

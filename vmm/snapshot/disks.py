@@ -13,13 +13,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from virtio.errors import ConfigurationError, HostError, InternalError
+from virtio.errors import ConfigurationError, HostError
 from virtio.saved import U64, Length, shown
 from vmm.config import MachineConfig
 from vmm.disk.disk import DiskConfig
-from vmm.disk.opening import open_image
-from vmm.disk.overlay import OverlayDisk
+from vmm.disk.opening import open_disk
+from vmm.disk.overlay import BaseDisk, OverlayDisk
+from vmm.disk.place import absolute
 from vmm.disk.raw import RawDisk
+from vmm.host.digest import sha256
 from vmm.snapshot.folder import SnapshotFolder
 
 _PATH_CHARACTERS: Final = 4096
@@ -29,23 +31,35 @@ _DIGEST_CHARACTERS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """A file that is not copied: its absolute path, its size in bytes, and what is in it."""
+    """A file that is not copied: its absolute path, its size in bytes, and what is in it.
+
+    Or an export of an NBD server: its URI, the size of the disk, and nothing of what is in it,
+    which only its server knows.
+    """
 
     path: Annotated[str, Length(_PATH_CHARACTERS, 1)]
     size_bytes: U64
     content: Annotated[str, Length(_DIGEST_CHARACTERS)]
 
     @classmethod
-    def of(cls, path: str, fd: int) -> FileIdentity:
-        """Return what tells an open file, of this path, from what it is after a change."""
+    def of(cls, path: str, disk: BaseDisk) -> FileIdentity:
+        """Return what tells an open disk, of this path, from what it is after a change."""
+        if not disk.files:
+            return cls(absolute(path), disk.size_bytes, "")
         from vmm.image.content import open_file_digest
 
-        return cls(os.path.abspath(path), os.fstat(fd).st_size, open_file_digest(fd))
+        content, *others = [open_file_digest(fd) for fd in disk.files]
+        for other in others:
+            content = sha256(f"{content}{other}".encode()).hexdigest()
+        return cls(absolute(path), os.fstat(disk.files[0]).st_size, content)
 
-    def open(self, where: str, *, lock: bool = True) -> RawDisk:
-        """Open the file; :class:`ConfigurationError` when it is not the one it was."""
-        disk = open_image(self.path, read_only=True, lock=lock)
-        if FileIdentity.of(self.path, disk.fd) != self:
+    def open(self, where: str, config: DiskConfig) -> BaseDisk:
+        """Open the disk of this configuration, which is only read.
+
+        Raises :class:`ConfigurationError` when it is not the one it was.
+        """
+        disk = open_disk(config, read_only=True)
+        if FileIdentity.of(self.path, disk) != self:
             disk.close()
             raise ConfigurationError(f"{where}: {self.path} was changed since: take it again")
         return disk
@@ -64,7 +78,7 @@ class SavedDisk:
     own: tuple[tuple[U64, U64], ...]
 
 
-FrozenDisk = RawDisk | OverlayDisk
+FrozenDisk = BaseDisk
 
 
 def freeze(config: DiskConfig, backend: FrozenDisk) -> FrozenDisk:
@@ -83,7 +97,7 @@ def save_disk(
     origin: FileIdentity | None, disk: FrozenDisk, folder: SnapshotFolder, index: int
 ) -> SavedDisk:
     """Write a disk that nobody changes now to a new folder, but for its ``origin``."""
-    if origin is not None and isinstance(disk, RawDisk):
+    if origin is not None and not isinstance(disk, OverlayDisk):
         return SavedDisk(origin, "", ())
     name = _data_name(index)
     with open(folder.new_file(name), "wb") as file:
@@ -107,9 +121,8 @@ def _data_name(index: int) -> str:
 
 def files_of(configs: Sequence[DiskConfig], disks: Sequence[FrozenDisk]) -> dict[str, int]:
     """Return the open files that are not copied, by the names of their images."""
-    return {
-        one.path: _bottom(disk).fd for one, disk in zip(configs, disks, strict=True) if is_kept(one)
-    }
+    kept = ((one, _bottom(disk)) for one, disk in zip(configs, disks, strict=True) if is_kept(one))
+    return {one.path: disk.files[0] for one, disk in kept if disk.files}
 
 
 def check_names(files: Mapping[str, os.stat_result]) -> None:
@@ -136,18 +149,15 @@ def origins(
 ) -> tuple[FileIdentity | None, ...]:
     """Return the files that are not copied: those that the machine has open, not their names'."""
     return tuple(
-        FileIdentity.of(one.path, _bottom(disk).fd) if is_kept(one) else None
+        FileIdentity.of(one.path, _bottom(disk)) if is_kept(one) else None
         for one, disk in zip(configs, disks, strict=True)
     )
 
 
-def _bottom(disk: FrozenDisk) -> RawDisk:
-    bottom: object = disk
-    while isinstance(bottom, OverlayDisk):
-        bottom = bottom.base
-    if not isinstance(bottom, RawDisk):
-        raise InternalError(f"{bottom!r} lies at the bottom of a disk")
-    return bottom
+def _bottom(disk: BaseDisk) -> BaseDisk:
+    while isinstance(disk, OverlayDisk):
+        disk = disk.base
+    return disk
 
 
 def check_disks(
@@ -187,14 +197,14 @@ def _fault(saved: SavedDisk, config: DiskConfig, index: int) -> str:
         own_file = saved.data == _data_name(index) and not saved.own
         return "" if own_file else "has no data of its own"
     path = origin.path
-    if path != config.path or "\0" in path or os.path.abspath(path) != path:
+    if path != config.path or "\0" in path or absolute(path) != path:
         return "has another origin than its configuration says"
     if saved.data not in ("", _data_name(index)):
         return f"names {shown(saved.data)}, which is no file of the folder's"
     return "has blocks without data" if saved.own and not saved.data else ""
 
 
-def load_disk(saved: SavedDisk, folder: SnapshotFolder, *, lock: bool = True) -> FrozenDisk:
+def load_disk(saved: SavedDisk, config: DiskConfig, folder: SnapshotFolder) -> FrozenDisk:
     """Open a disk that :func:`check_disks` found possible.
 
     Raises :class:`ConfigurationError` for one whose files are not there, or do not fit.
@@ -208,7 +218,7 @@ def load_disk(saved: SavedDisk, folder: SnapshotFolder, *, lock: bool = True) ->
         disk: FrozenDisk | None = data
         if saved.origin is not None:
             where = f"snapshot {folder.path}"
-            base = opened.enter_context(saved.origin.open(where, lock=lock))
+            base = opened.enter_context(saved.origin.open(where, config))
             disk = base if data is None else _changed(base, data, saved, folder)
         if disk is None:
             raise folder.damaged("damaged: a disk without data")
@@ -216,7 +226,9 @@ def load_disk(saved: SavedDisk, folder: SnapshotFolder, *, lock: bool = True) ->
     return disk
 
 
-def _changed(base: RawDisk, data: RawDisk, saved: SavedDisk, folder: SnapshotFolder) -> OverlayDisk:
+def _changed(
+    base: BaseDisk, data: RawDisk, saved: SavedDisk, folder: SnapshotFolder
+) -> OverlayDisk:
     """Return a disk over its origin, which takes both over."""
     if data.size_bytes != base.size_bytes:
         raise folder.damaged(

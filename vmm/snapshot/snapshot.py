@@ -13,6 +13,7 @@ from virtio.device.lifecycle import VirtioDevice
 from virtio.errors import ConfigurationError
 from virtio.saved import shown
 from vmm.config import MachineConfig
+from vmm.disk.place import absolute
 from vmm.host.resource import Resource
 from vmm.snapshot.disks import (
     FrozenDisk,
@@ -96,7 +97,7 @@ class Snapshot(Resource):
         ]
         memory = save_memory(self.memory, config.memory_bytes, folder)
         shares = tuple(replace(one, source=os.path.abspath(one.source)) for one in config.shares)
-        kept = tuple(replace(one, path=os.path.abspath(one.path)) for one in config.disks)
+        kept = tuple(replace(one, path=absolute(one.path)) for one in config.disks)
         contents = Contents(
             replace(
                 config,
@@ -141,7 +142,12 @@ class Snapshot(Resource):
             _read(HostIdentity, plain, "host", source).check(f"snapshot {folder}")
             contents = _read(Contents, plain, "contents", source)
             del plain
-            _check(contents, devices, source, frozenset(map(os.path.abspath, trust_disks)))
+            _check(
+                contents,
+                devices,
+                source,
+                frozenset(absolute(os.fspath(one)) for one in trust_disks),
+            )
             if contents.config.shares:
                 check_shares_trusted(contents.config.shares, f"snapshot {folder}", trust_shares)
             memory = open_memory(contents.memory, source)
@@ -149,7 +155,7 @@ class Snapshot(Resource):
                 files.callback(os.close, memory)
                 disks = []
                 for one, saved in zip(contents.config.disks, contents.disks, strict=True):
-                    disks.append(load_disk(saved, source, lock=one.lock))
+                    disks.append(load_disk(saved, one, source))
                     files.enter_context(disks[-1])
                 config = replace(contents.config, devices=devices)
                 snapshot = cls(config, contents.state, memory, tuple(disks))

@@ -16,8 +16,7 @@ from vmm.devices import disk_device
 from vmm.disk.block_device import BlockDevice
 from vmm.disk.disk import DiskConfig
 from vmm.disk.opening import open_image
-from vmm.disk.overlay import OverlayDisk
-from vmm.disk.raw import RawDisk
+from vmm.disk.overlay import BaseDisk
 
 SIZE = 1 << 20
 
@@ -52,7 +51,7 @@ def device(file: Path) -> Iterator[str]:
         yield device
 
 
-def data(disk: RawDisk | OverlayDisk, offset: int, length: int) -> bytes:
+def data(disk: BaseDisk, offset: int, length: int) -> bytes:
     buffer = bytearray(length)
     disk.readv([memoryview(buffer)], offset)
     return bytes(buffer)

@@ -10,7 +10,7 @@ import pytest
 from virtio.errors import ConfigurationError
 from vmm.disk import raw
 from vmm.disk.disk import DiskConfig
-from vmm.disk.overlay import OverlayDisk
+from vmm.disk.overlay import BaseDisk
 from vmm.disk.raw import RawDisk
 
 
@@ -21,13 +21,13 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def read(image: RawDisk | OverlayDisk, offset: int, length: int) -> bytes:
+def read(image: BaseDisk, offset: int, length: int) -> bytes:
     buffer = bytearray(length)
     image.readv([memoryview(buffer)], offset)
     return bytes(buffer)
 
 
-def write(image: RawDisk | OverlayDisk, offset: int, data: bytes) -> None:
+def write(image: BaseDisk, offset: int, data: bytes) -> None:
     image.writev([memoryview(data)], offset)
 
 

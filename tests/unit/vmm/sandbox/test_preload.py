@@ -58,7 +58,11 @@ BEFORE = {
     },
     "virtio.net.device": {"virtio.net.native_pair"},
     "vmm.disk.lock": {"vmm.disk.holder"},
-    "vmm.disk.opening": {"vmm.disk.block_device"},
+    "vmm.disk.opening": {
+        *("vmm.disk.block_device", "vmm.disk.nbd.disk", "vmm.disk.nbd.place"),
+        "vmm.disk.nbd.server",
+    },
+    "vmm.disk.place": {"vmm.disk.nbd.place"},
     "vmm.disk.raw": {"tempfile"},
     "vmm.hardware": {"vmm.net.opening", "vmm.share.shares"},
     "vmm.image.cache": {"shutil"},

@@ -18,8 +18,7 @@ from virtio.memory import FlatMemory
 from virtio.testing import ManualLoop, SplitDriver
 from vmm.config import MachineConfig
 from vmm.disk.disk import DiskConfig
-from vmm.disk.overlay import OverlayDisk
-from vmm.disk.raw import RawDisk
+from vmm.disk.overlay import BaseDisk
 from vmm.legacy.i8042 import I8042
 from vmm.legacy.serial import Serial16550A
 from vmm.memory import GuestRam
@@ -58,7 +57,7 @@ def take_snapshot(*disks: DiskConfig) -> Snapshot:
     memory = os.memfd_create("synthetic-ram", os.MFD_CLOEXEC)
     os.ftruncate(memory, MEMORY_BYTES)
     with ExitStack() as stack:
-        backends: list[RawDisk | OverlayDisk] = [one.open() for one in disks]
+        backends: list[BaseDisk] = [one.open() for one in disks]
         for opened in backends:
             stack.enter_context(opened)
         frozen = []
