@@ -60,7 +60,9 @@ def _kernel(config: MachineConfig) -> tuple[Path, bytes, str, Callable[[str], No
         from vmm.image import default_kernel
 
         return (
-            default_kernel(cpus=config.cpus, pci=config.uses_pci).vmlinux,
+            default_kernel(
+                cpus=config.cpus, pci=config.uses_pci, debug=config.debug_kernel
+            ).vmlinux,
             b"",
             _DEFAULT_GUEST_CMDLINE,
             None,

@@ -62,6 +62,8 @@ class MachineConfig:
       ``docs/own-kernel.md``; a folder, such as a kernel's build tree; a name: ``host`` for the
       kernel that runs here, ``debian``, ``debian:6.12`` or ``debian:6.12-generic`` for a package of
       Debian's; None for the default guest's kernel.
+    * ``debug_kernel``: take the default guest's kernel that debuggers understand: with symbols
+      beside it, and VMCOREINFO in its memory.
     * ``initrd``: a file, or its contents; None for the default guest's, or for none when ``kernel``
       is a file. Modules of a folder's or a named kernel go before it.
     * ``cmdline``: added to the kernel command line, after the defaults unless ``default_cmdline``
@@ -112,6 +114,7 @@ class MachineConfig:
     """
 
     kernel: Kernel | None = None
+    debug_kernel: bool = False
     initrd: Path | bytes | None = None
     cmdline: str = ""
     default_cmdline: bool = True
@@ -147,6 +150,8 @@ class MachineConfig:
         check_vcpu_ids(self.topology)
         check_mode(self.sandbox)
         check_kernel(self.kernel)
+        if self.debug_kernel and self.kernel is not None:
+            raise ConfigurationError("debug kernel: is that of the default guest; name no other")
         if self.shares:
             check_shares(self.shares)
         for name, value, kind in (

@@ -13,6 +13,8 @@ from virtio.errors import ConfigurationError
 from virtio.named_tuple import NamedTuple
 
 HOST: Final = "host"
+DEBUG: Final = "debug"
+"""On the command line: the default guest's kernel for debuggers."""
 DEBIAN: Final = "debian"
 FLAVOURS: Final = ("cloud", "generic", "rt")
 
@@ -43,7 +45,7 @@ def kernel_choice(text: str) -> Kernel:
     >>> kernel_choice("debian:6.12"), kernel_choice("./debian")
     ('debian:6.12', PosixPath('debian'))
     """
-    is_name = text in (HOST, DEBIAN) or text.startswith(f"{DEBIAN}:")
+    is_name = text in (HOST, DEBIAN, DEBUG) or text.startswith(f"{DEBIAN}:")
     return text if is_name else Path(text)
 
 

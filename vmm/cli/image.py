@@ -19,6 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bzimage", action="store_true", help="with the kernel's second form, for other tools"
     )
     build.add_argument(
+        "--debug",
+        action="store_true",
+        help="a kernel for debuggers: with its symbols (DWARF) in a file beside it, and a note in"
+        " memory that tells where to begin",
+    )
+    build.add_argument(
         "--usual",
         action="store_true",
         help="no kernel of ours where this host boots a stock one as well: what vmm run takes",
@@ -64,14 +70,19 @@ def _build(options: argparse.Namespace) -> None:
     from vmm.image.usual_kernel import usual_kernel
 
     check_cpus(options.cpus)
+    if options.debug and options.usual:
+        raise ConfigurationError("--debug: it is a kernel of ours; take --usual away")
     progress = ProgressLine(sys.stderr)
     try:
         stock = usual_kernel(progress, cpus=options.cpus) if options.usual else None
         if stock is not None:
             kernels = [find_kernel(stock).image]
         else:
-            ours = default_kernel(progress, cpus=options.cpus, bzimage=options.bzimage)
-            kernels = [path for path in (ours.vmlinux, ours.bzimage) if path is not None]
+            ours = default_kernel(
+                progress, cpus=options.cpus, bzimage=options.bzimage, debug=options.debug
+            )
+            forms = (ours.vmlinux, ours.bzimage, ours.symbols)
+            kernels = [path for path in forms if path is not None]
         initramfs = default_initramfs()
         disk = demo_disk(progress)
     finally:

@@ -13,7 +13,7 @@ from vmm.config import AgentRole, ConsoleKind, IoThreads, MachineConfig, Transpo
 from vmm.disk.disk import DiskConfig
 from vmm.ending.ending import OnPanic
 from vmm.image import Progress, ProgressLine, default_kernel, demo_disk
-from vmm.kernel_choice import Kernel, is_stock, kernel_choice
+from vmm.kernel_choice import DEBUG, Kernel, is_stock, kernel_choice
 from vmm.share.config import ShareConfig
 from vmm.topology import parse_cpus
 from vmm.x86 import BootProtocol, open_kvm
@@ -52,7 +52,8 @@ def _add_boot_arguments(add: Callable[..., object]) -> None:
         type=kernel_choice,
         metavar="KERNEL",
         help="a file (vmlinux or bzImage), a folder (a kernel's build tree), or a name: host,"
-        " debian, debian:6.12, debian:6.12-generic (default: our own guest's)",
+        " debian, debian:6.12, debian:6.12-generic (default: our own guest's), or debug, our own"
+        " for debuggers",
     )
     add("--initrd", type=Path, metavar="FILE", help="initial RAM disk")
     add("--cmdline", default="", metavar="STR", help="added to the kernel command line")
@@ -203,12 +204,15 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
     if options.no_disk and options.disk:
         raise ConfigurationError("--no-disk: with --disk there is one; take either away")
 
+    debug = options.kernel == DEBUG
+    chosen = None if debug else options.kernel
     cpus, topology = parse_cpus(options.cpus)
     shares = _shares(options)
 
     def made(kernel: Kernel | None, disks: Sequence[DiskConfig]) -> MachineConfig:
         return MachineConfig(
             kernel=kernel,
+            debug_kernel=debug,
             initrd=options.initrd,
             cmdline=options.cmdline,
             default_cmdline=not options.no_default_cmdline,
@@ -235,11 +239,11 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             **({} if options.poll is None else {"poll_us": options.poll}),
         )
 
-    config = made(options.kernel, [*map(DiskConfig.parse, options.disk)])
-    if options.kernel is not None:
+    config = made(chosen, [*map(DiskConfig.parse, options.disk)])
+    if chosen is not None:
         return config
     kernel = None
-    if _may_be_stock(options):
+    if not debug and _may_be_stock(options):
         kernel = chosen_kernel(progress, cpus=cpus, pci=config.settled().uses_pci)
     if config.disks or options.no_disk:
         return made(kernel, config.disks)
@@ -332,7 +336,9 @@ def prepared_machine_config(options: Namespace) -> MachineConfig:
     with closing(ProgressLine(sys.stderr)) as progress:
         config = machine_config(options, progress)
         if config.kernel is None:
-            default_kernel(progress, cpus=config.cpus, pci=config.uses_pci)
+            default_kernel(
+                progress, cpus=config.cpus, pci=config.uses_pci, debug=config.debug_kernel
+            )
         elif is_stock(config.kernel):
             from vmm.image.kernels import find_kernel
 

@@ -19,29 +19,38 @@ _NOT_FOR_MAKE = re.compile(r"""[\s:#$%&'"();<>?*\[\]\\`|~=!{}^]""")
 MAX_CPUS = 64
 """CONFIG_NR_CPUS of the kernel for several processors: further ones it would leave alone."""
 
+_SYMBOLS = "vmlinux.debug"
 _RECIPE = "1"  # raise it when the way of building changes and the fragment does not
 
 
 class KernelImage(NamedTuple):
     """One built kernel: a stripped ELF with a PVH note, and as bzImage if it was built with that.
 
-    ``release`` is what ``uname -r`` says in the guest, ``key`` the name of the cache entry.
+    ``release`` is what ``uname -r`` says in the guest, ``key`` the name of the cache entry, and
+    ``symbols`` the same ELF with its DWARF, of a kernel for debuggers.
     """
 
     vmlinux: Path
     bzimage: Path | None
+    symbols: Path | None
     config: Path
     release: str
     key: str
 
 
 def default_kernel(
-    progress: Progress | None = None, *, cpus: int = 1, pci: bool = False, bzimage: bool = False
+    progress: Progress | None = None,
+    *,
+    cpus: int = 1,
+    pci: bool = False,
+    bzimage: bool = False,
+    debug: bool = False,
 ) -> KernelImage:
     """Return the default guest kernel, built if it is not in the cache (minutes, once).
 
     A machine with one processor and no PCI bus has a kernel of its own, which executes far less.
-    Its second form, which no machine of ours needs, is built with ``bzimage``.
+    Its second form, which no machine of ours needs, is built with ``bzimage``, and one that
+    debuggers understand with ``debug``.
 
     Raises ``ConfigurationError`` when the source package or a tool to build it is missing and
     cannot be installed, or when the build fails.
@@ -51,17 +60,19 @@ def default_kernel(
             f"{cpus} processors: the default guest's kernel is for 1 to {MAX_CPUS}; for more, name"
             " one with --kernel"
         )
-    if found := cached_kernel(cpus=cpus, pci=pci, bzimage=bzimage):
+    if found := cached_kernel(cpus=cpus, pci=pci, bzimage=bzimage, debug=debug):
         return found
     _check_path(writable_place() if os.path.isdir(cache.root()) else cache.root())
     tarball = newest_source() or _installed_source(progress or silent)
-    recipe = fragments(cpus, pci=pci)
+    recipe = fragments(cpus, pci=pci, debug=debug)
     return _image(_build(tarball, recipe, progress or silent, bzimage=bzimage))
 
 
-def cached_kernel(*, cpus: int = 1, pci: bool = False, bzimage: bool = False) -> KernelImage | None:
+def cached_kernel(
+    *, cpus: int = 1, pci: bool = False, bzimage: bool = False, debug: bool = False
+) -> KernelImage | None:
     """Return the default guest kernel if it is cached: one of any source without a source."""
-    tarball, recipe = newest_source(), fragments(cpus, pci=pci)
+    tarball, recipe = newest_source(), fragments(cpus, pci=pci, debug=debug)
     for form in (True,) if bzimage else (True, False):
         prefix = _prefix(recipe, bzimage=form)
         entry = cache.lookup(_entry_name(tarball, prefix)) if tarball else _newest_build(prefix)
@@ -70,10 +81,11 @@ def cached_kernel(*, cpus: int = 1, pci: bool = False, bzimage: bool = False) ->
     return None
 
 
-def fragments(cpus: int, *, pci: bool = False) -> list[Path]:
+def fragments(cpus: int, *, pci: bool = False, debug: bool = False) -> list[Path]:
     """Return the configuration of the kernel for such a machine; later options replace."""
     names = ["kernel.config"]
     names += ["kernel-smp-pci.config"] * (cpus > 1 or pci)
+    names += ["kernel-debug.config"] * debug
     return [recipe_folder() / name for name in names]
 
 
@@ -153,6 +165,7 @@ def _image(entry: Path) -> KernelImage:
     return KernelImage(
         vmlinux=entry / "vmlinux",
         bzimage=entry / "bzImage" if (entry / "bzImage").exists() else None,
+        symbols=entry / _SYMBOLS if (entry / _SYMBOLS).exists() else None,
         config=entry / "config",
         release=(entry / "release").read_text().strip(),
         key=entry.name,

@@ -19,6 +19,8 @@ from vmm.image.progress import Progress
 
 PRODUCTS = ("vmlinux", "config", "System.map", "release", "manifest")
 SECOND_FORM = "bzImage"
+SYMBOLS = "vmlinux.debug"
+"""Only of a configuration for debuggers."""
 
 NEEDS = {
     "bc": "bc",
@@ -81,7 +83,8 @@ def build(
 ) -> None:
     """Build ``PRODUCTS`` into the folder ``target`` from the source archive ``tarball``.
 
-    With ``bzimage`` also ``SECOND_FORM``, for which the kernel is compressed. The configuration is
+    With ``bzimage`` also ``SECOND_FORM``, for which the kernel is compressed, and with
+    CONFIG_DEBUG_INFO in the configuration ``SYMBOLS``. The configuration is
     ``make tinyconfig`` with the ``fragments``, of which later ones win. In a ``target`` with an
     interrupted build, make continues from there.
 
@@ -140,6 +143,9 @@ def _compile(source: Path, log: Path, progress: Progress, goals: Sequence[str]) 
 def _collect(source: Path, target: Path, tarball: Path) -> None:
     log = target / "build.log"
     run(["strip", "-o", str(target / "vmlinux"), "vmlinux"], source, log)
+    config = kernel_config.parse((source / ".config").read_text(), ".config")
+    if config.get("CONFIG_DEBUG_INFO") == "y":
+        (source / "vmlinux").rename(target / SYMBOLS)
     (source / ".config").rename(target / "config")
     (source / "System.map").rename(target / "System.map")
     (target / "release").write_text((source / "include/config/kernel.release").read_text())

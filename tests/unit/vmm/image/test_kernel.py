@@ -162,6 +162,17 @@ def test_comment_of_a_configuration_builds_no_other_kernel(tmp_path: Path) -> No
     assert plain == explained != changed
 
 
+def test_only_the_kernel_for_debuggers_has_symbols_and_where_to_begin() -> None:
+    found = []
+    for debug in (False, True):
+        options: dict[str, str] = {}
+        for fragment in kernel.fragments(2, debug=debug):
+            options |= kernel_config.parse(fragment.read_text(), str(fragment))
+        found.append([options.get(f"CONFIG_{one}") for one in ("DEBUG_INFO_DWARF5", "PROC_KCORE")])
+
+    assert found == [[None, None], ["y", "y"]]
+
+
 def test_more_processors_than_the_kernel_is_for_are_refused(builds: list[Path]) -> None:
     with pytest.raises(ConfigurationError, match=r"65 processors: .* is for 1 to 64; .*--kernel"):
         kernel.default_kernel(cpus=65)
@@ -216,6 +227,17 @@ def test_second_form_of_the_kernel_is_built_when_it_is_asked_for(
     assert both.bzimage.exists()
     assert kernel.default_kernel() == both
     assert len(builds) == 2
+
+
+def test_kernel_for_debuggers_is_another_one_in_the_cache(
+    sources: Path, builds: list[Path]
+) -> None:
+    (sources / "linux-source-6.1.tar.xz").touch()
+    usual, debug = kernel.default_kernel(), kernel.default_kernel(debug=True)
+
+    assert usual.key != debug.key
+    assert kernel.cached_kernel() == usual
+    assert kernel.cached_kernel(debug=True) == debug
 
 
 def test_cached_kernel_serves_when_the_source_is_gone(sources: Path, builds: list[Path]) -> None:
@@ -326,6 +348,22 @@ def test_second_form_of_the_kernel_comes_from_the_same_build(
     kernel_build.build(tmp_path / "none.tar.xz", [tmp_path / "x"], target, silent, bzimage=True)
 
     assert sorted(os.listdir(target)) == sorted([*kernel_build.PRODUCTS, "bzImage"])
+
+
+@pytest.mark.skipif(shutil.which("strip") is None, reason="needs strip")
+def test_kernel_with_symbols_keeps_them_in_a_file_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_build, "NEEDS", {})
+    target = empty(tmp_path / "target")
+    recipe = MAKES_ALL.replace("touch .config", "echo CONFIG_DEBUG_INFO=y > .config; touch")
+    (empty(target / "source") / "Makefile").write_text(recipe)
+    (target / "prepared").touch()
+
+    kernel_build.build(tmp_path / "none.tar.xz", [tmp_path / "x"], target, silent)
+
+    assert sorted(os.listdir(target)) == sorted([*kernel_build.PRODUCTS, "vmlinux.debug"])
+    assert (target / "vmlinux.debug").read_bytes() == Path("/bin/true").read_bytes()
 
 
 def test_compilation_ends_with_the_process_that_wanted_it(tmp_path: Path) -> None:
