@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from vmm.agent import Agent
     from vmm.agent.upkeep import AgentUpkeep
     from vmm.disk.disk import DiskConfig
+    from vmm.gdb.place import Listener
+    from vmm.gdb.server import GdbServer
     from vmm.net.config import NetConfig
     from vmm.sandbox.mode import SandboxMode
     from vmm.snapshot import MachineState, Snapshot
@@ -78,6 +80,7 @@ class Machine:
         self._origin: Snapshot | None = None
         self._resources = ExitStack()
         self._described = False
+        self._debugger: GdbServer | None = None
         self._registers: list[str] = []
         self._tracer: Tracer | None = None
 
@@ -185,10 +188,11 @@ class Machine:
         """Let a restored or paused machine run; harmless for a running one."""
         if not self._main.started:
             logger.info("entering the guest")
+            held = self._debugger is not None and self._debugger.waits
             if self._tracer is not None:
                 self._tracer.watch_vcpus()
             # The guest first: it runs while the rest is set in motion, and its kicks wait.
-            self._vcpus.start()
+            self._vcpus.start(held=held)
             self._main.start()
             self.hardware.start_io()
             self._halt_watch.start()
@@ -196,7 +200,29 @@ class Machine:
                 self._tracer.milestone("the guest runs")
             if self._upkeep is not None:
                 self._upkeep.start(restored=self._origin is not None)
+            if self._debugger is not None:
+                self._debugger.start()
+            if held:
+                return  # until the debugger lets it go
         self._vcpus.resume()
+
+    def debug(self, at: str | Listener) -> GdbServer:
+        """Let a debugger in by GDB's remote protocol, at ``[HOST:]PORT`` or ``unix:PATH``.
+
+        Call it before :meth:`resume`: the guest then waits for the debugger before its first
+        instruction, unless ``,wait=off`` stands behind the place. A guest that crashes stays as it
+        is, and :meth:`wait` waits, as long as a debugger is attached. Raises
+        :class:`ConfigurationError` for a place at which nobody can listen, and after the start.
+        """
+        from vmm.gdb.place import DebugPlace, Listener
+        from vmm.gdb.server import GdbServer
+
+        if self._main.started or self._debugger is not None:
+            raise ConfigurationError("a debugger is let in once, and before the machine runs")
+        if isinstance(at, str):
+            at = self._resources.enter_context(Listener(DebugPlace.parse(at)))
+        self._debugger = self._resources.enter_context(GdbServer(self, at))
+        return self._debugger
 
     def snapshot(self) -> Snapshot:
         """Save the machine as it is at this moment, in memory; the machine then runs on.
@@ -340,6 +366,9 @@ class Machine:
         """Wait until the guest has ended, and say how; after ``timeout`` seconds it is stopped."""
         if not self._verdict.wait(timeout):
             self._verdict.end(End.TIMEOUT, f"{End.TIMEOUT.value} of {timeout:g} s")
+        ending = self._verdict.ending
+        if self._debugger is not None and ending is not None:
+            self._debugger.linger(ending)
         return self._finish()
 
     def shutdown(self) -> bool:
@@ -370,6 +399,8 @@ class Machine:
     def end(self, end: End, message: str = "") -> None:
         """Have :meth:`wait` return with this ending, unless there is one; from any thread."""
         self._verdict.end(end, message)
+        if self._debugger is not None:
+            self._debugger.give_up()
 
     def stop(self) -> Ending:
         """End the guest now, unless it has ended already, and say how it ended."""
@@ -409,6 +440,8 @@ class Machine:
         hardware, begin = self.hardware, time.monotonic_ns()
         with hardware.changing, self._vcpus.held(), ExitStack() as frozen:
             transports = [frozen.enter_context(one.frozen()) for one in hardware.ordered_transports]
+            if self._debugger is not None:
+                frozen.enter_context(self._debugger.target.lifted())
             yield machine_state(hardware, self._vcpus, transports)
         if self._tracer is not None:
             self._tracer.saved(begin, time.monotonic_ns() - begin)
@@ -502,6 +535,8 @@ class Machine:
         ending = self._verdict.ending
         if ending is not None and ending.end in _CRASHES:
             self._note_registers()
+        if ending is not None and self._debugger is not None:
+            self._debugger.keep(ending)
         # On the loop, as no lock may be taken where a signal handler brings the ending.
         self.loop.call_soon_threadsafe(self._end_waits)
 
@@ -526,6 +561,8 @@ class Machine:
         return ending
 
     def _stop_threads(self) -> None:
+        if self._debugger is not None:
+            self._debugger.stop()
         self._halt_watch.stop()
         self._vcpus.stop()
         self._main.stop()

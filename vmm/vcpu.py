@@ -71,8 +71,15 @@ class VcpuThread:
         """How many instructions our own emulator executed, by mnemonic."""
         return self._emulator.counts
 
-    def start(self) -> None:
-        """Let the vCPU run."""
+    @property
+    def handlers(self) -> dict[int, Callable[[], bool]]:
+        """The handlers of exits, by reason; a debugger changes them while the vCPU is held."""
+        return self._handlers
+
+    def start(self, *, held: bool = False) -> None:
+        """Let the vCPU run, or hold it out of the guest before its first entry."""
+        if held:
+            self._holding = threading.Event()
         start_thread(self._thread)
         self._ready.wait()
 
@@ -111,6 +118,14 @@ class VcpuThread:
             self._holding = threading.Event()
             self._released.clear()
         self._kick()
+
+    def hold(self) -> bool:
+        """As :meth:`pause`, from a handler on the vCPU's own thread; returns when it may go on."""
+        with self._lock:
+            if self._holding is None and not self._stopping:
+                self._holding = threading.Event()
+                self._released.clear()
+        return self._serve_calls()
 
     def wait_paused(self) -> None:
         """Wait until a vCPU that is to be held is out of the guest."""
@@ -164,6 +179,8 @@ class VcpuThread:
             self._running = True
             self._ready.set()
             self.vcpu.tell_clock()  # one that was restored stood still since it was saved
+            if self._holding is not None:
+                self._serve_calls()
             self._run()
         except HostError as error:
             self._on_end(End.VCPU_FAILED, f"vCPU {self.vcpu.index}: {error}", [])

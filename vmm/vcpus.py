@@ -31,10 +31,10 @@ class Vcpus:
         self.threads.append(thread)
         return vcpu
 
-    def start(self) -> None:
-        """Enter the guest on every vCPU."""
+    def start(self, *, held: bool = False) -> None:
+        """Enter the guest on every vCPU, or hold each before its first entry."""
         for thread in self.threads:
-            thread.start()
+            thread.start(held=held)
 
     def stop(self) -> None:
         """Make every vCPU leave the guest for good, and wait until it has."""

@@ -638,9 +638,33 @@ def fuse_seeds() -> Iterator[tuple[str, bytes]]:
         yield name, b"".join(steps)
 
 
+def gdb_seeds() -> Iterator[tuple[str, bytes]]:
+    """Sessions of a debugger."""
+    base = b"ffff8000000000"
+    sessions = {
+        "begin": (
+            *(b"qSupported:multiprocess+;swbreak+;hwbreak+", b"vMustReplyEmpty"),
+            *(b"QStartNoAckMode", b"Hg0", b"qXfer:features:read:target.xml:0,ffb", b"qTStatus"),
+            *(b"?", b"qfThreadInfo", b"qsThreadInfo", b"qAttached", b"Hc-1", b"qC", b"g"),
+        ),
+        "memory": (
+            *(b"m%s10,40" % base, b"M%s10,2:abcd" % base, b"X%s12,2:}\x03}]" % base, b"m0,4"),
+            *(b"p10", b"P10=0011223344556677", b"p2b", b"T1", b"qThreadExtraInfo,2"),
+        ),
+        "run": (
+            *(b"Z0,%s20,1" % base, b"vCont?", b"vCont;s:1;c", b"\x03", b"z0,%s20,1" % base),
+            *(b"Z2,%s40,8" % base, b"c", b"s", b"qRcmd,717565756573", b"D"),
+        ),
+    }
+    for name, packets in sessions.items():
+        words = (one if one == b"\x03" else b"$%s#%02x" % (one, sum(one) & 0xFF) for one in packets)
+        yield name, b"\x05" + b"+".join(words)
+
+
 SEEDS = {
     "balloon_requests": balloon_seeds,
     "fuse_requests": fuse_seeds,
+    "gdb_packets": gdb_seeds,
     "agent_frames": agent_seeds,
     "block_request": block_seeds,
     "bzimage": bzimage_seeds,

@@ -107,6 +107,12 @@ def add_arguments(parser: ArgumentParser | QuickOptions) -> None:
         help="trace only events that have all these words, such as 'block0 status'; | between"
         " alternatives, ! before what is unwanted",
     )
+    parser.add_argument(
+        "--gdb",
+        metavar="[HOST:]PORT|unix:PATH[,wait=off]",
+        help="let a debugger in by GDB's remote protocol; the guest waits for it before its first"
+        " instruction, unless wait=off",
+    )
     parser.add_argument("--stats", action="store_true", help="print counts at the end")
     parser.add_argument(
         "init_arguments",
@@ -129,11 +135,24 @@ def execute(options: Namespace) -> int:
         console = _console(start, command, options, stack)
         trace = _trace(options, stack)
         stack.enter_context(interruption.by_signals())
+        listener = None
+        if options.gdb is not None:
+            from vmm.cli.debugger import listen
+
+            listener = listen(options.gdb, stack)
         end_at = None if options.timeout is None else time.monotonic() + options.timeout
 
         def once() -> Ending:
             return run_once(
-                start, command, console, options, interruption, end_at, sandbox, trace=trace
+                start,
+                command,
+                console,
+                options,
+                interruption,
+                end_at,
+                sandbox,
+                trace=trace,
+                listener=listener,
             )
 
         if options.jail:

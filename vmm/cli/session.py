@@ -29,11 +29,15 @@ if TYPE_CHECKING:
     from vmm.cli.port_files import PortFiles
     from vmm.cli.trace_options import RunTrace
     from vmm.cli.user_terminal import UserTerminal
+    from vmm.gdb.place import Listener
     from vmm.sandbox.process import ProcessSandbox
     from vmm.snapshot import Snapshot
 
 # A machine whose agent has gone ends soon if its end is why; slow ones write their disks before.
 _LAST_SECONDS: Final = 60.0
+DEBUGGER_SOCKETS: Final = 2
+"""That of a debugger, and that of a second one, which is sent away."""
+
 _NO_AGENT: Final = "the guest powered off before its agent could take the command"
 
 
@@ -47,12 +51,14 @@ def run_once(
     sandbox: ProcessSandbox,
     *,
     trace: RunTrace | None = None,
+    listener: Listener | None = None,
 ) -> Ending:
     """Boot or restore a guest, serve it until it ends, and print how it did.
 
     The process enters its ``sandbox`` when all is open, before it has threads. ``command`` is for
     the guest's agent. At ``end_at`` on the monotonic clock the guest ends in any case, whatever
-    waits for it then. A command that came to its own end needs no words of ours.
+    waits for it then. A command that came to its own end needs no words of ours. At ``listener`` a
+    debugger is let in.
     """
     with ExitStack() as stack:
         sockets = _guest_sockets(options, stack, sandbox) if options.vsock else None
@@ -77,13 +83,20 @@ def run_once(
         ports = _port_files(options, stack) if options.port else None
         if sockets is not None:
             sockets.connect(machine, stack)
+        if listener is not None:
+            from vmm.cli.debugger import let_in
+
+            let_in(listener, machine)
         sandbox.enter(
             [
                 *_late(options, with_command=bool(command)),
                 *(trace.late if trace is not None else []),
             ],
-            sockets=(0 if sockets is None else sockets.most) + machine.hardware.disk_sockets,
+            sockets=(0 if sockets is None else sockets.most)
+            + machine.hardware.disk_sockets
+            + DEBUGGER_SOCKETS * bool(listener),
             folders=machine.hardware.folders,
+            debugger=listener is not None,
         )
         if end_at is not None:
             message = f"{End.TIMEOUT.value} of {options.timeout:g} s"
@@ -129,7 +142,7 @@ def _late(options: Namespace, *, with_command: bool) -> list[str]:
         *("vmm.console.input", "vmm.console.filter"),
         *(["vmm.cli.user_terminal"] if on_terminal else []),
         *(["vmm.cli.command"] if with_command else []),
-        *(["vmm.stats"] if options.stats else []),
+        *(["vmm.stats"] if options.stats or options.gdb else []),
     ]
 
 

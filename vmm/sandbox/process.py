@@ -57,18 +57,24 @@ class ProcessSandbox:
         self._strangers = {fd for fd in descriptors() if fd >= _STANDARD}
 
     def enter(
-        self, late: Iterable[str] = (), *, sockets: int = 0, folders: Sequence[OpenFolder] = ()
+        self,
+        late: Iterable[str] = (),
+        *,
+        sockets: int = 0,
+        folders: Sequence[OpenFolder] = (),
+        debugger: bool = False,
     ) -> None:
         """Confine this process from now on; ``late`` are modules that it may yet import.
 
         ``sockets`` is the most that it may have open at a time, beside what it has. Below the
-        ``folders`` it may still open files, and change them where that is allowed.
+        ``folders`` it may still open files, and change them where that is allowed. A ``debugger``
+        may be let in, if it is.
 
         The machine is open and its guest loaded; its threads, and those that serve it, come after.
         """
         if self.mode == "off" and self.jail is None:
             return
-        preload(*late)
+        preload(*late, *(["vmm.x86.debug.requests"] if debugger else []))
         gc.freeze()  # a search for garbage among what was imported would find none
         for fd in self._strangers:
             os.close(fd)
@@ -79,13 +85,15 @@ class ProcessSandbox:
         if self.mode == "off":
             return
         if self.mode == "log":
-            code = filter_for(soften=_asking, sockets=bool(sockets), folders=folders)
+            code = filter_for(
+                soften=_asking, sockets=bool(sockets), folders=folders, debugger=debugger
+            )
             host.watch_filter(code, SYSTEM_CALLS, PATHS)
             return
         host.limit_process(most)
         host.deny_files_and_network(signals=True, folders=folders)
         if host.has_seccomp():
-            code = filter_for(sockets=bool(sockets), folders=folders)
+            code = filter_for(sockets=bool(sockets), folders=folders, debugger=debugger)
             host.set_filter(code, all_threads=True)
 
 
@@ -94,9 +102,14 @@ def filter_for(
     *,
     sockets: bool = False,
     folders: Sequence[OpenFolder] = (),
+    debugger: bool = False,
 ) -> bytes:
     """Return the filter for a machine in this process, with sockets, and sharing these folders."""
-    requests = (one.number for one in RUNNING_REQUESTS)
+    requests = [one.number for one in RUNNING_REQUESTS]
+    if debugger:
+        from vmm.x86 import DEBUGGER_REQUESTS
+
+        requests += [one.number for one in DEBUGGER_REQUESTS]
     return program(
         policy(requests, os.getpid(), sockets=sockets, folders=folders),
         SYSTEM_CALLS,

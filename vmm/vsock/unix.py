@@ -7,11 +7,9 @@ the guest connects to port 1234 of the host, whoever listens at ``PATH_1234`` ge
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import socket
-import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +17,7 @@ from virtio.errors import ConfigurationError
 from virtio.log import Logger
 from virtio.vsock.packet import STREAM
 from vmm.host.resource import Resource
+from vmm.host.unix_socket import listening
 from vmm.vsock.bridge import SocketBridge
 from vmm.vsock.host import checked_port
 
@@ -36,7 +35,7 @@ GREETING_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 1.0
 GREETING_BYTES: Final = 32
 _GREETING: Final = re.compile(rb"CONNECT ([0-9]{1,10})\r?\n")
-_LONGEST_PATH: Final = 107 - len("_4294967294")  # unix(7): sun_path has 108 bytes with its NUL
+_LONGEST_SUFFIX: Final = len("_4294967294")
 
 _log = Logger(__name__)
 
@@ -53,7 +52,7 @@ class UnixSockets(Resource):
         self._device = device = host.device
         self._connect = connect or self._connect_here
         self._greeted: dict[socket.socket, _Greeting] = {}
-        self._listener = _listening(path)
+        self._listener = listening(path, "vsock socket ", BACKLOG, _LONGEST_SUFFIX)
         host.elsewhere = self._requested
         device.on_live = self._live
         device.call(lambda: self._listen(device.loop))  # which may be live already
@@ -190,40 +189,3 @@ class _Greeting:
         self._socket.close()
         if self._connection is not None:
             self._connection.abort()
-
-
-def _listening(path: str) -> socket.socket:
-    """Return a socket that listens at ``path``, for nobody but its owner."""
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise ConfigurationError(
-            f"vsock socket {path}: the path may have {_LONGEST_PATH} bytes at most"
-        )
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    before = os.umask(0o177)
-    try:
-        if _is_left_behind(path):
-            os.unlink(path)
-        sock.bind(path)
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        taken = "there is something already; remove it, or choose another path"
-        reason = taken if error.errno == errno.EADDRINUSE else error.strerror
-        raise ConfigurationError(f"vsock socket {path}: {reason}") from error
-    finally:
-        os.umask(before)
-    return sock
-
-
-def _is_left_behind(path: str) -> bool:
-    """Whether there is a socket that nobody listens at, as after a kill."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return False
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-            probe.connect(path)
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
-    return False

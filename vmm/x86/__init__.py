@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from vmm.x86.boot.decompression import unpack as unpack
     from vmm.x86.boot.elf import ELF_MACHINE as ELF_MACHINE
     from vmm.x86.boot.kernel import BUILT_IMAGES as BUILT_IMAGES
+    from vmm.x86.debug.guest_debug import BREAKPOINT as BREAKPOINT
+    from vmm.x86.debug.guest_debug import HARDWARE_BREAKPOINTS as HARDWARE_BREAKPOINTS
+    from vmm.x86.debug.guest_debug import HardwareBreakpoint as HardwareBreakpoint
+    from vmm.x86.debug.guest_debug import check_hardware_breakpoint as check_hardware_breakpoint
+    from vmm.x86.debug.guest_debug import debug_exit as debug_exit
+    from vmm.x86.debug.guest_debug import end_guest_debug as end_guest_debug
+    from vmm.x86.debug.guest_debug import linear_position as linear_position
+    from vmm.x86.debug.guest_debug import set_guest_debug as set_guest_debug
+    from vmm.x86.debug.registers import DebugState as DebugState
+    from vmm.x86.debug.registers import Register as Register
+    from vmm.x86.debug.registers import debug_registers as debug_registers
+    from vmm.x86.debug.registers import target_description as target_description
+    from vmm.x86.debug.requests import DEBUGGER_REQUESTS as DEBUGGER_REQUESTS
     from vmm.x86.host import check_host as check_host
     from vmm.x86.host import host_kind as host_kind
     from vmm.x86.host import is_emulated_host as is_emulated_host
@@ -55,6 +68,10 @@ else:
             "boot.decompression": "unpack",
             "boot.elf": "ELF_MACHINE",
             "boot.kernel": "BUILT_IMAGES",
+            "debug.guest_debug": "BREAKPOINT HARDWARE_BREAKPOINTS HardwareBreakpoint"
+            " check_hardware_breakpoint debug_exit end_guest_debug linear_position set_guest_debug",
+            "debug.registers": "DebugState Register debug_registers target_description",
+            "debug.requests": "DEBUGGER_REQUESTS",
             "host": "check_host host_kind is_emulated_host kvm_fault open_kvm",
             "host_identity": "HostIdentity",
             "idle": "native_wait_idle",

@@ -18,6 +18,7 @@ TARGETS = (
     "elf",
     "engines",
     "fuse_requests",
+    "gdb_packets",
     "mmio_registers",
     "multiboot",
     "net_engines",

@@ -45,10 +45,12 @@ BEFORE = {
         *("vmm.image.kernels", "vmm.image.usual_kernel", "vmm.net.options"),
     },
     "vmm.cli.run": {
-        *("vmm.cli.jailed", "vmm.cli.keeper", "vmm.cli.trace_options", "vmm.net.guest"),
+        *("vmm.cli.debugger", "vmm.cli.jailed", "vmm.cli.keeper", "vmm.cli.trace_options"),
+        "vmm.net.guest",
     },
     "vmm.cli.session": {
-        *("vmm.cli.caller", "vmm.cli.guest_sockets", "vmm.cli.machine_options"),
+        *("vmm.cli.caller", "vmm.cli.debugger", "vmm.cli.guest_sockets"),
+        "vmm.cli.machine_options",
         *("vmm.cli.port_files", "vmm.share.limits"),
     },
     "vmm.cli.snapshot": {"vmm.cli.jailed", "vmm.share.limits"},
@@ -64,6 +66,7 @@ BEFORE = {
     },
     "vmm.disk.place": {"vmm.disk.nbd.place"},
     "vmm.disk.raw": {"tempfile"},
+    "vmm.gdb.place": {"vmm.host.unix_socket"},
     "vmm.hardware": {"vmm.net.opening", "vmm.share.shares"},
     "vmm.image.cache": {"shutil"},
     "vmm.image.content": {"hashlib"},
@@ -71,7 +74,8 @@ BEFORE = {
     "vmm.image.disk": {"subprocess", "vmm.image.disk_content"},
     "vmm.image.kernel": {"vmm.image.kernel_build"},
     "vmm.machine": {
-        *("vmm.agent.upkeep", "vmm.net.restored", "vmm.sandbox.threads", "vmm.trace.tracer"),
+        *("vmm.agent.upkeep", "vmm.gdb.place", "vmm.gdb.server", "vmm.net.restored"),
+        *("vmm.sandbox.threads", "vmm.trace.tracer"),
         *("vmm.vsock", "virtio.vsock"),
     },
     "vmm.snapshot.disks": {"vmm.image.content"},
@@ -132,6 +136,29 @@ def test_what_is_imported_in_the_sandbox_was_imported_before(command_imports: st
 
     assert "vmm.machine" in loaded, done.stderr
     assert late == {}
+
+
+def test_a_debugger_in_the_sandbox_imports_nothing_more() -> None:
+    imports = RUN + "import vmm.cli.debugger, vmm.gdb.server, vmm.x86.debug.requests"
+    done = subprocess.run([sys.executable, "-c", imports + TELL], capture_output=True, text=True)
+    loaded = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    late = {
+        name: wanted
+        for name, file in loaded.items()
+        if name.startswith(("vmm.gdb", "vmm.x86.debug", "vmm.cli.debugger"))
+        and (wanted := set(imports_in_functions(Path(file).read_text())) - loaded.keys())
+        and not wanted <= BEFORE.get(name, set())
+    }
+
+    assert "vmm.gdb.server" in loaded, done.stderr
+    assert late == {}
+
+
+def test_a_run_without_a_debugger_imports_nothing_of_it() -> None:
+    done = subprocess.run([sys.executable, "-c", RUN + TELL], capture_output=True, text=True)
+
+    assert "vmm.machine" in done.stdout
+    assert "vmm.gdb" not in done.stdout
 
 
 def test_a_run_without_shares_imports_nothing_of_them() -> None:
