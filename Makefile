@@ -58,7 +58,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) -rfEs $(if $(UNTIL),--until=$(UN
 # An engine serves the rings, so all tests of what may stand on a ring run with each. These make no
 # queue, and would find the same each time.
 NO_QUEUE := tests/spec/test_conformance_table.py $(addprefix tests/unit/vmm/, \
-  agent console disk ending host image kvm legacy x86)
+  agent console course disk ending host image kvm legacy x86)
 
 .PHONY: test
 test: image setup check ## Run every test, WORKERS=2 at a time; those that boot a guest need /dev/kvm

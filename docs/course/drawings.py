@@ -128,10 +128,152 @@ def ports_and_registers() -> Drawing:
     return picture
 
 
+def serial_port() -> Drawing:
+    """Return the questions and the byte."""
+    picture = Drawing("A driver asks until the port can take a byte, then sends it")
+    picture.box(20, 30, 180, 140, "guest\nloop: ask, send", "guest")
+    picture.box(480, 30, 180, 60, "register 5\nline status", "device")
+    picture.box(480, 110, 180, 60, "register 0\ndata", "device")
+    picture.arrow(200, 50, 480, 50, "in 0x3fd: may I?")
+    picture.arrow(480, 78, 200, 78, "0x20: yes, 0: not yet")
+    picture.arrow(200, 140, 480, 140, "out 0x3f8: one byte")
+    return picture
+
+
+def long_mode() -> Drawing:
+    """Return the walk through four tables."""
+    picture = Drawing("Nine bits of the address choose an entry at each level", height=210)
+    for index, (bits, table) in enumerate(
+        (("bits 47-39", "root"), ("bits 38-30", "second"), ("bits 29-21", "third"))
+    ):
+        x = 20 + 130 * index
+        picture.box(x, 20, 110, 36, bits, "guest")
+        picture.box(x, 100, 110, 50, table, "plain")
+        picture.arrow(x + 55, 56, x + 55, 100)
+    picture.box(410, 20, 110, 36, "bits 20-12", "guest")
+    picture.box(410, 100, 110, 50, "fourth", "plain")
+    picture.arrow(465, 56, 465, 100)
+    picture.box(550, 100, 110, 50, "page", "host")
+    picture.box(550, 20, 110, 36, "bits 11-0", "guest")
+    picture.arrow(605, 56, 605, 100)
+    for x in (130, 260, 390, 520):
+        picture.arrow(x, 125, x + (30 if x == 520 else 20), 125)
+    picture.note(20, 190, "cr3 has the root's address. With flag 0x80 the third level is the last.")
+    return picture
+
+
+def booting_linux() -> Drawing:
+    """Return the guest's memory before its first instruction."""
+    picture = Drawing("Zero page, command line, kernel and initramfs in guest memory")
+    for x, width, text, kind in (
+        (20, 110, "0x7000\nzero page", "guest"),
+        (140, 120, "0x20000\ncommand line", "guest"),
+        (270, 120, "0x9fc00\nno RAM", "plain"),
+        (400, 120, "16 MiB\nkernel", "host"),
+        (530, 130, "near the end\ninitramfs", "host"),
+    ):
+        picture.box(x, 80, width, 60, text, kind)
+    picture.note(20, 40, "rsi leads to the zero page, and that to the rest; rip is in the kernel.")
+    picture.arrow(75, 80, 75, 48)
+    picture.note(20, 175, "address 0")
+    picture.note(580, 175, "end of RAM")
+    return picture
+
+
+def virtqueue() -> Drawing:
+    """Return the three parts of a split virtqueue, and who writes them."""
+    picture = Drawing("The driver writes table and available ring, the device the used ring")
+    picture.box(20, 70, 130, 60, "driver\n(guest)", "guest")
+    picture.box(240, 15, 200, 45, "descriptor table", "plain")
+    picture.box(240, 78, 200, 45, "available ring", "plain")
+    picture.box(240, 140, 200, 45, "used ring", "plain")
+    picture.box(530, 70, 130, 60, "device\n(monitor)", "device")
+    picture.arrow(150, 85, 240, 38)
+    picture.arrow(150, 100, 240, 100)
+    picture.arrow(530, 115, 440, 162)
+    picture.arrow(440, 38, 530, 85)
+    picture.arrow(440, 100, 530, 100)
+    picture.arrow(240, 162, 150, 115)
+    return picture
+
+
+def first_device() -> Drawing:
+    """Return the way of a chain to a method."""
+    picture = Drawing("The queue hands a chain to a method and takes back its length")
+    picture.box(20, 60, 120, 70, "driver", "guest")
+    picture.box(220, 60, 180, 70, "queue\nchecks, copies once", "plain")
+    picture.box(500, 60, 160, 70, "your method", "device")
+    picture.arrow(140, 80, 220, 80, "chain")
+    picture.arrow(400, 80, 500, 80, "chain")
+    picture.arrow(500, 115, 400, 115, "length")
+    picture.arrow(220, 115, 140, 115, "used")
+    picture.note(220, 170, "Configuration fields stand beside the queues.")
+    return picture
+
+
+def interrupts() -> Drawing:
+    """Return both calls, and where each side says that it wants none."""
+    picture = Drawing("A kick and an interrupt, and what suppresses them")
+    picture.box(20, 40, 150, 130, "driver", "guest")
+    picture.box(510, 40, 150, 130, "device", "device")
+    picture.arrow(170, 60, 510, 60, "kick: look at the available ring")
+    picture.arrow(510, 90, 170, 90, "interrupt: look at the used ring")
+    picture.arrow(170, 125, 510, 125, "used_event: interrupt me at this index")
+    picture.arrow(510, 155, 170, 155, "avail_event: kick me at this index")
+    return picture
+
+
+def disk() -> Drawing:
+    """Return the parts of a disk's request."""
+    picture = Drawing("A request of a disk: header, data, status", height=160)
+    picture.box(20, 40, 200, 60, "header, 16 bytes\ntype, sector", "guest")
+    picture.box(240, 40, 250, 60, "data\nwritten by driver or device", "plain")
+    picture.box(510, 40, 150, 60, "status\none byte", "device")
+    picture.note(20, 135, "the device reads")
+    picture.note(510, 135, "the device writes")
+    return picture
+
+
+def snapshots() -> Drawing:
+    """Return a state and those who go on from it."""
+    picture = Drawing("One saved state, from which any number of machines go on")
+    picture.box(20, 75, 140, 50, "original", "guest")
+    picture.box(240, 65, 180, 70, "state\nmemory, registers", "plain")
+    picture.box(500, 20, 160, 45, "one clone", "guest")
+    picture.box(500, 135, 160, 45, "another", "guest")
+    picture.arrow(160, 100, 240, 100, "save")
+    picture.arrow(420, 85, 500, 45)
+    picture.arrow(420, 115, 500, 155)
+    picture.note(420, 104, "restore")
+    return picture
+
+
+def driver() -> Drawing:
+    """Return the values of the status in their order."""
+    picture = Drawing("The status of a device, step by step", height=140)
+    for index, text in enumerate(
+        ("0\nreset", "1\nseen", "3\ndriver", "11\nfeatures", "11\nqueues", "15\ngo")
+    ):
+        x = 20 + 110 * index
+        picture.box(x, 40, 85, 60, text, "device" if index in (0, 5) else "plain")
+        if index:
+            picture.arrow(x - 25, 70, x, 70)
+    return picture
+
+
 DRAWINGS: Final = {
     "01-first-instructions": first_instructions,
     "02-memory-slots": memory_slots,
     "03-ports-and-registers": ports_and_registers,
+    "04-a-serial-port": serial_port,
+    "05-long-mode": long_mode,
+    "06-booting-linux": booting_linux,
+    "07-a-virtqueue": virtqueue,
+    "08-the-first-device": first_device,
+    "09-interrupts": interrupts,
+    "10-a-disk": disk,
+    "11-snapshots": snapshots,
+    "12-a-driver": driver,
 }
 
 

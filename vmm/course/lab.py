@@ -111,7 +111,7 @@ class Lab:
 
         before = signal.signal(signal.SIGALRM, stop)
         # The alarm repeats: one that comes just before the guest is entered would be lost.
-        signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
+        alarm = signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
         try:
             while True:
                 try:
@@ -122,6 +122,7 @@ class Lab:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
+            signal.setitimer(signal.ITIMER_REAL, *alarm)  # what the caller waits for
 
     def port_access(self) -> tuple[bool, int, int, int, int]:
         """Return (is it OUT, port, bytes of one access, number of them, place in ``area``)."""
