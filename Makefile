@@ -110,6 +110,13 @@ bench-peers: $(READY) ## Compare the virtio data path with QEMU's on this host; 
 	  --disable-pip-version-check --config-settings editable_mode=compat --editable '.[bench]'
 	@$(BIN)/python -m tests.perf.peers $(ARGS)
 
+.PHONY: docs
+docs: $(READY) ## Build the site of the documentation in build/docs, and look at it if there is a browser
+	@$(BIN)/python -c 'import mkdocs, mkdocstrings, playwright' 2>/dev/null || $(BIN)/pip install \
+	  --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[docs]'
+	@$(BIN)/python docs/build_site.py
+	@$(BIN)/python -m pytest -q -rs tests/workflow/test_docs_site.py
+
 DIST ?= dist
 
 # The wheel is made from the source archive, so that nothing which a checkout has gathered slips in.
