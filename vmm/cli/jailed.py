@@ -8,8 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from virtio.errors import ConfigurationError
 from vmm.config import MachineConfig
 from vmm.disk.disk import DiskConfig
+from vmm.disk.place import is_url
+from vmm.disk.qcow2 import found_format, size_of
 from vmm.kernel_choice import is_stock
 from vmm.sandbox.jail import Jail
 from vmm.sandbox.limits import file_bytes, overlay_bytes, parse_limits
@@ -27,7 +30,7 @@ def jail_for(start: MachineConfig | Snapshot, limits: Sequence[str]) -> Iterator
     if isinstance(start, MachineConfig):
         config = start
         _look_at_owners(config)
-        overlays = [(file_bytes(one.path), one.limit) for one in config.disks if one.volatile]
+        overlays = [(_size(one), one.limit) for one in config.disks if one.volatile]
     else:
         config = start.config  # of whose disks each writes to memory
         pairs = zip(config.disks, start.disks, strict=True)
@@ -42,6 +45,19 @@ def jail_for(start: MachineConfig | Snapshot, limits: Sequence[str]) -> Iterator
                 " --jail-limit memory=SIZE sets another",
                 file=sys.stderr,
             )
+
+
+def _size(disk: DiskConfig) -> int:
+    """Return the most that a volatile disk takes of memory. Raises ``ConfigurationError``."""
+    if is_url(disk.path):
+        if disk.limit is None:
+            raise ConfigurationError(
+                f"disk {disk.path}: volatile in a jail: needs limit=SIZE, as its size is not known"
+            )
+        return disk.limit
+    if (disk.format or found_format(disk.path)) == "qcow2":
+        return size_of(disk.path)
+    return file_bytes(disk.path)
 
 
 def _writes(disk: DiskConfig) -> bool:

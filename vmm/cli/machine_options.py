@@ -87,10 +87,10 @@ def _add_hardware_arguments(add: Callable[..., object]) -> None:
         action="append",
         default=[],
         metavar="FILE[,ro][,serial=S]",
-        help="a raw image, a block device of the host, or an export of an NBD server"
+        help="a raw or qcow2 image, a block device of the host, or an export of an NBD server"
         " (nbd://HOST:PORT/EXPORT, nbd+unix:///EXPORT?socket=PATH, with on-error=fail|wait and"
         " timeout=SECONDS), as a virtio block device; may be repeated. More options: volatile,"
-        " limit=SIZE, lock=off to use what others use,"
+        " format=raw|qcow2, backing=FOLDER, limit=SIZE, lock=off to use what others use,"
         " block-size=N, queues=N, transport=mmio|pci; a comma in the name is doubled",
     )
     add("--no-disk", action="store_true", help="no disk, not even the default guest's")

@@ -28,7 +28,6 @@ from vmm.cli.sandbox_options import (
 )
 from vmm.config import MachineConfig
 from vmm.console.output import OutputSink
-from vmm.disk.place import absolute
 from vmm.ending.deadline import deadline
 from vmm.ending.ending import STATUS_HOST, End, Ending
 from vmm.machine import Machine
@@ -104,7 +103,7 @@ def _config(options: Namespace) -> MachineConfig:
                 f"--port {text}: a snapshot keeps no file: name it where the guest is restored"
             )
     config = prepared_machine_config(options)
-    disks = tuple(replace(one, path=absolute(one.path)) for one in config.disks)
+    disks = tuple(one.absolute() for one in config.disks)
     shares = tuple(replace(one, source=os.path.abspath(one.source)) for one in config.shares)
     agent = "beside" if options.when is None and config.agent == "none" else config.agent
     return replace(config, disks=disks, shares=shares, agent=agent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Final, Literal, cast, get_args
 
@@ -9,16 +10,18 @@ from virtio.dataclass import dataclass
 from virtio.errors import ConfigurationError
 from vmm.disk.opening import open_disk
 from vmm.disk.overlay import BaseDisk, OverlayDisk
-from vmm.disk.place import is_url
+from vmm.disk.place import absolute, is_url
+from vmm.disk.qcow2 import DiskFormat
 from vmm.host.size import parse_size
 from vmm.slots import Transport, check_transport
 
 ALLOWED_OPTIONS: Final = (
     "ro, volatile, lock=on|off, serial=TEXT, block-size=BYTES, queues=NUMBER, limit=SIZE,"
-    " transport=mmio|pci, on-error=fail|wait, timeout=SECONDS"
+    " transport=mmio|pci, format=raw|qcow2, backing=FOLDER, on-error=fail|wait, timeout=SECONDS"
 )
 _WITH_VALUE: Final = (
     *("serial", "block-size", "queues", "limit", "transport", "lock", "on-error", "timeout"),
+    *("format", "backing"),
 )
 OnError = Literal["fail", "wait"]
 TIMEOUT_SECONDS: Final = 30
@@ -39,6 +42,10 @@ class DiskConfig:
     ``path`` is that of an image or a block device, or the URI of an NBD export. When the server of
     one is gone, or has not answered in ``timeout`` seconds, requests fail, or wait until it is
     back: ``on_error``.
+
+    An image is raw or qcow2, by ``format`` or, without it, by its name and its first bytes
+    (``vmm/disk/qcow2.py``). The backing files of a qcow2 image are in its folder, or in
+    ``backing``, another one.
     """
 
     path: str
@@ -52,6 +59,8 @@ class DiskConfig:
     lock: bool = True
     on_error: OnError = "fail"
     timeout: int = TIMEOUT_SECONDS
+    format: DiskFormat | None = None
+    backing: str = ""
 
     def __post_init__(self) -> None:
         check_transport(f"disk {self.path}", self.transport)
@@ -61,6 +70,12 @@ class DiskConfig:
             raise ConfigurationError(
                 f"disk {self.path}: on-error={self.on_error}: must be fail or wait"
             )
+        if self.format not in (None, *get_args(DiskFormat)):
+            raise ConfigurationError(
+                f"disk {self.path}: format={self.format}: must be raw or qcow2"
+            )
+        if (self.format or self.backing) and is_url(self.path):
+            raise ConfigurationError(f"disk {self.path}: format and backing are for a file")
         if not 1 <= self.timeout <= MAX_TIMEOUT_SECONDS:
             raise ConfigurationError(
                 f"disk {self.path}: timeout={self.timeout}: must be 1 to {MAX_TIMEOUT_SECONDS}"
@@ -72,11 +87,12 @@ class DiskConfig:
 
     @classmethod
     def parse(cls, text: str) -> DiskConfig:
-        """Read ``FILE`` and options: ``,ro``, ``,volatile``, ``,limit=SIZE``, ``,serial=TEXT``,
-        ``,block-size=BYTES``, ``,queues=NUMBER``, ``,transport=mmio|pci``, ``,lock=on|off``.
+        """Read ``FILE`` and options, all of them: ``ro``, ``volatile``, ``lock=on|off``,
+        ``format=raw|qcow2``, ``backing=FOLDER``, ``on-error=fail|wait``, ``timeout=SECONDS``,
+        ``limit=SIZE``, ``serial=TEXT``, ``block-size=BYTES``, ``queues=NUMBER``,
+        ``transport=mmio|pci``.
 
-        An NBD export has ``,on-error=fail|wait`` and ``,timeout=SECONDS``. A comma in the name is
-        doubled. Raises :class:`ConfigurationError`.
+        A comma in a name is doubled. Raises :class:`ConfigurationError`.
 
         >>> disk = DiskConfig.parse("root.img,ro,serial=root")
         >>> disk.path, disk.read_only, disk.serial
@@ -100,7 +116,16 @@ class DiskConfig:
             lock=_choice("lock", chosen, ("on", "off")) == "on",
             on_error=cast("OnError", chosen.get("on-error", "fail")),
             timeout=_number("timeout", chosen, TIMEOUT_SECONDS),
+            format=cast("DiskFormat | None", chosen.get("format")),
+            backing=chosen.get("backing", ""),
         )
+
+    def absolute(self) -> DiskConfig:
+        """Return the disk with names that are good in every folder."""
+        from dataclasses import replace
+
+        backing = os.path.abspath(self.backing) if self.backing else ""
+        return replace(self, path=absolute(self.path), backing=backing)
 
     def open(self) -> BaseDisk:
         """Open the disk; the caller closes it. Raises :class:`ConfigurationError`."""

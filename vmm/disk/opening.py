@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vmm.disk.overlay import BaseDisk
 from vmm.disk.place import is_url
+from vmm.disk.qcow2 import found_format
 from vmm.disk.raw import RawDisk
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ def open_disk(config: DiskConfig, *, read_only: bool) -> BaseDisk:
     """Open what is at the path of a disk. Raises :class:`ConfigurationError`."""
     if is_url(config.path):
         return _open_export(config, read_only=read_only)
+    if (config.format or found_format(config.path)) == "qcow2":
+        from vmm.disk.qemu_nbd import open_qcow2
+
+        return open_qcow2(config, read_only=read_only)
     return open_image(config.path, read_only=read_only, lock=config.lock)
 
 

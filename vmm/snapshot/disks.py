@@ -20,6 +20,7 @@ from vmm.disk.disk import DiskConfig
 from vmm.disk.opening import open_disk
 from vmm.disk.overlay import BaseDisk, OverlayDisk
 from vmm.disk.place import absolute
+from vmm.disk.qcow2 import SUFFIX
 from vmm.disk.raw import RawDisk
 from vmm.host.digest import sha256
 from vmm.snapshot.folder import SnapshotFolder
@@ -181,11 +182,24 @@ def check_disks(
         if fault:
             raise ConfigurationError(f"{where}: damaged: disk {index} {fault}")
         path = config.path
-        if one.origin is not None and path not in trusted and not is_demo_disk(path):
+        if one.origin is None:
+            continue
+        if path not in trusted and not is_demo_disk(path):
             name = shown(path, _PATH_CHARACTERS)
             raise ConfigurationError(
                 f"{where}: its disk {index} is {name}, a file outside of the folder:"
                 " name it to let the guest have it (--trust-disk FILE, trust_disks)"
+            )
+        if config.backing and absolute(config.backing) not in trusted:
+            name = shown(config.backing, _PATH_CHARACTERS)
+            raise ConfigurationError(
+                f"{where}: its disk {index} may have backing files in {name}, outside of the"
+                " folder: name that, too, to let the guest have them (--trust-disk, trust_disks)"
+            )
+        if config.format == "qcow2" and not path.endswith(SUFFIX):
+            raise ConfigurationError(
+                f"{where}: its disk {index} would be taken as a qcow2 image, of which its name says"
+                f" nothing: it must end in {SUFFIX}"
             )
 
 

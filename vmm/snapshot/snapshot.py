@@ -97,7 +97,7 @@ class Snapshot(Resource):
         ]
         memory = save_memory(self.memory, config.memory_bytes, folder)
         shares = tuple(replace(one, source=os.path.abspath(one.source)) for one in config.shares)
-        kept = tuple(replace(one, path=absolute(one.path)) for one in config.disks)
+        kept = tuple(one.absolute() for one in config.disks)
         contents = Contents(
             replace(
                 config,

@@ -150,7 +150,7 @@ class NbdServer(Resource):
             raise call.error
 
     def close(self) -> None:
-        """Leave the server when this is the last owner; calls under way fail. Returns at once."""
+        """Leave the server when this is the last owner; calls under way fail."""
         with self._lock:
             self._owners -= 1
             if self._owners > 0 or self._closed:
@@ -161,6 +161,10 @@ class NbdServer(Resource):
             self._give_back()
         else:
             self._wake_up()
+        self._left()
+
+    def _left(self) -> None:
+        """Wait for the server, if it is one that ends with us."""
 
     def _wake_up(self) -> None:
         with self._lock:

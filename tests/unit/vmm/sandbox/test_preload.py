@@ -62,7 +62,7 @@ BEFORE = {
     "vmm.disk.lock": {"vmm.disk.holder"},
     "vmm.disk.opening": {
         *("vmm.disk.block_device", "vmm.disk.nbd.disk", "vmm.disk.nbd.place"),
-        "vmm.disk.nbd.server",
+        *("vmm.disk.nbd.server", "vmm.disk.qemu_nbd"),
     },
     "vmm.disk.place": {"vmm.disk.nbd.place"},
     "vmm.disk.raw": {"tempfile"},
