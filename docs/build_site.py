@@ -116,6 +116,7 @@ def navigation() -> list[dict[str, str | list[str]]]:
     """Return what mkdocs calls ``nav``: the order of the pages."""
     own = {page for page in page_map().values() if page not in RESULTS.values()}
     course = sorted(page for page in own if page.startswith("course/"))
+    course.insert(0, course.pop(course.index("course/index.md")))
     guides = sorted(own - {"index.md", "glossary.md", *course})
     return [
         {"Tour": "index.md"},

@@ -23,7 +23,7 @@ def set_entry(table, index, value):
     struct.pack_into("<Q", memory, table + 8 * index, value)
 
 
-# The address has four indexes of 9 bits, from bit 39, 30, 21 and 12 on: 0, 256, 0, 5.
+# The address has an index of 9 bits for each level, from bit 39, 30 and 21 on: 0, 256, 0.
 set_entry(ROOT, VIRTUAL >> 39 & 511, 0x3000 | PRESENT | WRITABLE)
 set_entry(0x3000, VIRTUAL >> 30 & 511, 0x4000 | PRESENT | WRITABLE)
 set_entry(0x4000, VIRTUAL >> 21 & 511, 0 | PRESENT | WRITABLE | LARGE)  # 2 MiB at once
