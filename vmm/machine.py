@@ -32,6 +32,8 @@ from vmm.vcpus import Vcpus
 from vmm.x86 import GuestEvents, check_host, describe_position, shows_life
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from virtio.vsock import Vsock
     from vmm.agent import Agent
     from vmm.agent.upkeep import AgentUpkeep
@@ -285,6 +287,33 @@ class Machine:
     def agent_if_any(self) -> Agent | None:
         """The agent in the guest, whether or not it serves yet."""
         return None if self._upkeep is None else self._upkeep.agent
+
+    def dump(self, path: Path | str) -> None:
+        """Write memory and processors to a core file, which gdb, drgn and crash open.
+
+        The guest stands still meanwhile; one that has ended can be dumped until the machine is
+        closed. Raises :class:`ConfigurationError` when there is a file already, or it cannot be
+        written.
+        """
+        from pathlib import Path
+
+        from vmm.dump.core_file import new_core
+
+        with new_core(Path(path)) as target:
+            self.dump_to(target)
+
+    def dump_to(self, target: int) -> None:
+        """As :meth:`dump`, to an empty file that is open; opens none."""
+        from vmm.dump.dump import dump_memory
+        from vmm.x86 import core_status
+
+        hardware = self.hardware
+        with hardware.changing, self._vcpus.held(), ExitStack() as still:
+            if self._debugger is not None:
+                still.enter_context(self._debugger.target.lifted())
+            memory = still.enter_context(hardware.ram.file())
+            statuses = self._vcpus.call(core_status)
+            dump_memory(target, memory, hardware.ram.regions, statuses)
 
     @property
     def agent(self) -> Agent:

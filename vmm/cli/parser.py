@@ -11,6 +11,7 @@ _SUBCOMMANDS: Final = {
     "run": "boot a guest and connect this terminal to its console",
     "trace": "run a guest, and tell what it does, a line for each event",
     "snapshot": "boot a guest and save it, for others to go on from",
+    "dump": "write a saved guest's memory and processors to a core file, for debuggers",
     "demo": "boot the default guest through a short demonstration",
     "image": "build, list or remove the cached guest images",
     "kernel": "list, fetch or remove the kernels that --kernel takes by name",

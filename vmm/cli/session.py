@@ -143,6 +143,7 @@ def _late(options: Namespace, *, with_command: bool) -> list[str]:
         *(["vmm.cli.user_terminal"] if on_terminal else []),
         *(["vmm.cli.command"] if with_command else []),
         *(["vmm.stats"] if options.stats or options.gdb else []),
+        *(["vmm.dump.core_file", "vmm.dump.dump"] if options.gdb else []),
     ]
 
 

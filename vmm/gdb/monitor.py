@@ -20,6 +20,7 @@ events             the last steps in the life of the devices
 stats              exits, interrupts and requests so far
 memory             guest RAM, by physical address
 xp ADDRESS [BYTES] physical memory
+dump FILE          memory and processors as a core file, where the sandbox lets files be opened
 translate ADDRESS  the physical address of a virtual one, by the page tables of vCPU 0
 """
 
@@ -39,6 +40,7 @@ class MonitorCommands:
             "memory": self._memory,
             "xp": self._physical,
             "translate": self._translate,
+            "dump": self._dump,
         }
 
     def run(self, text: str) -> str:
@@ -87,6 +89,12 @@ class MonitorCommands:
         if physical is None:
             raise ConfigurationError(f"address {address:#x}: nothing is mapped there")
         return f"{physical:#x}\n"
+
+    def _dump(self, words: list[str]) -> str:
+        if len(words) != 1:
+            raise ConfigurationError("dump needs FILE")
+        self._target.machine.dump(words[0])
+        return f"{words[0]} is written\n"
 
 
 def _number(text: str) -> int:

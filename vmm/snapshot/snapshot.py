@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -31,7 +31,7 @@ from vmm.snapshot.shares import check_shares_trusted
 from vmm.snapshot.state import MachineState
 from vmm.snapshot.state_file import read_state, write_state
 from vmm.snapshot.target import Target
-from vmm.x86 import HostIdentity
+from vmm.x86 import HostIdentity, check_vcpu_state
 
 Value = TypeVar("Value")
 
@@ -169,6 +169,26 @@ class Snapshot(Resource):
             os.close(memory)
             for disk in self.disks:
                 disk.close()
+
+
+@contextmanager
+def saved_machine(folder: Path) -> Iterator[tuple[MachineConfig, MachineState, int]]:
+    """Give what a snapshot has of its machine but for the disks: to look at, not to go on from.
+
+    The memory is an open file. Raises :class:`ConfigurationError` for one of another version, or
+    that is damaged.
+    """
+    with SnapshotFolder(folder) as source:
+        contents = _read(Contents, read_state(source), "contents", source)
+        for one in contents.state.vcpus:
+            check_vcpu_state(one)
+        if contents.config.memory_bytes != contents.memory.size_bytes:
+            raise source.damaged("damaged: memory of another size than its machine has")
+        memory = open_memory(contents.memory, source)
+        try:
+            yield contents.config, contents.state, memory
+        finally:
+            os.close(memory)
 
 
 def _read(kind: type[Value], plain: dict[str, Any], key: str, folder: SnapshotFolder) -> Value:

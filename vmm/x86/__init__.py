@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from vmm.x86.boot.decompression import unpack as unpack
     from vmm.x86.boot.elf import ELF_MACHINE as ELF_MACHINE
     from vmm.x86.boot.kernel import BUILT_IMAGES as BUILT_IMAGES
+    from vmm.x86.debug.core_notes import core_status as core_status
+    from vmm.x86.debug.core_notes import kernel_segments as kernel_segments
+    from vmm.x86.debug.core_notes import saved_core_status as saved_core_status
     from vmm.x86.debug.guest_debug import BREAKPOINT as BREAKPOINT
     from vmm.x86.debug.guest_debug import HARDWARE_BREAKPOINTS as HARDWARE_BREAKPOINTS
     from vmm.x86.debug.guest_debug import HardwareBreakpoint as HardwareBreakpoint
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from vmm.x86.system_calls import FOREIGN_NUMBERS as FOREIGN_NUMBERS
     from vmm.x86.system_calls import SYSTEM_CALLS as SYSTEM_CALLS
     from vmm.x86.vcpu_state import VcpuState as VcpuState
+    from vmm.x86.vcpu_state import check_vcpu_state as check_vcpu_state
 else:
     __getattr__, __all__ = lazy_names(
         __name__,
@@ -68,6 +72,7 @@ else:
             "boot.decompression": "unpack",
             "boot.elf": "ELF_MACHINE",
             "boot.kernel": "BUILT_IMAGES",
+            "debug.core_notes": "core_status kernel_segments saved_core_status",
             "debug.guest_debug": "BREAKPOINT HARDWARE_BREAKPOINTS HardwareBreakpoint"
             " check_hardware_breakpoint debug_exit end_guest_debug linear_position set_guest_debug",
             "debug.registers": "DebugState Register debug_registers target_description",
@@ -85,6 +90,6 @@ else:
             "requests": "RUNNING_REQUESTS",
             "state": "PlatformState",
             "system_calls": "AUDIT_ARCH FOREIGN_NUMBERS SYSTEM_CALLS",
-            "vcpu_state": "VcpuState",
+            "vcpu_state": "VcpuState check_vcpu_state",
         },
     )

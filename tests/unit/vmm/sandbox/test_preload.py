@@ -104,7 +104,10 @@ NOT_IN_A_RUN = {
     "virtio.log": {"logging"},  # the command's own loggers do without
     "vmm.agent.client": {"vmm.agent.kernel_log"},  # for tests, on threads of their own
     # Of a program that plugs devices; who resizes a console, or shows counts, has imported it.
-    "vmm.machine": {"vmm.agent.binding", "virtio.console", "vmm.stats"},
+    "vmm.machine": {
+        *("vmm.agent.binding", "virtio.console", "vmm.stats"),
+        *("vmm.dump.core_file", "vmm.dump.dump"),
+    },
 }
 
 
