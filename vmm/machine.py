@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from vmm.snapshot.folder import SnapshotFolder
     from vmm.snapshot.target import Target
     from vmm.stats import Statistics
-    from vmm.trace import Tracer
+    from vmm.trace import LiveTrace, Tracer
     from vmm.vcpu import VcpuThread
     from vmm.vsock import VsockHost
 
@@ -276,6 +276,28 @@ class Machine:
             self._resources.callback(self.stop_trace)
             tracer.start()
         return self._tracer
+
+    @property
+    def trace(self) -> LiveTrace:
+        """The events since the trace began, to ask questions of.
+
+        Raises :class:`ConfigurationError` for a machine that is not traced: see :meth:`traced`.
+        """
+        if self._tracer is None:
+            raise ConfigurationError("the machine is not traced: use Machine.traced(), before")
+        return self._tracer.trace
+
+    @contextmanager
+    def traced(self) -> Iterator[LiveTrace]:
+        """Trace the machine in the block, unless it is traced already, and give its trace."""
+        begins = self._tracer is None
+        tracer = self.start_trace()
+        trace = tracer.trace
+        try:
+            yield trace
+        finally:
+            if begins and self._tracer is tracer:
+                self.stop_trace()
 
     def stop_trace(self) -> None:
         """Trace the machine no more; who heard of events hears of those until now."""

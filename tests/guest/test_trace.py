@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from vmm.testing import Guest, GuestConfig
+from vmm.trace import Cassette, CassetteError
+
 pytestmark = pytest.mark.timeout(1200)
 
 DEADLINE = "900"
@@ -51,3 +54,36 @@ def test_a_trace_that_cannot_be_written_is_told_before_the_guest_runs(tmp_path: 
     assert done.stderr.splitlines() == [
         f"vmm: --trace {tmp_path}/no/t.txt: No such file or directory"
     ]
+
+
+@pytest.fixture
+def guest_config(tmp_path: Path) -> GuestConfig:
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    return GuestConfig(deadline=900, disks=(str(tmp_path / "disk"),), trace=True)
+
+
+def test_a_test_asks_the_trace_and_a_cassette_compares_it(guest: Guest, tmp_path: Path) -> None:
+    write = "dd if=/dev/zero of=/dev/vda bs=4096 count=3 seek=2 oflag=direct 2>/dev/null; sync"
+    read = "dd if=/dev/vda of=/dev/null bs=4096 count=4 skip=8 iflag=direct 2>/dev/null"
+    guest.sh(f"{write} /dev/vda")
+    trace = guest.trace.select(lambda event: event.device == "block0")
+    assert trace.count("status", after=0x0F) == 1
+    assert trace.between("write", "flush").count(kind="write") == 3
+    assert all(
+        one.completed and one.interrupt for one in trace.requests if one.taken.kind == "write"
+    )
+    assert not guest.trace.select("breach | lost")
+
+    for _ in range(2):
+        with Cassette(tmp_path / "reads.txt", guest.machine, "block0"):
+            guest.sh(read)
+    lines = (tmp_path / "reads.txt").read_text().splitlines()
+    assert lines[1:] == [
+        f"0: read 8 sectors at {sector} [-16 +4096 +1] => 4097" for sector in (64, 72, 80, 88)
+    ]
+    again = Cassette(tmp_path / "reads.txt", guest.machine, "block0")
+    with pytest.raises(CassetteError, match="8 sectors at 96"), again:
+        guest.sh(read.replace("skip=8", "skip=9"))
+
+    guest.unplug("block0")
+    assert not guest.trace.after("block0 reset").select("block0 taken")

@@ -37,6 +37,7 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "cpus": (int, str),
     "cmdline": (str,),
     "vsock": (bool,),
+    "trace": (bool,),
     "files": (Mapping,),
     "deadline": (float, int),
     "kernel": (str, Path, NoneType),
@@ -76,6 +77,7 @@ class GuestConfig:
       Any other complaint fails the test.
     * ``sandbox``: that of :class:`vmm.MachineConfig`, by default what ``PYVMM_SANDBOX`` says, or
       "auto"; a guest with ``devices`` of the test's own has none, as these may need anything.
+    * ``trace``: whether ``guest.trace`` tells of all from the beginning.
     """
 
     memory: str = "128M"
@@ -93,6 +95,7 @@ class GuestConfig:
     shared: bool = False
     allow_complaints: bool | str | tuple[str, ...] = field(default=(), compare=False)
     sandbox: SandboxMode = field(default_factory=usual_mode)
+    trace: bool = False
 
     def __post_init__(self) -> None:
         check_mode(self.sandbox)

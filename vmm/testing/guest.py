@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -32,6 +32,7 @@ from vmm.vsock import VsockHost
 
 if TYPE_CHECKING:
     from vmm.share.directory import HostDirectory
+    from vmm.trace import LiveTrace
 
 _END_SECONDS: Final = 60.0
 
@@ -102,6 +103,19 @@ class Guest:
     def vsock(self) -> VsockHost:
         """The sockets between host and guest; for a guest that has been asked for with them."""
         return self.machine.vsock
+
+    @property
+    def trace(self) -> LiveTrace:
+        """What the guest and its devices did since :meth:`traced`, or from the test's beginning.
+
+        The latter with ``trace=True`` in the configuration. Raises :class:`ConfigurationError` in
+        a guest that is not traced.
+        """
+        return self.machine.trace
+
+    def traced(self) -> AbstractContextManager[LiveTrace]:
+        """Trace the guest in a ``with`` block, which gives the trace; as ``Machine.traced``."""
+        return self.machine.traced()
 
     @property
     def devices(self) -> dict[str, VirtioDevice]:
@@ -312,6 +326,8 @@ class Guest:
         self.run(["mount", *options], check=True)
 
     def _set_up(self, disks: Sequence[BlockBackend], directories: Sequence[HostDirectory]) -> None:
+        if self.config.trace:
+            _ = self.machine.start_trace().trace
         self.machine.resume()
         for config, disk in zip(self.config.opened_disks(), disks, strict=True):
             self.plug(_block(config, disk))

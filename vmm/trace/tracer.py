@@ -18,6 +18,7 @@ from vmm.trace.taps import DeviceNotes, agent_notes, watch_vcpu
 if TYPE_CHECKING:
     from transport.core import VirtioTransport
     from vmm.machine import Machine
+    from vmm.trace.query import LiveTrace
 
 OnEvents = Callable[[list[Event]], object]
 
@@ -50,6 +51,18 @@ class Tracer:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._ending_told = False
+        self._trace: LiveTrace | None = None
+
+    @property
+    def trace(self) -> LiveTrace:
+        """The events since this was first asked for, to ask questions of."""
+        if self._trace is None:
+            from vmm.trace.query import LiveTrace
+
+            self._trace = LiveTrace(self)
+            if self._thread is None and not self._ended.is_set():
+                self.run()  # lest what is noted be lost between two questions
+        return self._trace
 
     def on_events(self, subscriber: OnEvents) -> None:
         """Call ``subscriber`` with each list of events from now on."""
@@ -69,6 +82,7 @@ class Tracer:
 
     def start(self) -> None:
         """Set the taps, also on what is plugged later."""
+        self._import_what_is_late()
         hardware = self._machine.hardware
         with hardware.changing:
             for transport in hardware.transports:
@@ -78,6 +92,15 @@ class Tracer:
         if (agent := self._machine.agent_if_any) is not None:
             agent.watch(agent_notes(self._recorder))
         self._machine.console.on_line(self._kernel_line, containing=tuple(_KERNEL_LINES))
+
+    @staticmethod
+    def _import_what_is_late() -> None:
+        """Import what a queue needs that a driver enables on a thread that opens no files."""
+        import virtio.virtqueue.watched
+        from virtio import engine
+
+        if engine.native() is not None:
+            import virtio.native.records  # noqa: F401
 
     def watch_vcpus(self) -> None:
         """Set the taps of the vCPUs that there are now."""
