@@ -41,6 +41,24 @@ def test_a_guest_is_traced_live_and_to_a_file(tmp_path: Path) -> None:
     assert len([one for one in requests if one["cat"] == "entropy"]) >= 3
 
 
+def test_top_shows_rates_and_a_trace_for_perfetto_is_written_beside(tmp_path: Path) -> None:
+    from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace
+
+    file = tmp_path / "boot.pftrace"
+    done = vmm("top", "--timeout", DEADLINE, "--trace", str(file), "--", "true")
+
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.replace("\r", "").split("vmm top: ")[-1].splitlines()
+    assert [line.split()[0] for line in last if line.startswith(("device", "queue", "vCPU"))] == [
+        *("device", "queue", "vCPU"),
+    ]
+    assert any(line.startswith("vcpu-0") for line in last)
+    trace = Trace()
+    trace.ParseFromString(file.read_bytes())
+    tracks = {one.track_descriptor.name for one in trace.packet}
+    assert {"vCPUs", "vcpu-0", "console", "queue 1", "kicks", "interrupts", "boot"} <= tracks
+
+
 def test_a_word_that_no_event_has_is_told_with_the_nearest(tmp_path: Path) -> None:
     done = vmm("trace", "--filter", "entropi status", "--", "true")
     assert done.returncode == 2

@@ -10,6 +10,7 @@ from typing import Final
 _SUBCOMMANDS: Final = {
     "run": "boot a guest and connect this terminal to its console",
     "trace": "run a guest, and tell what it does, a line for each event",
+    "top": "run a guest, and show rates, latencies, exits, and where its time goes",
     "snapshot": "boot a guest and save it, for others to go on from",
     "dump": "write a saved guest's memory and processors to a core file, for debuggers",
     "demo": "boot the default guest through a short demonstration",

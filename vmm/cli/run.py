@@ -254,7 +254,8 @@ def _console(
 
 
 def _trace(options: Namespace, stack: ExitStack) -> RunTrace | None:
-    if options.trace is None and options.filter is None and not getattr(options, "is_live", False):
+    live = getattr(options, "is_live", False) or getattr(options, "top_interval", 0)
+    if options.trace is None and options.filter is None and not live:
         return None
     from vmm.cli.trace_options import run_trace
 

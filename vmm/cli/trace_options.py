@@ -12,6 +12,7 @@ from vmm.ending.ending import End
 from vmm.trace.file import TraceFile
 from vmm.trace.filter import Filter
 from vmm.trace.live import LiveTrace
+from vmm.trace.tracer import Tracer
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from vmm.cli.interruption import Interruption
     from vmm.machine import Machine
 
-LATE: Final = ("virtio.virtqueue.watched", "vmm.trace.tracer", "difflib")
+LATE: Final = ("virtio.virtqueue.watched", "vmm.trace.tracer", "vmm.trace.top", "vmm.trace.screen")
 """Modules that a traced machine imports when it is confined already."""
 
 
@@ -33,6 +34,9 @@ class RunTrace:
     def __init__(self, options: Namespace, stack: ExitStack) -> None:
         self._wanted = Filter(options.filter or "")
         self._live = bool(getattr(options, "is_live", False))
+        self._interval = float(getattr(options, "top_interval", 0))
+        if self._interval and self._wanted.text and options.trace is None:
+            raise ConfigurationError("--filter: it is for a trace; add --trace FILE")
         self._file: TraceFile | None = None
         if options.trace is not None:
             self._file = TraceFile(Path(options.trace), self._wanted)
@@ -61,8 +65,22 @@ class RunTrace:
         if self._live:
             sys.stdout.flush()
             LiveTrace(1, self._wanted, _gone(machine, interruption)).begin(tracer)
+        if self._interval:
+            self._begin_top(machine, tracer, interruption, stack)
         stack.callback(machine.stop_trace)
         tracer.run()
+
+    def _begin_top(
+        self, machine: Machine, tracer: Tracer, interruption: Interruption, stack: ExitStack
+    ) -> None:
+        from vmm.trace.screen import TopScreen
+        from vmm.trace.top import Top
+
+        sys.stdout.flush()
+        gone = _gone(machine, interruption)
+        screen = TopScreen(Top(machine), tracer, 1, self._interval, gone)
+        stack.callback(screen.close)
+        screen.start()
 
 
 def _gone(machine: Machine, interruption: Interruption) -> Callable[[OSError], None]:
@@ -79,7 +97,8 @@ def _gone(machine: Machine, interruption: Interruption) -> Callable[[OSError], N
 
 def run_trace(options: Namespace, stack: ExitStack) -> RunTrace | None:
     """Return the trace that the options ask for, if they do."""
-    if options.trace is None and not getattr(options, "is_live", False):
+    live = getattr(options, "is_live", False) or getattr(options, "top_interval", 0)
+    if options.trace is None and not live:
         if options.filter is not None:
             raise ConfigurationError("--filter: it is for a trace; add --trace FILE")
         return None

@@ -102,6 +102,9 @@ NOT_IN_A_RUN = {
     "virtio.virtqueue.queue": {"virtio.virtqueue.watched"},
     "virtio.native.ring": {"virtio.native.records"},
     "virtio.log": {"logging"},  # the command's own loggers do without
+    # Of tests, and of a filter that is looked at before; see tests/guest/test_trace.py.
+    "vmm.trace.filter": {"difflib"},
+    "vmm.trace.tracer": {"vmm.trace.query"},
     "vmm.agent.client": {"vmm.agent.kernel_log"},  # for tests, on threads of their own
     # Of a program that plugs devices; who resizes a console, or shows counts, has imported it.
     "vmm.machine": {
