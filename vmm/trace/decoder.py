@@ -23,6 +23,7 @@ Note = tuple[Any, ...]
 _MEMORY: Final = "PCI memory"
 _CONFIGURATION: Final = "PCI configuration"
 _CONFIG_ADDRESS: Final = 0xCF8
+LAST_WORD: Final = 3
 
 
 class Decoder:
@@ -33,6 +34,7 @@ class Decoder:
         self._threads: dict[int, str] = {}
         self._transports: dict[str, VirtioTransport] = {}
         self._config_address = 0
+        self._selected: dict[tuple[str, str], int] = {}
         self.look()
 
     def look(self) -> None:
@@ -104,8 +106,23 @@ class Decoder:
         at, thread, _, queue = common
         return events.Access(
             *(at, thread, device, queue, reason, duration),
-            *(address, length, value, is_write, register, meaning_of(register, value)),
+            *(address, length, value, is_write, register),
+            self._meaning(device, register, value),
         )
+
+    def _meaning(self, device: str, register: str, value: int) -> str:
+        """Return what a value says; of words of features their names, by the word selected last."""
+        side = register.lower().replace("_", "").removesuffix("sel").removesuffix("select")
+        if side not in ("devicefeatures", "driverfeatures", "devicefeature", "driverfeature"):
+            return meaning_of(register, value)
+        key = device, side.removesuffix("s")
+        if register.lower().endswith(("sel", "select")):
+            self._selected[key] = value
+            return str(value)
+        one, word = self._transports.get(device), self._selected.get(key, 0)
+        if one is None or word > LAST_WORD:
+            return ""
+        return feature_names(one.device, value << 32 * word) or "none"
 
     def _name(self, reason: str, name: str, address: int, base: int) -> tuple[str, str]:
         if reason == "io":
