@@ -110,6 +110,11 @@ bench-peers: $(READY) ## Compare the virtio data path with QEMU's on this host; 
 	  --disable-pip-version-check --config-settings editable_mode=compat --editable '.[bench]'
 	@$(BIN)/python -m tests.perf.peers $(ARGS)
 
+.PHONY: bench-nets
+bench-nets: $(READY) ## Compare networks through a tap with QEMU's without vhost, and measure the switch
+	@$(BIN)/python -m tests.perf.peers.nets $(ARGS)
+	@$(BIN)/python -m tests.perf.nets
+
 .PHONY: docs
 docs: $(READY) ## Build the site of the documentation in build/docs, and look at it if there is a browser
 	@$(BIN)/python -c 'import mkdocs, mkdocstrings, playwright' 2>/dev/null || $(BIN)/pip install \

@@ -3,7 +3,7 @@
  *
  * Each word "bench=NAME,KEY=NUMBER,..." of its command line is a workload, and makes one line on
  * COM1. NAME is blk-read, blk-write, blk-stable (writes without VIRTIO_BLK_F_FLUSH: each is on the
- * disk when it is answered) or entropy; the keys are
+ * disk when it is answered), entropy, net-send or net-receive; the keys are
  *
  *     bytes       of data in a request; a data descriptor holds at most 128 KiB of it
  *     depth       requests under way; as soon as some are back, as many new ones are published
@@ -14,6 +14,10 @@
  * Devices are found by the "virtio_mmio.device=SIZE@BASE:IRQ" words, or on PCI with a word "bus=pci":
  * through the ports, or with "ecam=ADDRESS" in memory. It runs in user mode, which is native also
  * where KVM emulates kernels, and polls. Needs 64 MiB of RAM.
+ *
+ * A frame is of an experimental EtherType, or, from 2 KiB on, of TCP and left to be cut by whoever is
+ * behind the device (on virtio-mmio only). Whoever sends frames for net-receive makes each as long as
+ * `bytes`, to 02:00:00:00:00:01.
  *
  * The disk's 8-byte words must be numbered from 0. Reads go to its first half, and are compared with
  * that: all words in the warm-up, the first and last of each measured request. Writes go to the
@@ -26,6 +30,8 @@
 #include "start.h"
 
 enum { ENTROPY = 4, BLOCK = 2, TYPE_IN = 0, TYPE_OUT = 1, FLUSH = 1 << 9 };
+enum { NETWORK = 1, RECEIVE_QUEUE = 0, TRANSMIT_QUEUE = 1, NET_HEADER = 12, UNCUT_BYTES = 2048 };
+enum { NET_CSUM = 1, NET_GUEST_CSUM = 2, NET_GUEST_TSO4 = 1 << 7, NET_HOST_TSO4 = 1 << 11 };
 enum { SECTOR_BYTES = 512, SECTOR_WORDS = 64, PAGE_WORDS = 512 };
 enum { SEGMENT_BYTES = 128 << 10, MEMORY = 32 << 20, MEMORY_BYTES = 32 << 20, SLOTS = 128 };
 
@@ -47,7 +53,7 @@ struct slot {
 static struct workload work;
 static struct slot slots[SLOTS];
 static uint64_t chain_length, places, first_sector, seed, moved;
-static int is_block, is_written, is_stable;
+static int is_block, is_written, is_stable, is_net;
 
 /* What follows the prefix, 0 for a word that does not begin so. */
 static const char *skip(const char *word, const char *prefix)
@@ -115,12 +121,48 @@ static void describe(uint64_t index, volatile void *data, uint32_t length, uint1
     one->next = index + 1;
 }
 
+static void copy(uint8_t *to, const char *from, uint64_t bytes)
+{
+    while (bytes--)
+        *to++ = *from++;
+}
+
+/* struct virtio_net_hdr, and the headers of a frame: one that is whole, or a large one of TCP. */
+static void write_frame(uint8_t *packet)
+{
+    uint64_t bytes = work.bytes - 14;
+    for (uint64_t index = 0; index < NET_HEADER + work.bytes; index++)
+        packet[index] = 0;
+    if (work.bytes >= UNCUT_BYTES)
+        copy(packet, "\1\1\66\0\250\5\42\0\20\0\0\0", NET_HEADER);
+    copy(packet + NET_HEADER, "\2\0\0\0\0\2\2\0\0\0\0\1\210\265", 14);
+    if (work.bytes < UNCUT_BYTES)
+        return;
+    copy(packet + NET_HEADER + 12, "\10\0\105\0\0\0\0\1\0\0\100\6\0\0\12\0\0\2\12\0\0\3", 22);
+    packet[NET_HEADER + 16] = bytes >> 8;
+    packet[NET_HEADER + 17] = bytes;
+    copy(packet + NET_HEADER + 34, "\0\1\0\2\0\0\0\3\0\0\0\0\120\20\2\0", 16);
+}
+
+static void build_packet(uint64_t number, uint16_t direction)
+{
+    uint64_t length = NET_HEADER + work.bytes;
+    slots[number].buffer = (uint64_t *)(MEMORY + number * ((length + 63) & ~63ull));
+    describe(number, slots[number].buffer, length, direction);
+    if (!direction)
+        write_frame((uint8_t *)slots[number].buffer);
+}
+
 static void build_chain(uint64_t number, uint32_t type)
 {
     struct slot *slot = &slots[number];
     uint64_t index = number * chain_length, done = 0;
     uint16_t direction = type == TYPE_OUT ? 0 : WRITE;
     slot->header.type = type;
+    if (is_net) {
+        build_packet(number, direction);
+        return;
+    }
     slot->buffer = (uint64_t *)(MEMORY + number * work.bytes);
     if (is_block)
         describe(index++, &slot->header, sizeof slot->header, NEXT);
@@ -165,6 +207,10 @@ static void begin(uint64_t index, uint64_t number)
 /* What a device of either type must have done; returns the bytes of data that moved. */
 static uint64_t check_answer(const struct slot *slot, uint32_t length)
 {
+    if (is_net && length != (slot->header.type == TYPE_IN ? NET_HEADER + work.bytes : 0))
+        fail("the device used # bytes of a packet of #", (uint64_t)length, work.bytes);
+    if (is_net)
+        return work.bytes;
     if (!is_block) {
         if (!length || length > work.bytes || (length >= 8 && slot->buffer[0] == seed))
             fail("the device used # bytes of an entropy buffer of #", (uint64_t)length, work.bytes);
@@ -222,8 +268,8 @@ static void check_limits(void)
 {
     uint64_t data = (work.bytes + SEGMENT_BYTES - 1) / SEGMENT_BYTES;
     chain_length = is_block ? data + 2 : data;
-    if (!work.bytes || work.bytes % SECTOR_BYTES || !work.depth || work.depth > SLOTS || !work.count
-        || work.depth * work.bytes > MEMORY_BYTES || work.depth * chain_length > queue_size)
+    if (!work.bytes || (!is_net && work.bytes % SECTOR_BYTES) || !work.depth || work.depth > SLOTS || !work.count
+        || work.depth * (work.bytes + 64 * is_net) > MEMORY_BYTES || work.depth * chain_length > queue_size)
         fail("# requests of # bytes, # at once, do not fit into # descriptors", work.count,
              work.bytes, work.depth, (uint64_t)queue_size);
 }
@@ -250,16 +296,23 @@ static void measure(void)
     is_stable = is_named("blk-stable");
     is_written = is_stable || is_named("blk-write");
     is_block = is_written || is_named("blk-read");
-    if (!is_block && !is_named("entropy"))
-        fail("no such workload; there are blk-read, blk-write, blk-stable and entropy");
-    find_device(is_block ? BLOCK : ENTROPY);
-    negotiate(VERSION_1 | (work.event_idx ? EVENT_IDX : 0), is_block && !is_stable ? FLUSH : 0);
+    int sends = is_named("net-send");
+    is_net = sends || is_named("net-receive");
+    if (!is_block && !is_net && !is_named("entropy"))
+        fail("no such workload; there are blk-read, blk-write, blk-stable, entropy, net-send and "
+             "net-receive");
+    find_device(is_block ? BLOCK : is_net ? NETWORK : ENTROPY);
+    queue_number = sends ? TRANSMIT_QUEUE : RECEIVE_QUEUE;
+    uint64_t offloads = sends ? NET_CSUM | NET_HOST_TSO4 : NET_GUEST_CSUM | NET_GUEST_TSO4;
+    negotiate(VERSION_1 | (work.event_idx ? EVENT_IDX : 0) |
+                  (is_net && work.bytes >= UNCUT_BYTES ? offloads : 0),
+              is_block && !is_stable ? FLUSH : 0);
     go_live();
     check_limits();
     if (is_block)
         choose_half(is_written);
     seed = __builtin_ia32_rdtsc();
-    build_chains(is_written ? TYPE_OUT : TYPE_IN);
+    build_chains(is_written || sends ? TYPE_OUT : TYPE_IN);
 
     uint64_t warm_up = work.depth + work.count / 8, end = warm_up + work.count;
     run(0, warm_up, check_all);

@@ -1,5 +1,5 @@
 /*
- * The driver's side of one device with one split queue, polled: no interrupts.
+ * The driver's side of one split queue of a device, polled: no interrupts.
  *
  * VIRTIO 1.4 "MMIO Device Register Layout", "Split Virtqueues", "Driver notifications".
  */
@@ -38,7 +38,7 @@ static struct {
 } volatile queue __attribute__((aligned(4096)));
 
 static volatile uint8_t *window;
-static uint32_t queue_size;
+static uint32_t queue_size, queue_number;
 static int event_idx;
 static uint16_t offered, published, collected;
 static uint64_t kicks;
@@ -94,7 +94,7 @@ static void negotiate(uint64_t required, uint64_t wanted)
 
 static void go_live(void)
 {
-    put(QUEUE_SEL, 0);
+    put(QUEUE_SEL, queue_number);
     queue_size = get(QUEUE_SIZE_MAX);
     if (queue_size > QUEUE_LIMIT)
         queue_size = QUEUE_LIMIT;
@@ -137,7 +137,7 @@ static void publish(void)
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (wants_notification(before)) {
         kicks++;
-        put(QUEUE_NOTIFY, 0);
+        put(QUEUE_NOTIFY, queue_number);
     }
 }
 

@@ -1,11 +1,17 @@
 """The guest of the benchmarks: it does what it is asked, and notices what is wrong."""
 
+import socket
+import struct
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.perf.peers.contender import MAC
 from tests.perf.peers.guest import bench_kernel, has_bench_kernel, write_image
+from tests.perf.peers.nets import packet_to
 from tests.perf.peers.workload import GuestFailed, Workload, parse
 from virtio.block import Block, BlockBackend
 from virtio.device.lifecycle import VirtioDevice
@@ -13,6 +19,7 @@ from vmm.config import MachineConfig, Transport
 from vmm.disk.disk import DiskConfig
 from vmm.image.progress import silent
 from vmm.machine import Machine
+from vmm.net import NetConfig
 
 pytestmark = [
     pytest.mark.skipif(not has_bench_kernel(), reason="needs gcc"),
@@ -43,7 +50,11 @@ def image(tmp_path: Path) -> Path:
 
 
 def run(
-    words: str, image: Path | None = None, devices: Devices = (), transport: Transport = "mmio"
+    words: str,
+    image: Path | None = None,
+    devices: Devices = (),
+    transport: Transport = "mmio",
+    nets: tuple[NetConfig, ...] = (),
 ) -> tuple[int, str]:
     """Return the status that the guest reports, and all that it said."""
     config = MachineConfig(
@@ -54,6 +65,7 @@ def run(
         transport=transport,
         disks=(DiskConfig(str(image)),) if image else (),
         devices=devices,
+        nets=nets,
     )
     with Machine(config) as machine:
         machine.boot()
@@ -108,9 +120,52 @@ def test_every_workload_is_done_and_verified(image: Path, transport: Transport) 
     assert status == 0
     assert [one.workload for one in measured] == SHORT
     assert all(one.cycles > 0 for one in measured)
+    assert all(one.kicks <= 1 for one in measured if one.workload.kind != "entropy")
+
+
+def test_frames_are_sent_and_received_as_asked() -> None:
+    workloads = [
+        Workload("net-send", 64, 32, 400, event_idx=True),
+        Workload("net-send", 1500, 64, 400),
+        Workload("net-receive", 1500, 120, 400, event_idx=True),
+    ]
+    ours, peer = socket.socketpair()
+    frame = packet_to(bytes.fromhex(MAC.replace(":", "")), 1500)[10:]
+    with ThreadPoolExecutor(2) as others, ours, peer:
+        sending = others.submit(send_for_ever, peer, struct.pack(">I", 1500) + frame)
+        heard = others.submit(hear_all, peer)
+        net = NetConfig("socket", f"fd:{ours.fileno()}", mac=MAC)
+        status, console = run(" ".join(one.word for one in workloads), nets=(net,))
+        ours.close()
+        frames = heard.result(DEADLINE)
+        sending.result(DEADLINE)
+
+    assert status == 0
+    assert [one.workload for one in parse(console)] == workloads
+    # With the warm-up: as many as are under way, and an eighth more.
+    assert [frames.count(64), frames.count(1500)] == [32 + 450, 64 + 450]
+
+
+def send_for_ever(peer: socket.socket, data: bytes) -> None:
+    """Send until the other end is closed."""
+    with suppress(ConnectionError):
+        while True:
+            peer.sendall(data)
+
+
+def hear_all(peer: socket.socket) -> list[int]:
+    """Return the lengths of the frames that come until the other end is closed."""
+    data = bytearray()
+    with suppress(ConnectionError):
+        while part := peer.recv(1 << 16):
+            data += part
+    lengths, at = list[int](), 0
+    while at < len(data):
+        lengths.append(int.from_bytes(data[at : at + 4], "big"))
+        at += 4 + lengths[-1]
+    return lengths
     # A device that is still at work when the next request is there wants no kick for it, perhaps
     # for none of them; a guest that did not kick a sleeping one would not come to its end.
-    assert all(one.kicks <= 1 for one in measured if one.workload.kind != "entropy")
 
 
 def test_writes_change_the_second_half_only(image: Path) -> None:

@@ -186,6 +186,15 @@ def test_every_contender_gets_kernel_disk_and_words() -> None:
     ]
 
 
+def test_every_contender_gets_the_tap_in_place_of_the_disk() -> None:
+    job = Job(Path("kernel"), Path(), "bench=x", "tap7")
+    commands = [" ".join(contender.command(job)) for contender in CONTENDERS]
+
+    assert ["vhost=off" in command for command in commands] == [False] * 4 + [True] * 4
+    assert all("tap7" in command and "mac=02:" in command for command in commands)
+    assert not any("disk" in command for command in commands)
+
+
 def test_words_of_the_image_are_numbered(tmp_path: Path) -> None:
     write_image(tmp_path / "image", (2 << 20) + 512)
     words = array("Q", (tmp_path / "image").read_bytes())

@@ -14,6 +14,7 @@ from virtio.engine import ENGINES
 from vmm.config import Transport
 
 MEMORY_MIB = 256
+MAC = "02:00:00:00:00:01"
 LAST_LINES = 15
 
 _QEMU = "qemu-system-x86_64"
@@ -28,11 +29,12 @@ _QEMU_ECAM = 0xE000_0000
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A kernel to boot, with a raw image as its disk and a command line."""
+    """A kernel to boot, with a raw image as its disk, or a tap, and a command line."""
 
     kernel: Path
     image: Path
     command_line: str
+    tap: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +94,31 @@ def ours(job: Job, engine: str, transport: Transport = "mmio") -> list[str]:
     return [
         *(sys.executable, "-m", "vmm", "run", "--engine", engine, "--transport", transport),
         *("--kernel", str(job.kernel), "--memory", f"{MEMORY_MIB}M"),
-        *("--disk", str(job.image).replace(",", ",,")),
+        *_our_device(job),
         *("--no-default-cmdline", "--cmdline", words),
     ]
 
 
-def _qemu(job: Job, aio: str, transport: Transport = "mmio") -> list[str]:
+def _our_device(job: Job) -> tuple[str, str]:
+    if job.tap:
+        return "--net", f"tap={job.tap},mac={MAC}"
+    return "--disk", str(job.image).replace(",", ",,")
+
+
+def _qemu_devices(job: Job, aio: str, kind: str, more: str) -> list[str]:
+    if job.tap:
+        tap = f"tap,id=net,ifname={job.tap},script=no,downscript=no,vhost=off"
+        return ["-netdev", tap, "-device", f"virtio-net-{kind},netdev=net,mac={MAC}{more}"]
     image = str(job.image).replace(",", ",,")
+    return [
+        *("-object", "iothread,id=io"),
+        *("-drive", f"if=none,id=disk,file={image},format=raw,aio={aio},cache=writeback"),
+        *("-device", f"virtio-blk-{kind},drive=disk,iothread=io{more}"),
+        *("-object", "rng-builtin,id=random", "-device", f"virtio-rng-{kind},rng=random{more}"),
+    ]
+
+
+def _qemu(job: Job, aio: str, transport: Transport = "mmio") -> list[str]:
     kind, words, more = "device", job.command_line, ""
     if transport == "pci":
         kind, words, more = "pci", f"bus=pci ecam={_QEMU_ECAM:#x} {words}", ",disable-legacy=on"
@@ -109,10 +129,7 @@ def _qemu(job: Job, aio: str, transport: Transport = "mmio") -> list[str]:
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"),
         *("-kernel", str(job.kernel), "-append", words),
-        *("-object", "iothread,id=io"),
-        *("-drive", f"if=none,id=disk,file={image},format=raw,aio={aio},cache=writeback"),
-        *("-device", f"virtio-blk-{kind},drive=disk,iothread=io{more}"),
-        *("-object", "rng-builtin,id=random", "-device", f"virtio-rng-{kind},rng=random{more}"),
+        *_qemu_devices(job, aio, kind, more),
     ]
 
 
