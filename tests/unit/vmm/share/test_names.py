@@ -400,3 +400,15 @@ def test_directories_that_the_host_moves_into_each_other_make_no_circle(
         (tmp_path / f"{node}").mkdir()
         fuse.names(fuse.lookup(1, b"%d" % node).node)
     assert fuse.getattr(a).nlink == 2
+
+
+def test_a_hundred_thousand_names_are_listed_each_once(share: Share, tmp_path: Path) -> None:
+    for start in range(0, 100_000, 10_000):
+        first = tmp_path / f"name {start:05}"
+        first.touch()
+        for number in range(start + 1, start + 10_000):  # which take less time than files
+            os.link(first, tmp_path / f"name {number:05}")
+
+    names = share().fuse.names(1, plus=True, size=1 << 16)
+
+    assert sorted(names) == [b"name %05d" % number for number in range(100_000)]
