@@ -11,6 +11,8 @@ from virtio.errors import ConfigurationError
 from vmm.console.text import printable
 from vmm.course.chapters import Chapter, chapter, chapters
 from vmm.course.checking import check
+from vmm.ending.ending import STATUS_HOST
+from vmm.x86 import kvm_fault
 
 STATUS_MISSING: Final = 1
 """The exercise is not solved yet."""
@@ -49,8 +51,7 @@ def execute(options: argparse.Namespace) -> int:
     if options.action == "start":
         return _start(one, options.folder or Path(one.name))
     if options.action == "run":
-        sys.stdout.flush()
-        return subprocess.run([sys.executable, one.program]).returncode
+        return _run(one)
     return _check(one, options.file)
 
 
@@ -69,13 +70,25 @@ def _start(one: Chapter, folder: Path) -> int:
         raise ConfigurationError(
             f"{folder / there[0]}: exists already, and may be your work; name another folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigurationError(f"{folder}: is a file; name a folder") from None
     for name in (*names, *drawings):
         shutil.copyfile(one.folder / name, folder / name)
     print(f"chapter {one.number}, {one.title}: read {folder / 'index.md'}, then")
     print(f"  python {folder / 'program.py'}")
     print(f"  vmm course check {one.number} {folder / 'exercise.py'}")
     return 0
+
+
+def _run(one: Chapter) -> int:
+    sys.stdout.flush()
+    status = subprocess.run([sys.executable, one.program]).returncode
+    if status and (fault := kvm_fault()):
+        print(f"vmm: this may be the reason: {fault}", file=sys.stderr)
+        return STATUS_HOST
+    return status
 
 
 def _check(one: Chapter, file: Path) -> int:

@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -28,14 +29,11 @@ def check(
     ``tell`` is called with each thing that is right. Raises :class:`HostError` where the host runs
     no guest, and :class:`ConfigurationError` for a file that cannot be read.
     """
-    try:
-        file.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{file}: {error.strerror}; name your file") from None
+    _check_readable(file)
     reading, writing = os.pipe()
     with open(reading, "rb", buffering=0) as pipe:
         try:
-            command = [sys.executable, "-m", "vmm.course.child", str(chapter.number)]
+            command = [sys.executable, "-P", "-m", "vmm.course.child", str(chapter.number)]
             process = subprocess.Popen(
                 [*command, str(file.absolute()), str(writing)],
                 stdin=subprocess.DEVNULL,
@@ -50,6 +48,15 @@ def check(
             with suppress(ProcessLookupError):  # with whatever the file has started
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _check_readable(file: Path) -> None:
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise ConfigurationError(f"{file}: must be a file of Python")
+        file.open("rb").close()
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}; name your file") from None
 
 
 def _outcome(

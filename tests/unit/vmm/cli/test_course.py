@@ -53,6 +53,28 @@ def test_start_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [path.name for path in tmp_path.iterdir()] == ["exercise.py"]
 
 
+def test_start_in_the_place_of_a_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+
+    assert main(["course", "start", "1", str(tmp_path / "file")]) == 2
+    assert main(["course", "start", "1", str(tmp_path / "file" / "inside")]) == 2
+
+    assert capsys.readouterr().err.count("is a file; name a folder") == 2
+
+
+def test_program_that_fails_for_want_of_kvm_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmm.cli.course.kvm_fault", lambda: "there is no /dev/kvm")
+    monkeypatch.setattr("vmm.course.chapters.Chapter.program", Path("/no/such/program.py"))
+
+    assert main(["course", "run", "1"]) == 125
+
+    assert "vmm: this may be the reason: there is no /dev/kvm" in capsys.readouterr().err
+
+
 @needs_kvm
 def test_check_ends_with_0_for_a_solution_and_1_for_what_lacks_something(
     capsys: pytest.CaptureFixture[str],
@@ -76,7 +98,14 @@ def test_escapes_in_what_a_file_says_do_not_reach_the_terminal(
 
 
 @pytest.mark.parametrize(
-    "words", [["check", "99", "mine.py"], ["check", "1", "/no/such/file.py"], ["run", "0"]]
+    "words",
+    [
+        ["check", "99", "mine.py"],
+        ["check", "1", "/no/such/file.py"],
+        ["check", "1", "/"],
+        ["check", "1", "/dev/null"],
+        ["run", "0"],
+    ],
 )
 def test_what_is_not_there_is_one_line_and_status_2(
     words: list[str], capsys: pytest.CaptureFixture[str]

@@ -95,6 +95,16 @@ def test_file_may_be_of_any_name_and_import_its_neighbours(tmp_path: Path) -> No
     assert "'near'" in found
 
 
+def test_modules_of_the_folder_one_stands_in_do_not_get_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("vmm", "virtio", "struct", "mmap", "traceback"):
+        (tmp_path / f"{name}.py").write_text("1 / 0")
+    monkeypatch.chdir(tmp_path)
+
+    assert checked(tmp_path, "find = 3") == "find is int, must be find(slots, address)"
+
+
 @pytest.mark.parametrize("number", ["0", "13", "-1", "x", "1.5", "\u0661", "9" * 5000])
 def test_number_that_no_chapter_has_is_refused(number: str) -> None:
     with pytest.raises(ConfigurationError, match="must be 1 to"):
