@@ -122,7 +122,7 @@ class Hardware:
 
     @property
     def disk_sockets(self) -> int:
-        """How many sockets the disks may have open beside those that they have."""
+        """How many sockets the disks may use; none of a machine without servers."""
         return sum(disk.sockets for disk in self.disks)
 
     def plug(self, what: DiskConfig | NetConfig | Maker) -> tuple[VirtioDevice, Slot]:

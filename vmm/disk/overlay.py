@@ -44,7 +44,7 @@ class BaseDisk(BlockBackend, Resource):
 
     @property
     def sockets(self) -> int:
-        """How many sockets the disk may open beside those that it has."""
+        """How many sockets the disk may use; a machine with none may not even write to one."""
         return 0
 
     @abstractmethod

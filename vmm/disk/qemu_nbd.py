@@ -52,11 +52,6 @@ class Qcow2Disk(NbdDisk):
         """The image, and its backing files."""
         return self._files
 
-    @property
-    def sockets(self) -> int:
-        """None: this server is not connected to again."""
-        return 0
-
     def share(self) -> Qcow2Disk:
         """Return another owner of the same program, which only reads."""
         server, _ = self._checked(0, 0)

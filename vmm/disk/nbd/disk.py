@@ -55,7 +55,7 @@ class NbdDisk(BaseDisk):
 
     @property
     def sockets(self) -> int:
-        """One more, for a server that is connected to again."""
+        """One, the connection to the server."""
         return 1
 
     def readv(self, views: Sequence[memoryview], offset: int) -> None:

@@ -79,6 +79,12 @@ def test_an_image_is_read_and_written(image: Path) -> None:
     qemu_img("check", "-q", image)
 
 
+@pytest.mark.parametrize("options", ["", ",ro", ",volatile"])
+def test_a_confined_machine_may_use_the_socket_of_its_image(image: Path, options: str) -> None:
+    with DiskConfig.parse(f"{image}{options}").open() as disk:
+        assert disk.sockets == 1  # without one the sandbox ends a process that sends
+
+
 def test_compressed_clusters_are_read(image: Path, tmp_path: Path) -> None:
     packed = tmp_path / "packed.qcow2"
     qemu_img("convert", "-c", "-O", "qcow2", image, packed)
