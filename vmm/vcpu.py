@@ -49,8 +49,8 @@ class VcpuThread:
         self._emulator = emulator
         self._on_end = on_end
         self._serving = ExitHandlers(vcpu, ports, mmio, emulator, on_end)
-        self._plain_handlers = self._serving.handlers | {kvm.KVM_EXIT_INTR: self._serve_calls}
-        self._handlers = dict(self._plain_handlers)
+        self._handlers = self._serving.handlers | {kvm.KVM_EXIT_INTR: self._serve_calls}
+        self._watched: dict[int, tuple[Handler, Handler]] = {}
         self._lock = threading.Lock()  # guards _calls, _running and _holding
         self._calls: deque[_Call] = deque()
         self._running = False
@@ -160,9 +160,18 @@ class VcpuThread:
         return call.outcome()
 
     def watch(self, wrap: Callable[[int, Handler], Handler] | None) -> None:
-        """Serve exits by what ``wrap`` makes of reason and handler, or by the handlers alone."""
-        for reason, plain in self._plain_handlers.items():  # in place, as the thread looks there
-            self._handlers[reason] = plain if wrap is None else wrap(reason, plain)
+        """Serve exits by what ``wrap`` makes of reason and handler, or by the handlers alone.
+
+        A debugger may have put handlers of its own over these, or under them: they stay.
+        """
+        for reason, (wrapper, inner) in self._watched.items():
+            if self._handlers.get(reason) is wrapper:
+                self._handlers[reason] = inner  # in place, as the thread looks there
+        self._watched = {}
+        if wrap is not None:
+            for reason, inner in tuple(self._handlers.items()):
+                self._handlers[reason] = wrapper = wrap(reason, inner)
+                self._watched[reason] = wrapper, inner
 
     def _kick(self) -> None:
         with self._lock:

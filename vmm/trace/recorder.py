@@ -72,20 +72,21 @@ class Recorder:
         self._queues: dict[tuple[str, int], QueueNotes] = {}
         self._raw: deque[tuple[QueueNotes, bytes]] = deque()
         self._raw_bytes = 0
+        self._room = MOST_NOTES
         self._lost = 0
         self._early: list[Event] = []
         self._reading = threading.Lock()
 
     def note(self, *note: Any) -> None:
         """Keep a note: time, kind, thread, device, queue, and more; see :class:`Decoder`."""
-        if len(self._notes) < MOST_NOTES:
+        if len(self._notes) < self._room:
             self._notes.append(note)
         else:
             self._lost += 1
 
     def note_chains(self, queue: QueueNotes, chains: Sequence[Taken | Given]) -> None:
         """Keep what Python tells of chains."""
-        if len(self._notes) < MOST_NOTES:
+        if len(self._notes) < self._room:
             self._notes.append((queue, get_ident(), chains))
         else:
             self._lost += len(chains)
@@ -93,6 +94,10 @@ class Recorder:
     def queue(self, device: str, queue: int) -> QueueNotes:
         """Return what notes the chains of a queue."""
         return self._queues.setdefault((device, queue), QueueNotes(self, device, queue))
+
+    def close(self) -> None:
+        """Keep no further note: a debugger may hold on to a tap for longer."""
+        self._room = 0
 
     def collect(self) -> None:
         """Empty the rings of native code, which are small."""

@@ -60,7 +60,7 @@ class Tracer:
             from vmm.trace.query import LiveTrace
 
             self._trace = LiveTrace(self)
-            if self._thread is None and not self._ended.is_set():
+            if not self._ended.is_set():
                 self.run()  # lest what is noted be lost between two questions
         return self._trace
 
@@ -108,7 +108,9 @@ class Tracer:
             watch_vcpu(self._recorder, thread)
 
     def run(self) -> None:
-        """Hand events on as they come, on a thread of its own."""
+        """Hand events on as they come, on a thread of its own; harmless when repeated."""
+        if self._thread is not None:
+            return
         self._thread = threading.Thread(target=self._pump, name="trace", daemon=True)
         start_thread(self._thread)
 
@@ -141,6 +143,7 @@ class Tracer:
             self._ending_told = True
             self.milestone(ending.message)
         self.flush()
+        self._recorder.close()
 
     # Reading
 
