@@ -34,6 +34,8 @@ from vmm.x86 import GuestEvents, check_host, describe_position, shows_life
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from drgn import Program
+
     from virtio.vsock import Vsock
     from vmm.agent import Agent
     from vmm.agent.upkeep import AgentUpkeep
@@ -330,12 +332,30 @@ class Machine:
         from vmm.x86 import core_status
 
         hardware = self.hardware
-        with hardware.changing, self._vcpus.held(), ExitStack() as still:
+        with self.held(), ExitStack() as still:
             if self._debugger is not None:
                 still.enter_context(self._debugger.target.lifted())
             memory = still.enter_context(hardware.ram.file())
             statuses = self._vcpus.call(core_status)
             dump_memory(target, memory, hardware.ram.regions, statuses)
+
+    def drgn(self, symbols: Path | str | None = None) -> Program:
+        """Return a ``drgn.Program`` on the guest's memory, with nothing in the guest for it.
+
+        ``symbols`` is the kernel's vmlinux with DWARF; that of ``MachineConfig(debug_kernel=True)``
+        is found. What it reads is of the moment: :meth:`pause` the machine for reads that belong
+        together. Raises :class:`ConfigurationError` without drgn (the extra ``drgn``), without
+        symbols, and while the kernel has left no VMCOREINFO.
+        """
+        from vmm.dump.program import drgn_program
+
+        return drgn_program(self, symbols)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold every vCPU out of the guest for the block, and let nobody change the machine."""
+        with self.hardware.changing, self._vcpus.held():
+            yield
 
     @property
     def agent(self) -> Agent:

@@ -16,7 +16,7 @@ from vmm.disk.disk import DiskConfig
 from vmm.ending.complaints import Complaint
 from vmm.image import find_kernel
 from vmm.image.progress import Progress, silent
-from vmm.kernel_choice import is_stock
+from vmm.kernel_choice import DEBUG, is_stock
 from vmm.sandbox.mode import SandboxMode, check_mode, usual_mode
 from vmm.share.config import ShareConfig, check_shares
 from vmm.topology import parse_cpus
@@ -153,7 +153,7 @@ class GuestConfig:
 
         Raises :class:`ConfigurationError` for a kernel that is not to be had on this host.
         """
-        if is_stock(self.kernel):
+        if is_stock(self.kernel) and self.kernel != DEBUG:
             assert self.kernel is not None
             find_kernel(self.kernel, progress)
         elif isinstance(self.kernel, Path):
@@ -171,6 +171,7 @@ class GuestConfig:
         Raises :class:`ConfigurationError` that names a file of the host which is none.
         """
         self.check_kernel()
+        debug = self.kernel == DEBUG
         if self.initrd is not None:
             _check_file("initrd", self.initrd)
         for target, content in self.files.items():
@@ -178,7 +179,8 @@ class GuestConfig:
                 _check_file(f"files[{target!r}]", content)
         cpus, topology = parse_cpus(str(self.cpus))
         return MachineConfig(
-            kernel=self.kernel,
+            kernel=None if debug else self.kernel,
+            debug_kernel=debug,
             initrd=self.initrd,
             cmdline=self.cmdline,
             memory_bytes=parse_size(self.memory),

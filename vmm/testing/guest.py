@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -31,6 +32,8 @@ from vmm.testing.time_limit import TimeLimit
 from vmm.vsock import VsockHost
 
 if TYPE_CHECKING:
+    from drgn import Program
+
     from vmm.share.directory import HostDirectory
     from vmm.trace import LiveTrace
 
@@ -124,6 +127,15 @@ class Guest:
         A device of the test's own has the name of its class in lower case, with a number.
         """
         return {one.name: one.device for one in self.machine.hardware.transports}
+
+    @cached_property
+    def drgn(self) -> Program:
+        """A ``drgn.Program`` on the guest's memory: its kernel's objects, for assertions.
+
+        For a guest with the kernel for debuggers, ``kernel="debug"``; as :meth:`vmm.Machine.drgn`,
+        which takes the symbols of another kernel.
+        """
+        return self.machine.drgn()
 
     def run(
         self,

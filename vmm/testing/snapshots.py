@@ -61,7 +61,9 @@ class SnapshotStore:
         """
         machine = config.machine()
         if machine.kernel is None:
-            default_kernel(progress, cpus=machine.cpus, pci=machine.uses_pci)
+            default_kernel(
+                progress, cpus=machine.cpus, pci=machine.uses_pci, debug=machine.debug_kernel
+            )
         name = entry_name(machine)
         if name not in self._loaded:
             limited = booting or (lambda machine: bounded(machine, TimeLimit(config.deadline)))

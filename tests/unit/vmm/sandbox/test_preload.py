@@ -109,7 +109,7 @@ NOT_IN_A_RUN = {
     # Of a program that plugs devices; who resizes a console, or shows counts, has imported it.
     "vmm.machine": {
         *("vmm.agent.binding", "virtio.console", "vmm.stats"),
-        *("vmm.dump.core_file", "vmm.dump.dump"),
+        *("vmm.dump.core_file", "vmm.dump.dump", "vmm.dump.program"),
     },
 }
 

@@ -159,3 +159,9 @@ def test_networks_may_be_switches_texts_or_configurations() -> None:
     assert nets[0].make == switch.open
     assert nets[1:] == [NetConfig("socket", "s"), NetConfig(mtu=9000)]
     assert GuestConfig().networks() == []
+
+
+def test_the_kernel_for_debuggers_is_the_default_guests() -> None:
+    machine = GuestConfig(kernel="debug").machine()
+
+    assert (machine.kernel, machine.debug_kernel) == (None, True)
