@@ -1,6 +1,7 @@
 """Directories of the host in a Linux guest: as files there, in clones, and as the root."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from vmm import Machine, MachineConfig
+from vmm.image.kernel import recipe_folder
+from vmm.image.program import compiled
 from vmm.share.config import ShareConfig
 from vmm.snapshot import Snapshot
 from vmm.testing import Guest, GuestConfig
@@ -117,6 +120,19 @@ def test_many_names_are_listed(machine: Machine, folder: Path) -> None:
     assert sh(machine, "ls /src/many | wc -l; ls -l /src/many | grep -c number").split() == [
         *("2000", "2000")
     ]
+
+
+def test_what_is_written_to_a_mapped_file_is_in_the_hosts(machine: Machine, folder: Path) -> None:
+    program = compiled(recipe_folder() / "mapped.c")
+    if program is None:
+        pytest.skip("no C compiler for the guest's program")
+    (folder / "mapped").write_bytes(b"of the host, and a tail")
+    shutil.copy(program, folder / "program")
+
+    told = sh(machine, "/src/program /src/mapped 'of the VMs! '; cat /src/mapped")
+
+    assert told == "of the host,\nof the VMs!  and a tail"
+    assert (folder / "mapped").read_bytes() == b"of the VMs!  and a tail"
 
 
 def test_a_share_for_reading_is_not_written(machine: Machine, folder: Path) -> None:
