@@ -21,6 +21,8 @@ enum {
 enum { NEEDS_CSUM = 1, DATA_VALID = 2, TCPV4 = 1, TCPV6 = 4, UDP_L4 = 5, OF_ECN = 0x80 };
 enum { CSUM = 0x01, TSO4 = 0x02, TSO6 = 0x04, ECN = 0x08, USO = 0x60 }; /* as linux/if_tun.h has */
 
+_Static_assert(MAX_PACKET <= WIRE_BYTES / 3, "a packet has room in what a tap's wire is given");
+
 /* struct virtio_net_hdr */
 struct header {
     uint8_t flags, kind;

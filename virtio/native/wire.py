@@ -22,7 +22,8 @@ class Wire:
 
     def __init__(self, fd: int, framed: bool) -> None:
         self.struct: Any = ffi.new("struct wire *")
-        self._in = ffi.new("uint8_t[]", lib.WIRE_BYTES)
+        # A tap's holds one packet; there may be 256 of them.
+        self._in = ffi.new("uint8_t[]", lib.WIRE_BYTES if framed else lib.WIRE_BYTES // 3)
         self._out = ffi.new("uint8_t[]", lib.WIRE_BYTES if framed else 1)
         self.struct.fd, self.struct.framed = fd, framed
         setattr(self.struct, "in", self._in)
