@@ -24,6 +24,21 @@ _CONTROL: Final = 12
 _POWER_ON: Final = _ENTRY.pack(0, 0, PCI_MSIX_ENTRY_CTRL_MASKBIT)
 
 
+class _ToldSink:
+    """Tells a tap of each message that is about to be sent."""
+
+    def __init__(self, tap: DeviceTap, sink: MessageSink) -> None:
+        self._tap = tap
+        self._sink = sink
+
+    def send(self, vector: int, address: int, data: int) -> None:
+        self._tap.message(vector, address, data)
+        self._sink.send(vector, address, data)
+
+    def close(self) -> None:
+        self._sink.close()
+
+
 class MsixVectors:
     """The vectors of one function; ``on_bad_address`` hears of a message that can go nowhere.
 
@@ -42,8 +57,8 @@ class MsixVectors:
         self.bus_master = False
         self.pending = 0
         self._table = bytearray(_POWER_ON * count)
-        self._send_message = sink.send
         self._sink = sink
+        self._told_sink: MessageSink = sink
         self._on_bad_address = on_bad_address
 
     @property
@@ -65,14 +80,7 @@ class MsixVectors:
 
     def watch(self, tap: DeviceTap | None) -> None:
         """Tell ``tap`` of each message that is about to be sent, or nobody any more."""
-        send = self._sink.send
-
-        def tell_and_send(vector: int, address: int, data: int) -> None:
-            if tap is not None:
-                tap.message(vector, address, data)
-            send(vector, address, data)
-
-        self._send_message = send if tap is None else tell_and_send
+        self._told_sink = self._sink if tap is None else _ToldSink(tap, self._sink)
 
     def set_control(self, *, enabled: bool, function_masked: bool, bus_master: bool) -> None:
         """Take what the guest set in Message Control and in the Command register.
@@ -148,7 +156,7 @@ class MsixVectors:
     def _send(self, vector: int) -> None:
         address, data, _ = _ENTRY.unpack_from(self._table, vector * PCI_MSIX_ENTRY_SIZE)
         if is_message_address(address):
-            self._send_message(vector, address, data)
+            self._told_sink.send(vector, address, data)
         else:
             self._on_bad_address(vector, address)
 

@@ -16,8 +16,8 @@ def default_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     initramfs = tmp_path / "initramfs.cpio"
     initramfs.write_bytes(b"default initramfs")
     kernel = SimpleNamespace(vmlinux=tmp_path / "vmlinux")
-    monkeypatch.setattr("vmm.image.kernel.default_kernel", lambda *, cpus, pci: kernel)
-    monkeypatch.setattr("vmm.image.default_kernel", lambda *, cpus, pci: kernel, raising=False)
+    monkeypatch.setattr("vmm.image.kernel.default_kernel", lambda **machine: kernel)
+    monkeypatch.setattr("vmm.image.default_kernel", lambda **machine: kernel, raising=False)
     monkeypatch.setattr("vmm.image.default_initramfs", lambda: initramfs, raising=False)
     monkeypatch.setattr(guest, "default_cmdline", lambda console, pci: f"DEFAULTS-{console}")
     return tmp_path
