@@ -3,6 +3,8 @@
 import os
 import signal
 import termios
+import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -10,6 +12,9 @@ from typing import Any, Self
 
 from virtio.errors import HostError
 from vmm.console.foreground import is_in_background, may_stop
+
+_NUDGES = 100
+_NUDGE_SECONDS = 0.02
 
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -39,6 +44,7 @@ class RawTerminal:
         self._saved: list[Any] | None = None
         self._is_raw = False
         self._may_stop = False
+        self._has_stopped = False
         self._handlers: dict[int, _Handler] = {}
 
     def __enter__(self) -> Self:
@@ -77,8 +83,17 @@ class RawTerminal:
 
         Where nobody would continue it nothing happens.
         """
-        if self._may_stop:
-            os.kill(0, signal.SIGTSTP)
+        if not self._may_stop:
+            return
+        self._has_stopped = False
+        os.kill(0, signal.SIGTSTP)
+        # A signal that comes while the main thread goes into a wait is handled after that wait, as
+        # long as the guest runs; one more ends the wait. Of this one nobody minds another.
+        for _ in range(_NUDGES):
+            if self._has_stopped:
+                return
+            time.sleep(_NUDGE_SECONDS)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGWINCH)
 
     def _set_raw(self) -> None:
         if self._saved is None or is_in_background(self._fd):
@@ -132,6 +147,7 @@ class RawTerminal:
 
     def _suspend(self, number: int, frame: FrameType | None) -> None:
         self._restore()
+        self._has_stopped = True
         # Not SIGTSTP again: another thread may take it, after this handler is back in place.
         os.kill(os.getpid(), signal.SIGSTOP)
 

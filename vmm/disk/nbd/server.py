@@ -31,6 +31,7 @@ from vmm.disk.nbd.connection import Command, Connection, Export, LostError
 from vmm.disk.nbd.connector import Connector
 from vmm.disk.nbd.place import NbdPlace
 from vmm.host.resource import Resource
+from vmm.host.threads import start_thread
 
 if TYPE_CHECKING:
     from vmm.disk.disk import OnError
@@ -139,7 +140,7 @@ class NbdServer(Resource):
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="nbd", daemon=True)
                 try:
-                    self._thread.start()
+                    start_thread(self._thread)
                 except RuntimeError:
                     self._thread = None
                     self._handed.pop()

@@ -55,6 +55,7 @@ class Nbdkit:
     def stall(self) -> None:
         """Have it say nothing any more."""
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)  # its threads go on for a moment
 
     def go_on(self) -> None:
         """Have it answer again."""
