@@ -82,7 +82,7 @@ class ConsoleInput:
         if is_in_background(self._fd):
             self._leave_alone()
         elif self._on_foreground is not None:
-            # It may have come back since the signal that this look is for.
+            # It may have become ours since somebody else looked: the machine's start, a signal.
             self._on_foreground()
 
     def on_space(self) -> None:
@@ -92,10 +92,8 @@ class ConsoleInput:
     def _begin(self) -> None:
         # So a read of a terminal that has just become another's fails, and does not stop us.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTIN})
-        if is_in_background(self._fd):
-            self._leave_alone()
-        else:
-            self._go_on()
+        self.look()
+        self._go_on()
 
     def _deliver(self) -> None:
         while self._pending:
