@@ -299,6 +299,24 @@ def test_terminal_of_others_is_not_read_until_it_is_ours_again(
     assert bytes(guest.received) == b"hello"
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_terminal_that_became_ours_unseen_is_taken_at_the_next_look(
+    loop: EventLoop, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    taken: list[str] = []
+    guest = Guest(loop, wanted=5)
+    monkeypatch.setattr("vmm.console.input.is_in_background", lambda fd: False)
+    source = ConsoleInput(loop, pipe[0], guest.receive, on_foreground=lambda: taken.append("taken"))
+    source.start()
+    if again:  # as after SIGCONT
+        loop.call_soon_threadsafe(source.look)
+    loop.call_soon_threadsafe(lambda: os.write(pipe[1], b"hello"))
+    loop.run()
+
+    assert taken == ["taken"] * (1 + again)
+    assert bytes(guest.received) == b"hello"
+
+
 def test_terminal_that_others_take_is_not_read_any_more(
     loop: EventLoop, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

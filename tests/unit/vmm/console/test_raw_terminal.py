@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,3 +249,22 @@ def test_terminal_that_others_have_at_the_end_is_left_as_they_made_it(
         monkeypatch.setattr(os, "tcgetpgrp", lambda fd: os.getpgrp() + 1)
 
     assert is_raw(terminal[1])  # as it was when they got it
+
+
+def test_signal_that_the_main_thread_missed_is_followed_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[tuple[int, int]] = []
+    raw = RawTerminal()
+    raw._may_stop = True
+
+    def nudge(thread: int, number: int) -> None:
+        sent.append((thread, number))
+        raw._has_stopped = len(sent) == 3  # of which the first is the one to the group
+
+    monkeypatch.setattr("os.kill", lambda group, number: sent.append((group, number)))
+    monkeypatch.setattr("signal.pthread_kill", nudge)
+    raw.suspend()
+
+    main = threading.main_thread().ident
+    assert sent == [(0, signal.SIGTSTP), (main, signal.SIGWINCH), (main, signal.SIGWINCH)]
