@@ -25,6 +25,20 @@ MakeKernel = Callable[[bytes], str]
 # Waits for ACPI's event interrupt, says what it reads there, and writes what stands for S5.
 SWITCHES_ITSELF_OFF = LISTEN_TO_THE_BUTTON + bare.say("up\n") + SAY_NEXT_EVENT + POWER_OFF
 
+DICE = """
+from virtio import Device, queue
+
+class Dice(Device):
+    device_id = 4
+
+    def __init__(self, sides):
+        super().__init__()
+
+    @queue(size=64)
+    def requestq(self, chain):
+        return chain.write(b"6")
+"""
+
 
 @pytest.fixture
 def kernel(tmp_path: Path) -> MakeKernel:
@@ -394,3 +408,23 @@ def test_filtered_console_passes_text_and_colours_only(kernel: MakeKernel) -> No
     done = vmm("run", "--no-rng", "--console-filter", "--kernel", kernel(code))
 
     assert done.stdout == b"\x1b[32mgreen\n\x1b[0m"
+
+
+def test_device_of_a_file_is_in_the_machine(kernel: MakeKernel, tmp_path: Path) -> None:
+    (tmp_path / "dice.py").write_text(DICE)
+    device = f"{tmp_path}/dice.py:Dice,sides=8"
+
+    done = vmm("run", "--device", device, "--stats", "--kernel", kernel(bare.out8(0xF4, 0)))
+
+    assert done.returncode == 0
+    assert b"vmm: dice0: 0 kicks, 0 completions" in done.stderr
+
+
+def test_device_of_a_file_that_is_wrong_is_one_line(kernel: MakeKernel, tmp_path: Path) -> None:
+    (tmp_path / "dice.py").write_text(f"{DICE}\n1 / 0\n")
+
+    done = vmm("run", "--device", f"{tmp_path}/dice.py:Dice", "--kernel", kernel(b""))
+
+    assert done.returncode == 2
+    expected = f"vmm: {tmp_path}/dice.py:14: ZeroDivisionError: division by zero\n"
+    assert done.stderr == expected.encode()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vmm.cli.quick_options import QuickOptions
+    from vmm.config import DeviceConfig
     from vmm.net.config import NetConfig
 
 MAX_TIMEOUT_SECONDS: Final = 1e7
@@ -208,6 +209,7 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
     chosen = None if debug else options.kernel
     cpus, topology = parse_cpus(options.cpus)
     shares = _shares(options)
+    devices = own_devices(getattr(options, "device", ()))
 
     def made(kernel: Kernel | None, disks: Sequence[DiskConfig]) -> MachineConfig:
         return MachineConfig(
@@ -225,6 +227,7 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             disks=tuple(disks),
             shares=shares,
             rng=options.rng,
+            devices=devices,
             console=options.console,
             agent=options.agent or "none",
             io_threads=options.io_threads,
@@ -297,6 +300,15 @@ def nets(options: Namespace) -> tuple[NetConfig, ...]:
     from vmm.net.options import parse_net
 
     return tuple(map(parse_net, options.net))
+
+
+def own_devices(texts: Sequence[str]) -> tuple[DeviceConfig, ...]:
+    """Return the makers of the devices of ``--device``, whose classes are loaded."""
+    if not texts:
+        return ()
+    from vmm.authoring.device_file import loaded_device
+
+    return tuple(map(loaded_device, texts))
 
 
 def split_port(text: str) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from vmm.cli.sandbox_options import (
     add_sandbox_argument,
     check_jail_arguments,
     sandbox_of,
+    tell_unconfined,
 )
 from vmm.cli.session import run_once
 from vmm.config import MachineConfig
@@ -113,6 +114,14 @@ def add_arguments(parser: ArgumentParser | QuickOptions) -> None:
         help="let a debugger in by GDB's remote protocol; the guest waits for it before its first"
         " instruction, unless wait=off",
     )
+    parser.add_argument(
+        "--device",
+        action="append",
+        default=[],
+        metavar="FILE.py:CLASS[,NAME=VALUE...]",
+        help="a virtio device of your own: a class in a Python file, with arguments by name; may be"
+        " repeated. Also transport=mmio|pci; a comma in a name or value is doubled",
+    )
     parser.add_argument("--stats", action="store_true", help="print counts at the end")
     parser.add_argument(
         "init_arguments",
@@ -132,6 +141,7 @@ def execute(options: Namespace) -> int:
     interruption = Interruption()
     with ExitStack() as stack:
         start, command = _start_of(options, stack)
+        tell_unconfined(options, sandbox)
         console = _console(start, command, options, stack)
         trace = _trace(options, stack)
         stack.enter_context(interruption.by_signals())
@@ -211,6 +221,8 @@ def _start_of(
     from vmm.snapshot import Snapshot
 
     _check_restore(options)
+    if options.device:
+        raise ConfigurationError("--restore: the machine is as it was saved; take --device away")
     loaded = Snapshot.load(
         options.restore, trust_disks=options.trust_disk, trust_shares=options.trust_share
     )

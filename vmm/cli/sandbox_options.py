@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from virtio.errors import ConfigurationError
 from vmm.sandbox.mode import MODES, usual_mode
@@ -14,25 +14,40 @@ if TYPE_CHECKING:
 
     from vmm.cli.quick_options import QuickOptions
 
+_UNCONFINED: Final = (
+    "no sandbox, as --device is code of your own; with --sandbox=auto it is confined, too, and"
+    " opens no file while the guest runs"
+)
+
 
 def add_sandbox_argument(parser: ArgumentParser | QuickOptions) -> None:
     """Add the option that says how the machine's process is confined."""
     parser.add_argument(
         "--sandbox",
         choices=MODES,
-        default=usual_mode(),
         help="what is taken from this process before the guest runs: all that the host can take"
-        " (auto, the default), nothing (off), or nothing but a line for each call that would be"
-        " refused (log); with require a host that lacks a part is an error",
+        " (auto, the default without --device), nothing (off), or nothing but a line for each call"
+        " that would be refused (log); with require a host that lacks a part is an error",
     )
 
 
 def sandbox_of(options: Namespace, *, jailed: bool = False) -> ProcessSandbox:
-    """Return the sandbox for this process, and say what it lacks; call it before files are open."""
-    sandbox = ProcessSandbox(options.sandbox, jailed=jailed)
+    """Return the sandbox for this process, and say what it lacks; call it before files are open.
+
+    Devices of the user's own are code that may well open files: with them none is the default.
+    """
+    has_own_code = bool(getattr(options, "device", ()))
+    mode = options.sandbox or usual_mode("off" if has_own_code and not jailed else "auto")
+    sandbox = ProcessSandbox(mode, jailed=jailed)
     if sandbox.lacks:
         print(f"vmm: {sandbox.lacks}", file=sys.stderr)
     return sandbox
+
+
+def tell_unconfined(options: Namespace, sandbox: ProcessSandbox) -> None:
+    """Say how to have a sandbox, if there is none and nobody said that there should be none."""
+    if options.device and options.sandbox is None and sandbox.mode == "off" and not options.jail:
+        print(f"vmm: {_UNCONFINED}", file=sys.stderr)
 
 
 def add_jail_arguments(parser: ArgumentParser | QuickOptions) -> None:

@@ -20,8 +20,8 @@ def check_mode(mode: str) -> None:
         raise ConfigurationError(f"sandbox {mode!r}: must be one of {', '.join(MODES)}")
 
 
-def usual_mode() -> SandboxMode:
-    """Return the mode of a command that is not told one: ``auto``, or what ``VARIABLE`` says."""
-    mode = os.environ.get(VARIABLE) or "auto"
+def usual_mode(otherwise: SandboxMode = "auto") -> SandboxMode:
+    """Return the mode of a command that is not told one: what ``VARIABLE`` says, if it is set."""
+    mode = os.environ.get(VARIABLE) or otherwise
     check_mode(mode)
     return mode  # type: ignore[return-value]

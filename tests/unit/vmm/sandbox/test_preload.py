@@ -42,6 +42,7 @@ BEFORE = {
     },
     "vmm.cli": {"vmm.cli.parser", "vmm.cli.quick_options"},
     "vmm.cli.machine_options": {
+        "vmm.authoring.device_file",
         *("vmm.image.kernels", "vmm.image.usual_kernel", "vmm.net.options"),
     },
     "vmm.cli.run": {
