@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self
 
-from transport.device_queues import DeviceQueues
+from transport.device_queues import DeviceQueues, QueuePosition
 from transport.interrupts import Interrupts
 from transport.negotiation import FeatureNegotiation
 from transport.queue_registers import QueueRegisters, make_queue_registers
@@ -381,6 +381,15 @@ class VirtioTransport:
             return [self._headline(), "  a handler of the device has not returned"]
         try:
             return self._situation().split("\n")
+        finally:
+            self._work.release()
+
+    def queue_positions(self) -> list[QueuePosition]:
+        """Return where each queue is; none when a handler of the device does not return."""
+        if not self._work.acquire(timeout=DESCRIBE_TIMEOUT_SECONDS):
+            return []
+        try:
+            return self._device_queues.positions()
         finally:
             self._work.release()
 

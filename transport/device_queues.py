@@ -4,6 +4,7 @@ VIRTIO 1.4 "Virtqueue Configuration", "Virtqueue Reset".
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic_ns
 
@@ -15,7 +16,21 @@ from transport.state import SavedQueue
 from transport.tap import DeviceTap
 from virtio.device.lifecycle import VirtioDevice
 from virtio.memory import GuestMemory
+from virtio.named_tuple import NamedTuple
 from virtio.virtqueue.queue import Queue
+
+
+class QueuePosition(NamedTuple):
+    """Where a queue is: see :meth:`DeviceQueues.positions`.
+
+    ``available`` tells whether the driver made something available that was not taken yet.
+    """
+
+    queue: int
+    ready: bool
+    kicks: int
+    next_avail: int
+    available: bool
 
 
 class DeviceQueues:
@@ -87,6 +102,21 @@ class DeviceQueues:
             registers.restore(saved.registers)
             if saved.queue is not None:
                 one.queue = self._connected(registers.reopen(memory, saved.queue))
+
+    def positions(self) -> list[QueuePosition]:
+        """Return where each queue is that there is; one that cannot be told is at 0."""
+        found = []
+        for registers, one in zip(self._registers, self._runner.queues, strict=True):
+            position, available = 0, False
+            with suppress(Exception):  # a ring that a driver broke
+                if one.queue is not None:
+                    position, available = one.queue.next_avail, one.queue.has_available()
+            if registers.max_size:
+                place = QueuePosition(
+                    registers.index, registers.ready, one.kicks, position, available
+                )
+                found.append(place)
+        return found
 
     def describe(self) -> list[str]:
         """Return a line about each queue that was used, and one about the others."""

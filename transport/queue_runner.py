@@ -37,6 +37,7 @@ class QueueRunner:
         "kicks",
         "live",
         "notify_fd",
+        "on_unheard",
         "queue",
     )
 
@@ -51,6 +52,7 @@ class QueueRunner:
         self.queue: Queue | None = None
         self.live = False
         self.kicks = 0
+        self.on_unheard: Callable[[int], None] | None = None
         self._own = 0
         self.handler: Callable[[], bool] = partial(device.handle_queue, index)
         self._work = work
@@ -75,15 +77,27 @@ class QueueRunner:
                 count = os.eventfd_read(self.notify_fd)
             except (BlockingIOError, ValueError):  # called in vain, or closed: then it is -1
                 return False
-            self.kicks += count - self._own
-            self._own = 0
+            own, self._own = self._own, 0
+            self.kicks += count - own
             if self.live and self.queue is not None:
                 try:
                     if self.handler():
                         self.serve_again()
                 except Exception as error:
                     self._on_failure(error)
+            elif self.on_unheard is not None and count > own:
+                self.on_unheard(count - own)
             return True
+
+    def drain(self) -> int:
+        """Take what notifications wait, and return how many of them are the driver's."""
+        try:
+            count = os.eventfd_read(self.notify_fd)
+        except (BlockingIOError, ValueError):
+            return 0
+        own, self._own = self._own, 0
+        self.kicks += count - own
+        return count - own
 
     def notify(self) -> bool:
         """Take a notification that came through a register; without any lock, returns at once.
@@ -103,6 +117,8 @@ class QueueRunner:
 
     def stop(self) -> None:
         """Cut the queue off its rings for good; :meth:`describe` still tells its positions."""
+        if self.on_unheard is not None:
+            self.drain()  # lest what was in time be taken for too early a notification of the next
         if self.queue is not None:
             self._last_seen = f"stopped at {_positions(self.queue)}"
             self._past_traffic = self.traffic

@@ -6,6 +6,7 @@ What device code raises goes to ``on_failure`` and no further. No register is kn
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TypeVar
 
 from transport.device_loop import DeviceLoop
@@ -83,6 +84,9 @@ class DeviceRunner:
         """Activate the device, and have every queue looked at once (``COM-03``)."""
         self._device_loop = DeviceLoop(self._machine_loop, self.work, self._on_failure)
         self._device_loop.pause(paused=self.paused)
+        for one in self.queues:
+            if one.on_unheard is not None and (early := one.drain()):
+                one.on_unheard(early)
         self._set_live(live=True)
         queues = [one.queue for one in self.queues]
         activation = Activation(memory, features, queues, notify_config, self._device_loop)
@@ -98,9 +102,14 @@ class DeviceRunner:
     def watch(self, tap: DeviceTap | None) -> None:
         """Tell ``tap`` of the driver's notifications from now on, or nobody any more."""
         self._tap = tap
-        if self.live:
-            for one in self.queues:
+        for one in self.queues:
+            one.on_unheard = None if tap is None else partial(self._unheard, tap, one.index)
+            if self.live:
                 one.handler = self._handler(one)
+
+    def _unheard(self, tap: DeviceTap, queue: int, count: int) -> None:
+        if not self.paused:  # else they wait: all queues are looked at when the device goes on
+            tap.unheard(queue, count)
 
     def pause(self, *, paused: bool) -> None:
         """Keep the device from its queues, or let it go on with all that came meanwhile.

@@ -32,6 +32,9 @@ class DeviceTap(Protocol):
     def kick(self, queue: int, count: int) -> None:
         """The device hears of that many notifications of a queue."""
 
+    def unheard(self, queue: int, count: int) -> None:
+        """That many notifications were dropped, as the device does not serve the queue."""
+
     def interrupt(self, queue: int, at: int) -> None:
         """The driver was told of used buffers; ``at`` is by ``time.monotonic_ns``."""
 

@@ -31,6 +31,10 @@ Write = Callable[[int], None]
 CONFIG_WIDTHS: Final = (1, 2, 4, 8)
 NOTIFY_WIDTHS: Final = (2, 4)
 ISR_WIDTHS: Final = (1, 2, 4)
+NO_BUS_MASTER: Final = (
+    "the driver notifies a device that may not reach memory: it forgot to set the bus master bit of"
+    " the Command register"
+)
 WORD: Final = 0xFFFF_FFFF
 LOW: Final = 0
 HIGH: Final = 32
@@ -257,10 +261,7 @@ class VirtioPci(VirtioTransport):
         if width not in NOTIFY_WIDTHS or offset % layout.NOTIFY_MULTIPLIER:
             return False
         if self.paused and self.status & VIRTIO_CONFIG_S_DRIVER_OK:
-            self.report.warn_once(
-                "the driver notifies a device that may not reach memory: it forgot to set the bus"
-                " master bit of the Command register"
-            )
+            self.report.warn_once(NO_BUS_MASTER)
         self.notify(offset // layout.NOTIFY_MULTIPLIER)
         return True
 

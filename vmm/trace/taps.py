@@ -53,6 +53,11 @@ class DeviceNotes:
         self._recorder.queue(self._name, queue).thread = thread = get_ident()
         self._recorder.note(monotonic_ns(), events.Kick, thread, self._name, queue, count)
 
+    def unheard(self, queue: int, count: int) -> None:
+        """Notifications were dropped."""
+        what = "a notification" if count == 1 else f"{count} notifications"
+        self._note(events.Dropped, f"{what} of a queue that is not served", queue=queue)
+
     def interrupt(self, queue: int, at: int) -> None:
         """The driver was told of used buffers."""
         self._recorder.note(at, events.Interrupt, get_ident(), self._name, queue)
@@ -74,7 +79,8 @@ class DeviceNotes:
         # Not the error itself: its frames would keep the guest's memory.
         item = getattr(error, "item", "")
         message = str(error) if item else f"{type(error).__name__}: {error}"
-        self._note(events.Breach, item, message)
+        queue = getattr(error, "queue", None)
+        self._note(events.Breach, item, message, queue=NO_QUEUE if queue is None else queue)
 
     def watcher(self, queue: int) -> QueueNotes:
         """Return who hears of the chains of a queue."""

@@ -41,6 +41,9 @@ class Heard:
     def kick(self, queue: int, count: int) -> None:
         self.events.append(("kick", queue, count))
 
+    def unheard(self, queue: int, count: int) -> None:
+        self.events.append(("unheard", queue, count))
+
     def interrupt(self, queue: int, at: int) -> None:
         self.events.append(("interrupt", queue))
 

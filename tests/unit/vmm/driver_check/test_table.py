@@ -1,0 +1,77 @@
+"""The table of duties, and the list of mistakes."""
+
+import json
+from pathlib import Path
+
+from tests.unit.vmm.driver_check.bench import Bench
+from vmm.driver_check import DutyTable, load_duties
+
+HERE = Path(__file__).parent
+
+
+def test_every_mistake_has_a_test_that_makes_it() -> None:
+    tests = "".join(path.read_text() for path in HERE.glob("test_*.py"))
+    assert [name for name in load_duties().mistakes if f'"{name}"' not in tests] == []
+
+
+def test_there_are_as_many_diagnoses_as_were_promised() -> None:
+    assert len(load_duties().mistakes) >= 25
+
+
+def test_a_duty_is_one_line_and_a_diagnosis_three(mmio: Bench) -> None:
+    mmio.find()
+    mmio.driver.status = 1
+    mmio.found()
+    [diagnosis] = mmio.doctor.diagnoses
+    assert diagnosis.lines == (
+        "gadget: the driver wrote Status = ACKNOWLEDGE to a device that it did not reset"
+        " [never-reset]",
+        'rule DRV-INI-02 (VIRTIO 1.2, 3.1.1 "Driver Requirements: Device Initialization"):'
+        " a driver resets the device before anything else",
+        "the device expected Status = 0 first: whoever had the device before may have left queues"
+        " behind; next: write 0 to Status, then ACKNOWLEDGE",
+    )
+
+
+def test_the_table_tells_kept_broken_and_not_exercised(mmio: Bench) -> None:
+    mmio.find()
+    mmio.driver.status = 1
+    mmio.driver.status = 3
+    mmio.found()
+    table = DutyTable(mmio.doctor)
+    verdicts = {row.duty.id: row.verdict for row in table.rows}
+    assert verdicts["DRV-INI-02"] == "broken"
+    assert verdicts["DRV-INI-03"] == "kept"
+    assert verdicts["DRV-RNG-01"] == "not exercised"
+    assert [row.duty.id for row in table.broken] == ["DRV-INI-02"]
+    lines = list(table.lines())
+    assert "DRV-INI-02  broken        3.1.1" in "\n".join(lines)
+    kept, total = table.count("kept"), len(table.rows)
+    assert lines[-1] == f"{kept} duties kept, 1 broken, {total - kept - 1} not exercised"
+
+
+def test_the_table_is_json_with_the_same(mmio: Bench) -> None:
+    mmio.find()
+    mmio.driver.status = 1
+    mmio.found()
+    value = json.loads(DutyTable(mmio.doctor).to_json())
+    broken = [one for one in value["duties"] if one["verdict"] == "broken"]
+    assert [(one["id"], one["devices"]) for one in broken] == [("DRV-INI-02", ["gadget"])]
+    [diagnosis] = value["diagnoses"]
+    assert (diagnosis["id"], diagnosis["device"], diagnosis["queue"]) == (
+        "never-reset",
+        "gadget",
+        None,
+    )
+
+
+def test_a_hint_breaks_no_duty(mmio: Bench) -> None:
+    assert mmio.stalls(stuck=False) == ["no-driver"]
+    assert DutyTable(mmio.doctor).broken == []
+
+
+def test_a_mistake_is_told_once_however_often_it_is_made(mmio: Bench) -> None:
+    mmio.find()
+    for _ in range(100):
+        mmio.driver.read(0x64)
+    assert mmio.found() == ["register-write-only"]
