@@ -52,6 +52,11 @@ class Drawing:
         if text:
             self._text((x1 + x2) / 2, (y1 + y2) / 2 - 6, text, "middle")
 
+    def line(self, x1: int, y1: int, x2: int, y2: int) -> None:
+        """Add a thin line."""
+        self._within(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+        self.parts.append(f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="#999"/>')
+
     def svg(self) -> str:
         """Return the file."""
         lines = [

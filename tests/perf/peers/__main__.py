@@ -19,7 +19,7 @@ from tests.perf.peers import host
 from tests.perf.peers.comparison import Row, as_json, compare, table
 from tests.perf.peers.contender import CONTENDERS, Contender, Job
 from tests.perf.peers.guest import bench_kernel, write_image
-from tests.perf.peers.plot import plot
+from tests.perf.peers.plot import plot, title_of
 from tests.perf.peers.workload import WORKLOADS, GuestFailed, Measurement, Workload
 from virtio.errors import ConfigurationError
 from vmm.image import Progress, ProgressLine
@@ -102,7 +102,7 @@ def _rounds(
 
 
 def _publish(rows: list[Row], about: dict[str, Any], folder: Path) -> None:
-    title = f"{about['kind']}, {about['processors']} processors, {about['date']}"
+    title = title_of(about)
     text = f"{title}\n\n{table(rows)}\n"
     print(text)
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def _publish(rows: list[Row], about: dict[str, Any], folder: Path) -> None:
     base.with_suffix(".txt").write_text(text)
     base.with_suffix(".json").write_text(json.dumps(as_json(rows, about), indent=1) + "\n")
     try:
-        plot(rows, title, base.with_suffix(".svg"))
+        plot({row.name: row.ratios for row in rows}, title, base.with_suffix(".svg"))
     except ImportError:
         print("bench-peers: no picture without matplotlib: pip install 'pyvmm[bench]'")
     print(f"written to {base}.*")
