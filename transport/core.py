@@ -5,7 +5,7 @@ VIRTIO 1.4 "Device Initialization", "Device Reset", "Virtqueue Reset".
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self
@@ -29,7 +29,7 @@ from transport.status import (
 )
 from transport.tap import DeviceTap
 from virtio.device.lifecycle import EventLoop, VirtioDevice
-from virtio.errors import ConfigurationError, Error
+from virtio.errors import ConfigurationError, DriverError, Error
 from virtio.features import VIRTIO_F_RING_RESET, mask
 from virtio.memory import GuestMemory
 from virtio.saved import shown
@@ -70,8 +70,9 @@ class VirtioTransport:
     and the machine calls ``serve`` of the queue when it can be read. ``poll_us`` is for how many
     microseconds the device may wait for the next request on the processor, where ``loop`` serves
     nobody else; a device with several queues does not. ``reached`` are the bits of the status that
-    a driver has ever set. Raises :class:`ConfigurationError` for a
-    device whose features or queue sizes are impossible.
+    a driver has ever set. ``on_bug`` hears, under the device's work lock, what the code of a live
+    device raised, and says whether somebody will mend it: the device is then suspended. Raises
+    :class:`ConfigurationError` for a device whose features or queue sizes are impossible.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class VirtioTransport:
         self._guard = self._runner.guard
         self._closed = False
         self._tap: DeviceTap | None = None
+        self.on_bug: Callable[[Exception], bool] | None = None
         self._device_queues.find()
 
     def __enter__(self) -> Self:
@@ -350,13 +352,50 @@ class VirtioTransport:
         """Set DEVICE_NEEDS_RESET, and tell a driver that is live (``COM-04``, ``COM-05``)."""
         if self._tap is not None:
             self._tap.failed(error)
-        self.report.failed(error, self._situation())
+        if self._is_to_be_mended(error):
+            return
+        self.report.failed(error, self.situation())
         self._runner.stop()
         self._set_status(VIRTIO_CONFIG_S_NEEDS_RESET)
         self._notify_config()
 
-    def _situation(self) -> str:
-        """Describe the device; never raises, as a device that failed is described."""
+    def _is_to_be_mended(self, error: Exception) -> bool:
+        """Suspend the device if ``on_bug`` says so: its own code is at fault, and it is live."""
+        at_fault = self._runner.live and not isinstance(error, DriverError)
+        if self.on_bug is None or not at_fault:
+            return False
+        self.report.note("suspended: %s", str(error))
+        if self.suspended:  # the registers still ask it
+            return True
+        if not self.on_bug(error):
+            return False
+        self._runner.suspend()
+        return True
+
+    def returns(self, timeout: float) -> bool:
+        """Wait for device code that is running; whether it returned in time."""
+        returned = self._work.acquire(timeout=timeout)
+        if returned:
+            self._work.release()
+        return returned
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the device failed, and keeps its chains until another takes its place."""
+        return self._runner.suspended and self._runner.live
+
+    def give_up(self, error: Exception) -> None:
+        """Have a suspended device need a reset, as one that nobody mends."""
+        with self._work:
+            if self.suspended:
+                self.on_bug = None
+                self._fail(error)
+
+    def situation(self) -> str:
+        """Describe the device; never raises, as one that failed is described.
+
+        The caller holds its work lock, as ``on_bug`` does.
+        """
         try:
             return "\n".join([self._headline(), *self._device_queues.describe()])
         except Exception as error:
@@ -380,7 +419,7 @@ class VirtioTransport:
         if not self._work.acquire(timeout=DESCRIBE_TIMEOUT_SECONDS):
             return [self._headline(), "  a handler of the device has not returned"]
         try:
-            return self._situation().split("\n")
+            return self.situation().split("\n")
         finally:
             self._work.release()
 

@@ -54,7 +54,8 @@ class DeviceRunner:
 
     ``work`` is the work lock; the caller of a method holds it. ``live`` says whether the device may
     touch its queues, which are served by ``queues``, one for each of ``queue_count``. ``paused``
-    says that it must not for a while, although it is live.
+    says that it must not for a while, although it is live, and ``suspended`` that it failed and
+    waits for somebody who mends it.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class DeviceRunner:
         self.work = threading.Lock()
         self.live = False
         self.paused = False
+        self.suspended = False
         self.queues: list[QueueRunner] = []
         self._device = device
         self._machine_loop = loop
@@ -82,6 +84,7 @@ class DeviceRunner:
 
     def start(self, memory: GuestMemory, features: int, notify_config: Callable[[], None]) -> None:
         """Activate the device, and have every queue looked at once (``COM-03``)."""
+        self.suspended = False
         self._device_loop = DeviceLoop(self._machine_loop, self.work, self._on_failure)
         self._device_loop.pause(paused=self.paused)
         for one in self.queues:
@@ -117,9 +120,17 @@ class DeviceRunner:
         Also callbacks of the device wait, as they may complete what it took from a queue.
         """
         self.paused = paused
+        self._let_work()
+
+    def suspend(self) -> None:
+        """Keep a device that failed from its queues, with all its chains, until it is stopped."""
+        self.suspended = True
+        self._let_work()
+
+    def _let_work(self) -> None:
         self._set_live(live=self.live)
         if self._device_loop is not None:
-            self._device_loop.pause(paused=paused)
+            self._device_loop.pause(paused=self.paused or self.suspended)
         for one in self.queues:
             one.serve_again()
 
@@ -150,4 +161,4 @@ class DeviceRunner:
     def _set_live(self, *, live: bool) -> None:
         self.live = live
         for one in self.queues:
-            one.live = live and not self.paused
+            one.live = live and not self.paused and not self.suspended
