@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final, get_args
 
@@ -45,10 +46,14 @@ from vmm.x86 import (
 )
 
 if TYPE_CHECKING:
+    from transport.pci.function import FunctionState
+    from transport.state import TransportState
     from virtio.net import NetBackend
     from vmm.sandbox.policy import OpenFolder
     from vmm.share.directory import HostDirectory
 
+
+Carry = Callable[["TransportState"], "TransportState"]
 
 _USES: Final[Mapping[object, str]] = {"console": "", "vsock": "sockets", "share": "a directory"}
 """What the machine uses devices for that cannot be unplugged; of the console its ports say it."""
@@ -97,6 +102,7 @@ class Hardware:
         self.transports: list[VirtioTransport] = []
         self.changing = threading.RLock()
         self.on_fitted: Callable[[VirtioTransport], object] = bool
+        self._on_bug: Callable[[VirtioTransport, Exception], bool] | None = None
         ports = list(self.console_ports.values())
         networks = _open_networks(config, resources) if config.nets else []
         planned = list(configured_devices(config, backends, ports, self.directories, networks))
@@ -159,13 +165,95 @@ class Hardware:
         """
         with self.changing:
             found = self._found(device)
-            self._fitted = [one for one in self._fitted if one is not found]
-            self.transports = [one.attached.transport for one in self._fitted]
-            self._io_threads = [one for one in self._io_threads if one is not found.thread]
             try:
-                found.attached.take_out(last_accesses)
+                self._take_out(found, last_accesses)
             finally:
                 self._slots.give_back(found.attached.slot)
+
+    def replace(
+        self,
+        device: VirtioDevice | str,
+        new: VirtioDevice,
+        last_accesses: Callable[[], object],
+        carry: Carry | None = None,
+    ) -> VirtioTransport:
+        """Put ``new``, of the same maker, into the slot of a device, and return its transport.
+
+        The guest finds it as one that was switched on; with ``carry`` it has the state that this
+        makes of the other one's, and the guest, none of whose processors runs meanwhile, notices
+        nothing. ``last_accesses`` is that of :meth:`unplug`. When this raises, the other one is
+        back.
+        """
+        with self.changing, ExitStack() as on_failure:
+            found = self._found(device)
+            slot, place = found.attached.slot, self._fitted.index(found)
+            if not callable(found.planned.source):
+                raise ConfigurationError(f"{slot.device}: is no device of the user's own")
+            self._check_free(new)
+            begin, function = None, self._buses.function_state(slot)
+            if carry is not None:
+                transport = found.attached.transport
+                paused = transport.paused
+                transport.pause(paused=True)
+                on_failure.callback(transport.pause, paused=paused)
+                begin = transport.state()
+                after = carry(begin)
+                on_failure.pop_all()
+            self._take_out(found, last_accesses)
+            on_failure.callback(self._put_back, found, place, function, begin)
+            fitted = self._fit(found.planned._replace(device=new), slot, begin=None, place=place)
+            if carry is not None:
+                on_failure.callback(self._take_out, fitted, last_accesses)
+                self._buses.restore_function(slot, function)
+                fitted.attached.transport.restore(after)
+            on_failure.pop_all()
+        return fitted.attached.transport
+
+    def device(self, name: str) -> VirtioDevice:
+        """Return the device of that name; raises as :meth:`find` does."""
+        return self._found(name).planned.device
+
+    @property
+    def makers(self) -> dict[str, Maker]:
+        """What made the devices of the user's own, by their names."""
+        return {
+            one.attached.slot.device: one.planned.source
+            for one in self._fitted
+            if callable(one.planned.source)
+        }
+
+    def keep_failed(self, on_bug: Callable[[VirtioTransport, Exception], bool] | None) -> None:
+        """Have ``on_bug`` of all transports, and of those that come, call this with the transport.
+
+        With None, devices that fail need a reset, as ever.
+        """
+        with self.changing:
+            self._on_bug = on_bug
+            for transport in self.transports:
+                self._watch_for_bugs(transport)
+
+    def _watch_for_bugs(self, transport: VirtioTransport) -> None:
+        transport.on_bug = None if self._on_bug is None else partial(self._on_bug, transport)
+
+    def _take_out(self, found: _Fitted, last_accesses: Callable[[], object]) -> None:
+        self._fitted = [one for one in self._fitted if one is not found]
+        self.transports = [one.attached.transport for one in self._fitted]
+        self._io_threads = [one for one in self._io_threads if one is not found.thread]
+        found.attached.take_out(last_accesses)
+
+    def _put_back(
+        self,
+        found: _Fitted,
+        place: int,
+        function: FunctionState | None,
+        state: TransportState | None,
+    ) -> None:
+        """Fit a device again that was taken out; with its ``state`` if the guest is not to know."""
+        slot = found.attached.slot
+        fitted = self._fit(found.planned, slot, begin=None, place=place)
+        if state is not None:
+            self._buses.restore_function(slot, function)
+            fitted.attached.transport.restore(state)
 
     def start_io(self) -> None:
         """Start to serve the devices that have a thread of their own."""
@@ -314,8 +402,13 @@ class Hardware:
         return sorted(self._fitted, key=lambda one: _rank(one.planned.source))
 
     def _fit(
-        self, planned: PlannedDevice, slot: Slot, *, begin: Callable[[], object] | None
-    ) -> None:
+        self,
+        planned: PlannedDevice,
+        slot: Slot,
+        *,
+        begin: Callable[[], object] | None,
+        place: int | None = None,
+    ) -> _Fitted:
         attached = AttachedDevice(slot)
         try:
             attached.resources.callback(planned.close)
@@ -326,11 +419,15 @@ class Hardware:
         except BaseException:
             attached.take_out()
             raise
-        self._fitted = [*self._fitted, _Fitted(planned, attached, thread)]
-        self.transports = [*self.transports, attached.transport]
+        fitted, all_fitted = _Fitted(planned, attached, thread), [*self._fitted]
+        all_fitted.insert(len(all_fitted) if place is None else place, fitted)
+        self._fitted = all_fitted
+        self.transports = [one.attached.transport for one in all_fitted]
+        self._watch_for_bugs(attached.transport)
         self.on_fitted(attached.transport)
         if thread is not self._main:
             self._io_threads = [*self._io_threads, thread]
+        return fitted
 
     def _io_thread(
         self, attached: AttachedDevice, device: VirtioDevice, begin: Callable[[], object] | None

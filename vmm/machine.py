@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vmm.disk.disk import DiskConfig
     from vmm.gdb.place import Listener
     from vmm.gdb.server import GdbServer
+    from vmm.hardware import Carry
     from vmm.net.config import NetConfig
     from vmm.sandbox.mode import SandboxMode
     from vmm.snapshot import MachineState, Snapshot
@@ -423,6 +424,39 @@ class Machine:
             release_device(self.agent, slot)
         self._take_out(slot.device)
 
+    def replace(
+        self,
+        device: VirtioDevice | str,
+        make: Callable[[VirtioDevice], VirtioDevice],
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Have the guest let one of the user's own devices go, and find another in its place.
+
+        ``make`` returns that, and is called with the old one when the guest does not use it any
+        more. The guest has ``timeout`` seconds to let go, and to look anew. Raises what the agent
+        does; the old device stays if that comes before the guest let it go.
+        """
+        from vmm.agent.binding import bind_device, release_device
+
+        slot = self.hardware.find(device)
+        release_device(self.agent, slot, timeout)
+        try:
+            new = make(self.hardware.device(slot.device))
+            self.hardware.replace(slot.device, new, self._last_accesses)
+        finally:
+            bind_device(self.agent, slot, timeout)
+
+    def exchange(self, device: VirtioDevice | str, new: VirtioDevice, carry: Carry) -> None:
+        """Let ``new`` go on where a device of the user's own is; the guest notices nothing.
+
+        ``carry`` makes its state of the state of that device's transport. Chains that the device
+        has not answered, the one included at which it failed, are handed to ``new``. Raises
+        :class:`ConfigurationError`, with the old device back, when the state does not fit.
+        """
+        with self.held():
+            self.hardware.replace(device, new, self._last_accesses, carry)
+
     def resize_console(self, columns: int, rows: int) -> None:
         """Tell the guest the size of its console, in characters; a serial line has no way to."""
         if HVC not in self.hardware.console_ports:
@@ -518,8 +552,11 @@ class Machine:
             self._tracer.saved(begin, time.monotonic_ns() - begin)
 
     def _take_out(self, device: VirtioDevice | str) -> None:
+        self.hardware.unplug(device, self._last_accesses)
+
+    def _last_accesses(self) -> None:
         # A call on each vCPU's thread comes after the access that it is in.
-        self.hardware.unplug(device, lambda: self._vcpus.call(lambda _: None))
+        self._vcpus.call(lambda _: None)
 
     @property
     def _has_agent(self) -> bool:

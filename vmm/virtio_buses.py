@@ -19,6 +19,7 @@ from vmm.slots import Slot
 from vmm.x86 import VirtioMmioWindow, virtio_mmio_window
 
 if TYPE_CHECKING:
+    from transport.pci.function import FunctionState
     from vmm.x86 import PciHost
 
 _NOBODY: Final = "spare slot"
@@ -64,6 +65,17 @@ class VirtioBuses:
         for queue in transport.queues:
             loop.add_reader(queue.notify_fd, queue.serve)
             attached.connections.callback(loop.remove_reader, queue.notify_fd)
+
+    def function_state(self, slot: Slot) -> FunctionState | None:
+        """Return what the guest has set of a device's PCI function; None on another transport."""
+        if self._pci is None or slot.transport != "pci":
+            return None
+        return self._pci.bus.slots[slot.number].state()
+
+    def restore_function(self, slot: Slot, state: FunctionState | None) -> None:
+        """Set it so for the device that is there now, before its transport is restored."""
+        if self._pci is not None and state is not None:
+            self._pci.bus.slots[slot.number].restore(state)
 
     def bar_address(self, slot: Slot) -> int | None:
         """Return where a device on PCI has its BAR 0 now, for who names what is there."""

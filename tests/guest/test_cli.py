@@ -428,3 +428,43 @@ def test_device_of_a_file_that_is_wrong_is_one_line(kernel: MakeKernel, tmp_path
     assert done.returncode == 2
     expected = f"vmm: {tmp_path}/dice.py:14: ZeroDivisionError: division by zero\n"
     assert done.stderr == expected.encode()
+
+
+def test_saved_file_of_a_device_is_reloaded(kernel: MakeKernel, tmp_path: Path) -> None:
+    file = tmp_path / "dice.py"
+    file.write_text(DICE)
+    device = f"{file}:Dice,sides=8"
+    with started("--device", device, "--reload", "--kernel", kernel(bare.say("up\n"))) as process:
+        assert process.stderr is not None
+        read_until(output_of(process), b"up\n")
+        file.write_text(DICE + "def x(")
+        wrong = read_until(process.stderr.fileno(), b"never closed\n")
+        file.write_text(DICE + "# better")
+        right = read_until(process.stderr.fileno(), b" s)\n")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=DEADLINE)
+
+    stays = f"vmm: dice0: stays as it was: {file}:13: SyntaxError: '(' was never closed\n"
+    assert wrong.endswith(stays.encode())
+    assert right.startswith(f"vmm: dice0: is what {file} has now, ".encode())
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--reload"], b"vmm: --reload: it is for --device, which is not given\n"),
+        (
+            ["--reload", "--device", "d.py:D", "--sandbox", "auto"],
+            b"vmm: --reload: a machine in a sandbox (auto) opens no file; it needs --sandbox=off\n",
+        ),
+        (
+            ["--reload", "--device", "d.py:D", "--jail"],
+            b"vmm: --reload: in a jail there are no files; take --jail away\n",
+        ),
+    ],
+)
+def test_reload_where_nothing_can_be_loaded_is_refused(options: list[str], why: bytes) -> None:
+    done = vmm("run", *options)
+
+    assert (done.returncode, done.stderr) == (2, why)

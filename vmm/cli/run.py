@@ -122,6 +122,11 @@ def add_arguments(parser: ArgumentParser | QuickOptions) -> None:
         help="a virtio device of your own: a class in a Python file, with arguments by name; may be"
         " repeated. Also transport=mmio|pci; a comma in a name or value is doubled",
     )
+    parser.add_argument(
+        "--reload",
+        action="store_true",
+        help="when the file of a --device is saved, have the guest go on with what is there then",
+    )
     parser.add_argument("--stats", action="store_true", help="print counts at the end")
     parser.add_argument(
         "init_arguments",
@@ -137,6 +142,10 @@ def execute(options: Namespace) -> int:
     if options.engine is not None:
         use(options.engine)
     check_jail_arguments(options)
+    if options.reload:
+        from vmm.cli.reload_option import check_reload
+
+        check_reload(options)
     sandbox = sandbox_of(options, jailed=options.jail)
     interruption = Interruption()
     with ExitStack() as stack:
@@ -241,6 +250,8 @@ def _take_command(options: Namespace) -> Sequence[str]:
     ours = options.initrd is None and (options.kernel is None or is_stock(options.kernel))
     if words and options.agent is None and ours:
         options.agent = "init"
+    if options.reload and options.agent is None and ours:
+        options.agent = "beside"  # which has the guest look at its devices anew
     if not words or options.agent in (None, "none"):
         return ()
     options.init_arguments = []

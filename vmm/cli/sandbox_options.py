@@ -19,6 +19,8 @@ _UNCONFINED: Final = (
     " opens no file while the guest runs"
 )
 
+_RELOADED: Final = "no sandbox, as --reload loads code of your own while the guest runs"
+
 
 def add_sandbox_argument(parser: ArgumentParser | QuickOptions) -> None:
     """Add the option that says how the machine's process is confined."""
@@ -47,7 +49,7 @@ def sandbox_of(options: Namespace, *, jailed: bool = False) -> ProcessSandbox:
 def tell_unconfined(options: Namespace, sandbox: ProcessSandbox) -> None:
     """Say how to have a sandbox, if there is none and nobody said that there should be none."""
     if options.device and options.sandbox is None and sandbox.mode == "off" and not options.jail:
-        print(f"vmm: {_UNCONFINED}", file=sys.stderr)
+        print(f"vmm: {_RELOADED if options.reload else _UNCONFINED}", file=sys.stderr)
 
 
 def add_jail_arguments(parser: ArgumentParser | QuickOptions) -> None:

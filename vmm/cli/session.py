@@ -87,6 +87,11 @@ def run_once(
             from vmm.cli.debugger import let_in
 
             let_in(listener, machine)
+        files = None
+        if options.reload:
+            from vmm.cli.reload_option import watch_files
+
+            files = watch_files(machine, stack)
         sandbox.enter(
             [
                 *_late(options, with_command=bool(command)),
@@ -111,6 +116,8 @@ def run_once(
         if trace is not None:
             trace.begin(machine, interruption, stack)
         machine.resume()
+        if files is not None:
+            files.start()
         if ours is not None:
             ending = _end_of_command(machine, ours, terminal)
         else:

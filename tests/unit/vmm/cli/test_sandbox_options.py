@@ -11,7 +11,7 @@ from vmm.sandbox.mode import VARIABLE
 
 def options(**values: object) -> Any:
     return SimpleNamespace(
-        **({"sandbox": None, "device": ["dice.py:Dice"], "jail": False} | values)
+        **({"sandbox": None, "device": ["dice.py:Dice"], "jail": False, "reload": False} | values)
     )
 
 

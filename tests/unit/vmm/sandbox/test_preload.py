@@ -47,12 +47,13 @@ BEFORE = {
     },
     "vmm.cli.run": {
         *("vmm.cli.debugger", "vmm.cli.jailed", "vmm.cli.keeper", "vmm.cli.trace_options"),
+        "vmm.cli.reload_option",
         "vmm.net.guest",
     },
     "vmm.cli.session": {
         *("vmm.cli.caller", "vmm.cli.debugger", "vmm.cli.guest_sockets"),
         "vmm.cli.machine_options",
-        *("vmm.cli.port_files", "vmm.share.limits"),
+        *("vmm.cli.port_files", "vmm.cli.reload_option", "vmm.share.limits"),
     },
     "vmm.cli.snapshot": {"vmm.cli.jailed", "vmm.share.limits"},
     "vmm.devices": {
