@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from vmm.agent import Agent
     from vmm.agent.upkeep import AgentUpkeep
     from vmm.disk.disk import DiskConfig
+    from vmm.driver_check.live import MachineDoctor
     from vmm.gdb.place import Listener
     from vmm.gdb.server import GdbServer
     from vmm.hardware import Carry
@@ -307,6 +308,15 @@ class Machine:
         tracer, self._tracer = self._tracer, None
         if tracer is not None:
             tracer.close()
+
+    def explain(self) -> MachineDoctor:
+        """Judge the guest's virtio drivers from now on; what is returned has the diagnoses.
+
+        They need a trace, which begins with it: call it before :meth:`boot` to see all.
+        """
+        from vmm.driver_check.live import MachineDoctor
+
+        return MachineDoctor(self)
 
     @property
     def agent_if_any(self) -> Agent | None:

@@ -11,6 +11,7 @@ _SUBCOMMANDS: Final = {
     "run": "boot a guest and connect this terminal to its console",
     "trace": "run a guest, and tell what it does, a line for each event",
     "top": "run a guest, and show rates, latencies, exits, and where its time goes",
+    "check-driver": "run a guest, and tell which duties of a virtio driver it keeps",
     "snapshot": "boot a guest and save it, for others to go on from",
     "dump": "write a saved guest's memory and processors to a core file, for debuggers",
     "demo": "boot the default guest through a short demonstration",
@@ -40,7 +41,7 @@ def parser_for(argv: list[str]) -> argparse.ArgumentParser:
             name, help=text, description=text, parents=[common], formatter_class=_HelpFormatter
         )
         if name in argv:
-            module = importlib.import_module(f"vmm.cli.{name}")
+            module = importlib.import_module(f"vmm.cli.{name.replace('-', '_')}")
             module.add_arguments(command)
             command.set_defaults(execute=module.execute)
     return parser

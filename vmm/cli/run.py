@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Callable, Sequence
 
+    from vmm.cli.explanation import Explanation
     from vmm.cli.trace_options import RunTrace
     from vmm.snapshot import Snapshot
 
@@ -109,6 +110,11 @@ def add_arguments(parser: ArgumentParser | QuickOptions) -> None:
         " alternatives, ! before what is unwanted",
     )
     parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="tell what the guest's virtio drivers do wrong, or leave out: rule, and what to do",
+    )
+    parser.add_argument(
         "--gdb",
         metavar="[HOST:]PORT|unix:PATH[,wait=off]",
         help="let a debugger in by GDB's remote protocol; the guest waits for it before its first"
@@ -152,6 +158,7 @@ def execute(options: Namespace) -> int:
         start, command = _start_of(options, stack)
         tell_unconfined(options, sandbox)
         console = _console(start, command, options, stack)
+        explanation = _explanation(options, stack)
         trace = _trace(options, stack)
         stack.enter_context(interruption.by_signals())
         listener = None
@@ -171,25 +178,32 @@ def execute(options: Namespace) -> int:
                 end_at,
                 sandbox,
                 trace=trace,
+                explanation=explanation,
                 listener=listener,
             )
+
+        def status_of(ending: Ending) -> int:
+            return ending.status if explanation is None else explanation.status(ending)
 
         if options.jail:
             from vmm.cli.jailed import jail_for
 
             with jail_for(start, options.jail_limit) as sandbox.jail:
-                return _apart(once, options, sandbox.jail.begin)
+                return _apart(once, options, status_of, sandbox.jail.begin)
         if options.on_reboot == "exit":
-            return once().status
+            return status_of(once())
         if sandbox.mode != "off":
-            return _apart(once, options)
+            return _apart(once, options, status_of)
         while (ending := once()).end is End.REBOOT:
             pass
-        return ending.status
+        return status_of(ending)
 
 
 def _apart(
-    once: Callable[[], Ending], options: Namespace, begin: Callable[[], object] = bool
+    once: Callable[[], Ending],
+    options: Namespace,
+    status_of: Callable[[Ending], int],
+    begin: Callable[[], object] = bool,
 ) -> int:
     """Run the guest, again after each reboot if asked for, each time in a process of its own.
 
@@ -203,7 +217,7 @@ def _apart(
         begin()
         ending = once()
         reboots[0] = options.on_reboot == "restart" and ending.end is End.REBOOT
-        return ending.status
+        return status_of(ending)
 
     with mmap(-1, 1) as reboots:  # which both processes have
         reboots[0] = True
@@ -283,6 +297,14 @@ def _trace(options: Namespace, stack: ExitStack) -> RunTrace | None:
     from vmm.cli.trace_options import run_trace
 
     return run_trace(options, stack)
+
+
+def _explanation(options: Namespace, stack: ExitStack) -> Explanation | None:
+    if not options.explain and not getattr(options, "checks_drivers", False):
+        return None
+    from vmm.cli.explanation import Explanation
+
+    return Explanation(options, stack)
 
 
 def _check_restore(options: Namespace) -> None:

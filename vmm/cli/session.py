@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vmm.cli.caller import Caller
     from vmm.cli.command import GuestCommand
     from vmm.cli.console_output import ConsoleOutput
+    from vmm.cli.explanation import Explanation
     from vmm.cli.guest_sockets import GuestSockets
     from vmm.cli.port_files import PortFiles
     from vmm.cli.trace_options import RunTrace
@@ -51,6 +52,7 @@ def run_once(
     sandbox: ProcessSandbox,
     *,
     trace: RunTrace | None = None,
+    explanation: Explanation | None = None,
     listener: Listener | None = None,
 ) -> Ending:
     """Boot or restore a guest, serve it until it ends, and print how it did.
@@ -96,6 +98,7 @@ def run_once(
             [
                 *_late(options, with_command=bool(command)),
                 *(trace.late if trace is not None else []),
+                *(explanation.late if explanation is not None else []),
             ],
             sockets=(0 if sockets is None else sockets.most)
             + machine.hardware.disk_sockets
@@ -115,6 +118,8 @@ def run_once(
             ports.connect(machine.hardware.console_ports, stack)
         if trace is not None:
             trace.begin(machine, interruption, stack)
+        if explanation is not None:
+            explanation.begin(machine, stack)
         machine.resume()
         if files is not None:
             files.start()

@@ -22,6 +22,13 @@ from vmm.sandbox.preload import preload
 preload("vmm.console.input", "vmm.console.filter", "vmm.stats", *vmm.cli.trace_options.LATE)
 import virtio.native.records
 """
+EXPLAINED = """
+import vmm.cli.run, vmm.cli.session, vmm.cli.explanation, vmm.cli.user_terminal, vmm.cli.command
+import vmm.snapshot.snapshot
+from vmm.sandbox.preload import preload
+preload("vmm.console.input", "vmm.console.filter", "vmm.stats", *vmm.cli.explanation.LATE)
+import virtio.native.records
+"""
 SNAPSHOT = """
 import vmm.cli.snapshot
 from vmm.sandbox.preload import preload
@@ -46,8 +53,8 @@ BEFORE = {
         *("vmm.image.kernels", "vmm.image.usual_kernel", "vmm.net.options"),
     },
     "vmm.cli.run": {
-        *("vmm.cli.debugger", "vmm.cli.jailed", "vmm.cli.keeper", "vmm.cli.trace_options"),
-        "vmm.cli.reload_option",
+        *("vmm.cli.debugger", "vmm.cli.explanation", "vmm.cli.jailed", "vmm.cli.keeper"),
+        *("vmm.cli.reload_option", "vmm.cli.trace_options"),
         "vmm.net.guest",
     },
     "vmm.cli.session": {
@@ -108,10 +115,11 @@ NOT_IN_A_RUN = {
     "vmm.trace.filter": {"difflib"},
     "vmm.trace.tracer": {"vmm.trace.query"},
     "vmm.agent.client": {"vmm.agent.kernel_log"},  # for tests, on threads of their own
-    # Of a program that plugs devices; who resizes a console, or shows counts, has imported it.
+    # Of a program that plugs devices or asks for the drivers' mistakes; who resizes a console, or shows counts, has imported it.
     "vmm.machine": {
         *("vmm.agent.binding", "virtio.console", "vmm.stats"),
         *("vmm.dump.core_file", "vmm.dump.dump", "vmm.dump.program"),
+        "vmm.driver_check.live",
     },
 }
 
@@ -128,7 +136,9 @@ def imports_in_functions(source: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "command_imports", [RUN, SNAPSHOT, TRACED], ids=["run", "snapshot", "traced"]
+    "command_imports",
+    [RUN, SNAPSHOT, TRACED, EXPLAINED],
+    ids=["run", "snapshot", "traced", "explained"],
 )
 def test_what_is_imported_in_the_sandbox_was_imported_before(command_imports: str) -> None:
     usual = {name: value for name, value in os.environ.items() if name != "PYVMM_ENGINE"}
@@ -167,6 +177,13 @@ def test_a_run_without_a_debugger_imports_nothing_of_it() -> None:
 
     assert "vmm.machine" in done.stdout
     assert "vmm.gdb" not in done.stdout
+
+
+def test_a_run_without_explanations_imports_nothing_of_the_driver_doctor() -> None:
+    done = subprocess.run([sys.executable, "-c", RUN + TELL], capture_output=True, text=True)
+
+    assert "vmm.machine" in done.stdout
+    assert "vmm.driver_check" not in done.stdout
 
 
 def test_a_run_without_shares_imports_nothing_of_them() -> None:
