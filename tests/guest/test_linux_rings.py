@@ -1,4 +1,7 @@
-"""Every form of the virtqueue that can be negotiated carries what the real Linux drivers send."""
+"""Every form of the virtqueue that can be negotiated carries what the real Linux drivers send.
+
+The driver doctor, which looks on, finds no mistake of theirs in any form.
+"""
 
 import os
 import re
@@ -43,7 +46,8 @@ def run(guest: Guest, devices: Iterable[Device], features: int) -> tuple[str, se
     output = guest.sh(SCRIPT)
     plugged = guest.machine.hardware.transports[2:]
     queues = [one.queue for transport in plugged for one in transport.queues]
-    return output, {type(queue._ring).__name__ for queue in queues if queue is not None}
+    forms = {type(queue._ring).__name__ for queue in queues if queue is not None}
+    return output, {form.removeprefix("Watched") for form in forms}
 
 
 @pytest.mark.parametrize("indirect", [0, 1], ids=["direct", "indirect"])
@@ -60,6 +64,7 @@ def test_disks_and_hwrng_work_with_each_form_of_the_ring(
     chosen = packed << RING_PACKED | event_idx << EVENT_IDX | indirect << INDIRECT_DESC
     features = 1 << VERSION_1 | 1 << RING_RESET | chosen
 
+    doctor = guest.machine.explain()
     with RawDisk.open(str(source), read_only=True) as read, RawDisk.open(str(target)) as written:
         output, forms = run(guest, [Block(read), Block(written), Entropy()], features)
 
@@ -69,5 +74,6 @@ def test_disks_and_hwrng_work_with_each_form_of_the_ring(
     ]
     assert negotiated == [(str(packed), str(event_idx), str(indirect), "1")] * 3
     assert forms <= {form}
+    assert doctor.look_for_stalls() == []
     assert re.search(r"^random (?!0{32})[0-9a-f]{32}$", output, re.MULTILINE)
     assert target.read_bytes() == source.read_bytes()

@@ -79,3 +79,23 @@ def test_device_on_the_other_transport_works_beside_them(machine: Machine) -> No
     assert len(result.stdout) == 16
     assert [one.name for one in machine.hardware.transports][:2] == ["entropy", "console"]
     assert machine.hardware.transports[0].stats.bytes_written >= 16
+
+
+def test_drivers_of_linux_break_no_rule_from_the_first_look_to_the_last(
+    machine: Machine, tmp_path: Path
+) -> None:
+    disk = make_disk(tmp_path / "disk.img", 3)
+    doctor = machine.explain()
+    try:
+        machine.plug(disk)
+        assert disk_hash(machine) == content_hash(disk)
+        machine.unplug("block0")
+        table = doctor.finish(stuck=False)
+    finally:
+        machine.stop_trace()
+
+    assert table.diagnoses == []
+    assert table.broken == []
+    kept = {row.duty.id for row in table.rows if row.verdict == "kept"}
+    assert {f"DRV-INI-0{number}" for number in range(2, 9)} <= kept
+    assert {"DRV-FEA-01", "DRV-QUE-05", "DRV-RNG-05", "DRV-NTF-01", "DRV-RNG-12"} <= kept

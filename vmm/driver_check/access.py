@@ -83,7 +83,9 @@ def _is_proper_mmio(case: Case, access: Access) -> bool:
     if register in LEGACY:
         name, do = LEGACY[register]
         where = register.removeprefix("reserved ")
-        case.finds("register-legacy", verb=_verb(access), register=where, legacy=name, next=do)
+        case.finds(
+            "register-legacy", each=name, verb=_verb(access), register=where, legacy=name, next=do
+        )
         return False
     if access.length != 4 or access.address % 4:
         name = register.removeprefix("reserved ")
@@ -139,6 +141,7 @@ def _is_proper_configuration(case: Case, access: Access) -> bool:
         words = f"{unit} byte{'s' if unit > 1 else ''}"
         case.finds(
             "config-width",
+            each=access.register,
             verb=_verb(access),
             length=access.length,
             register=access.register,

@@ -91,21 +91,24 @@ class Case:
         self.kept: Counter[str] = Counter()
         self.broken: Counter[str] = Counter()
         self.fields = _fields(transport)
-        self._told: set[tuple[str, int]] = set()
+        self._told: set[tuple[str, int, str]] = set()
         self._report = report
 
     def keeps(self, duty: str) -> None:
         """Note that the driver kept a duty."""
         self.kept[duty] += 1
 
-    def finds(self, mistake: str, queue: int = NO_QUEUE, **values: Any) -> None:
-        """Note a mistake, and report it unless it was; ``values`` fill the places of its texts."""
+    def finds(self, mistake: str, queue: int = NO_QUEUE, *, each: str = "", **values: Any) -> None:
+        """Note a mistake, and report it unless it was; ``values`` fill the places of its texts.
+
+        ``each`` is what else it is reported anew for, such as the name of one of a few registers.
+        """
         kind = load_duties().mistakes[mistake]
         if not kind.hint:
             self.broken[kind.duty.id] += 1
-        if (mistake, queue) in self._told:
+        if (mistake, queue, each) in self._told:
             return
-        self._told.add((mistake, queue))
+        self._told.add((mistake, queue, each))
         values |= {"queue": queue, **self.words}
         did, expected, then = (
             text.format_map(values) for text in (kind.did, kind.expected, kind.next)

@@ -16,11 +16,12 @@ def accessed(case: Case, event: Access) -> None:
         if case.transport.negotiation.offered & field.feature.mask:
             case.keeps("DRV-CFG-04")
         else:
-            case.finds("config-not-offered", register=register, bit=field.feature.bit)
+            bit = field.feature.bit
+            case.finds("config-not-offered", each=register, register=register, bit=bit)
     if not event.is_write:
         return
     if not field.writable:
-        case.finds("config-read-only", register=register)
+        case.finds("config-read-only", each=register, register=register)
         return
     case.keeps("DRV-CFG-02")
     if not case.has_features and not field.early:

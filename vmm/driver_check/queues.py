@@ -162,5 +162,7 @@ def vector_accessed(case: Case, register: str, value: int, *, is_write: bool) ->
     if isinstance(case.transport, VirtioPci):
         count = case.transport.msix.vectors.count
         if value >= count:
-            told = {"register": register, "value": value, "count": count, "last": count - 1}
-            case.finds("vector-refused", index, **told)
+            last = count - 1
+            case.finds(
+                "vector-refused", index, register=register, value=value, count=count, last=last
+            )

@@ -17,7 +17,7 @@ from transport.status import (
     status_names,
 )
 from virtio.errors import Error
-from virtio.features import VIRTIO_RING_F_INDIRECT_DESC, mask
+from virtio.features import VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC, mask
 from vmm.driver_check.case import Case, QueueLife
 from vmm.drivers import DEVICES, TRANSPORTS
 
@@ -25,6 +25,11 @@ PCI_COMMAND_MEMORY: Final = 2
 DESCRIPTOR_BYTES: Final = 16
 INDIRECT: Final = 4
 AVAIL: Final = 1 << 7
+ENABLE: Final = 0
+DESC: Final = 2
+FIRST_ENTRY: Final = 1 << 15
+"""Entry 0 with wrap counter 1, as an event suppression structure has it."""
+
 USED: Final = 1 << 15
 
 _PLACES: Final = {
@@ -127,7 +132,8 @@ def _examine_live(case: Case) -> None:
 
 def _examine_queue(case: Case, one: QueuePosition, queue: QueueLife) -> None:
     if one.available:
-        if not queue.kicks and not one.next_avail and not queue.taken:
+        began = queue.kicks or one.next_avail or queue.taken
+        if not began and _wants_the_first(case, one.queue):
             case.finds("never-kicked", one.queue, register=case.called("QueueNotify"))
         return
     if not queue.kicks:
@@ -139,6 +145,29 @@ def _examine_queue(case: Case, one: QueuePosition, queue: QueueLife) -> None:
         case.finds("packed-wrap", one.queue, slot=slot, wrap=wrap, other=1 - wrap)
     elif not queue.taken and not one.next_avail:
         case.finds("nothing-available", one.queue, **_NOTHING[case.is_packed])
+
+
+def _wants_the_first(case: Case, index: int) -> bool:
+    """Whether the device asks for a notification of the first buffers: it may decline them.
+
+    VIRTIO 1.2 "Available Buffer Notification Suppression", "Event Suppression Structure Format".
+    """
+    here = case.transport.queues[index].queue
+    if here is None:
+        return False
+    layout, has_event = here.layout, case.life.accepted & mask(VIRTIO_RING_F_EVENT_IDX)
+    place = layout.device_area
+    if not case.is_packed and has_event:
+        place += 4 + 8 * layout.size  # avail_event
+    try:
+        words = case.transport.memory.view(place, 4 if case.is_packed else 2)
+        value = int.from_bytes(words, "little")
+    except (Error, ValueError):
+        return False
+    if case.is_packed:
+        place_of_event, flags = value & 0xFFFF, value >> 16 & 3
+        return flags == ENABLE or (flags == DESC and place_of_event == FIRST_ENTRY)
+    return value == 0  # avail_event is the first buffer's, or the flag NO_NOTIFY is clear
 
 
 _NOTHING: Final = {

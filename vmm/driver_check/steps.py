@@ -95,9 +95,15 @@ def _judge_beginning(case: Case, value: int) -> None:
     if case.kind == "mmio" and case.from_birth:
         missing = [one for one in IDENTITY if one not in case.identified]
         if missing:
-            case.finds("not-identified", names=names, missing=" and ".join(missing))
+            case.finds("not-identified", names=names, missing=_listed(missing))
         else:
             case.keeps("DRV-INI-01")
+
+
+def _listed(words: list[str]) -> str:
+    """Return words as people list them: ``one, two and three``."""
+    *first, last = words or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _judge_features_ok(case: Case, status: int, told: dict[str, Any]) -> None:
@@ -195,7 +201,7 @@ def _judge_refusal(case: Case, device: VirtioDevice, event: Features) -> None:
     for one in features:
         if event.accepted & one.mask and not one.fits(event.accepted):
             every = [need for need in one.requires if not event.accepted & need.mask]
-            needed = " and ".join(_bits(device, need.mask) for need in every)
+            needed = _listed([_bits(device, need.mask) for need in every])
             some = " or ".join(_bits(device, need.mask) for need in one.requires_any)
             bits = _bits(device, one.mask)
             case.finds("feature-without-prerequisite", bits=bits, needed=needed or some)

@@ -23,6 +23,13 @@ def test_a_register_of_version_1(mmio: Bench, offset: int, name: str) -> None:
     assert name in mmio.last.did
 
 
+def test_each_register_of_version_1_is_told(mmio: Bench) -> None:
+    mmio.find()
+    for offset in (0x28, 0x3C, 0x40, 0x40):
+        mmio.driver.write(offset, 4096)
+    assert mmio.found() == ["register-legacy"] * 3
+
+
 def test_an_offset_without_a_register(mmio: Bench) -> None:
     mmio.find()
     mmio.driver.read(0x0D0)

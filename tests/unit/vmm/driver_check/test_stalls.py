@@ -5,6 +5,7 @@ from time import monotonic_ns
 import pytest
 
 from tests.unit.vmm.driver_check.bench import VERSION_1, Bench
+from tests.unit.vmm.driver_check.conftest import MakeBench
 
 
 def test_a_device_that_nobody_looked_at(bench: Bench) -> None:
@@ -63,6 +64,27 @@ def test_buffers_without_a_notification(bench: Bench) -> None:
     bench.transport.service()
     bench.ring.add([b"x"], [8])
     assert bench.stalls() == ["never-kicked"]
+
+
+def test_buffers_in_a_packed_ring_without_a_notification(packed: Bench) -> None:
+    packed.go_live()
+    packed.transport.service()
+    packed.ring.add([b"x"], [8])
+    assert packed.stalls() == ["never-kicked"]
+
+
+@pytest.mark.parametrize("form", ["split", "packed"])
+def test_buffers_of_which_the_device_wants_no_notification(
+    make_bench: MakeBench, form: str
+) -> None:
+    bench = make_bench("mmio", packed=form == "packed")
+    bench.go_live()
+    bench.transport.service()
+    queue = bench.transport.queues[0].queue
+    assert queue is not None
+    queue.disable_notification()
+    bench.ring.add([b"x"], [8])
+    assert bench.stalls() == []
 
 
 def test_a_notification_with_nothing_available(bench: Bench) -> None:

@@ -115,7 +115,8 @@ NOT_IN_A_RUN = {
     "vmm.trace.filter": {"difflib"},
     "vmm.trace.tracer": {"vmm.trace.query"},
     "vmm.agent.client": {"vmm.agent.kernel_log"},  # for tests, on threads of their own
-    # Of a program that plugs devices or asks for the drivers' mistakes; who resizes a console, or shows counts, has imported it.
+    # Of a program that plugs devices or asks what drivers do wrong; who resizes a console, or
+    # shows counts, has imported it.
     "vmm.machine": {
         *("vmm.agent.binding", "virtio.console", "vmm.stats"),
         *("vmm.dump.core_file", "vmm.dump.dump", "vmm.dump.program"),
