@@ -111,7 +111,8 @@ class DeviceRunner:
                 one.handler = self._handler(one)
 
     def _unheard(self, tap: DeviceTap, queue: int, count: int) -> None:
-        if not self.paused:  # else they wait: all queues are looked at when the device goes on
+        waits = self.paused or self.suspended  # and looks at all queues when it goes on
+        if not waits:
             tap.unheard(queue, count)
 
     def pause(self, *, paused: bool) -> None:

@@ -270,6 +270,26 @@ def test_a_notification_that_was_in_time_is_not_too_early_after_a_reset(bench: B
     assert bench.found() == []
 
 
+class Broken(Gadget):
+    """Has a bug of its own."""
+
+    def handle_queue(self, index: int) -> bool:
+        raise ValueError("ours")
+
+
+def test_a_notification_of_a_device_that_waits_to_be_mended_is_in_order(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench("mmio", Broken())
+    bench.transport.on_bug = lambda _: True
+    bench.go_live()
+    for _ in range(3):
+        os.eventfd_write(bench.transport.queues[0].notify_fd, 1)
+        bench.transport.service()
+    assert bench.transport.suspended
+    assert bench.found() == []
+
+
 def test_a_notification_of_a_queue_that_is_not_enabled(bench: Bench) -> None:
     bench.negotiate()
     bench.driver.status = 0x0F
