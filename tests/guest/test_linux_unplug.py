@@ -2,11 +2,15 @@
 
 import hashlib
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from transport.core import VirtioTransport
+from vmm.authoring.device_file import loaded_device
+from vmm.authoring.reloading import Reloader
 from vmm.config import MachineConfig, Transport
 from vmm.disk.disk import DiskConfig
 from vmm.machine import Machine
@@ -17,6 +21,22 @@ BOOT_DEADLINE, DEADLINE = 900.0, 300.0
 OTHER: dict[Transport, Transport] = {"mmio": "pci", "pci": "mmio"}
 READ_FOR_EVER = "while dd if=/dev/vda of=/dev/null bs=64k iflag=direct 2>&1; do :; done"
 HASH = "dd if=/dev/vda bs=64k iflag=direct 2>/dev/null | sha256sum"
+
+LETTERS = """
+from struct import Struct
+from virtio import Device, field, queue
+
+class Letters(Device):
+    device_id = 2
+    capacity = field("u64", 0, default=2048)
+
+    @queue(size=128, header=Struct("<IIQ"))
+    def requestq(self, request):
+        for view in request.data_in:
+            view[:] = b"x" * len(view)
+        return request.finish(0, request.data_in_bytes)
+"""
+LOOK = "head -c 3 /dev/vda; cat /sys/block/vda/size"
 
 
 @pytest.fixture(params=["mmio", "pci"], scope="module")
@@ -34,6 +54,10 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
 def make_disk(path: Path, seed: int) -> DiskConfig:
     path.write_bytes(random.Random(seed).randbytes(1 << 20))
     return DiskConfig(str(path))
+
+
+def look(machine: Machine) -> str:
+    return str(machine.agent.run(["sh", "-c", LOOK], timeout=DEADLINE).stdout).strip()
 
 
 def disk_hash(machine: Machine) -> str:
@@ -99,3 +123,38 @@ def test_drivers_of_linux_break_no_rule_from_the_first_look_to_the_last(
     kept = {row.duty.id for row in table.rows if row.verdict == "kept"}
     assert {f"DRV-INI-0{number}" for number in range(2, 9)} <= kept
     assert {"DRV-FEA-01", "DRV-QUE-05", "DRV-RNG-05", "DRV-NTF-01", "DRV-RNG-12"} <= kept
+
+
+def test_device_of_a_file_is_probed_anew_and_a_failed_one_is_mended_under_its_driver(
+    machine: Machine, tmp_path: Path
+) -> None:
+    file, said = tmp_path / "letters.py", list[str]()
+    file.write_text(LETTERS)
+    machine.plug(loaded_device(f"{file}:Letters"))
+    name = machine.hardware.transports[-1].name
+    reloader = Reloader(machine, said.append)
+    first = look(machine)
+
+    file.write_text(LETTERS.replace("x", "y").replace("2048", "4096"))
+    reloader.reload(name)
+    second = look(machine)
+    failed = threading.Event()
+
+    def hear(transport: VirtioTransport, error: Exception) -> bool:
+        failed.set()
+        return True
+
+    machine.hardware.keep_failed(hear)
+    file.write_text(LETTERS.replace('b"x"', "1 / 0 * b''").replace("2048", "4096"))
+    reloader.reload(name)
+    assert failed.wait(DEADLINE)  # and Linux waits for the partitions
+    file.write_text(LETTERS.replace("x", "z").replace("2048", "4096"))
+    reloader.reload(name)
+    third = look(machine)
+    machine.hardware.keep_failed(None)
+    machine.unplug(name)
+
+    assert (first, second, third) == ("xxx2048", "yyy4096", "zzz4096")
+    assert "probed anew, and failed already" in said[1]
+    assert "with the chain at which it failed" in said[2]
+    assert machine.ending is None

@@ -225,6 +225,13 @@ class Agent:
         """
         self._link.on_step = on_step
 
+    def interrupt(self, error: Exception | None) -> None:
+        """Let every call that waits, and each later one that would, raise ``error``.
+
+        For a machine that stands still: nothing would come. With None calls wait again.
+        """
+        self._link.interrupt(error)
+
     def fail(self, error: Exception) -> None:
         """Say that the machine has ended: all calls, waiting and later, raise ``error``."""
         self._link.fail(error)

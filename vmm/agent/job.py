@@ -60,6 +60,7 @@ class Job:
         self._space = protocol.WINDOW_BYTES
         self._input_ended = False
         self._abandoned = False
+        self.interruption: Exception | None = None
         self.on_space: Callable[[], object] | None = None
         """Called, with the lock held, when :meth:`offer` may take more, or never will."""
 
@@ -94,6 +95,11 @@ class Job:
         self._changed.notify_all()
         if self.on_space is not None:
             self.on_space()
+
+    def interrupt(self, error: Exception | None) -> None:
+        """Let who waits raise ``error`` as long as it is set. Called with the lock held."""
+        self.interruption = error
+        self._changed.notify_all()
 
     def receive(self, deadline: float) -> Output | None:
         """Return the next output; None when all is there and the job is over."""
@@ -244,9 +250,13 @@ class Job:
     def _wait(self, condition: Callable[[], bool], deadline: float) -> None:
         """Wait for a condition or the job's end; raises for one that failed or is out of time."""
         left = max(0.0, deadline - time.monotonic())
-        self._changed.wait_for(lambda: self._is_over() or condition(), left)
+        self._changed.wait_for(
+            lambda: self._is_over() or bool(self.interruption) or condition(), left
+        )
         if self._error:
             raise self._error.with_traceback(None)
+        if self.interruption is not None and not self._is_over() and not condition():
+            raise self.interruption.with_traceback(None)
         if not self._is_over() and (not condition() or time.monotonic() >= deadline):
             waited = time.monotonic() - self._began
             raise AgentTimeoutError(f"agent: no answer to {self.kind.name} ({waited:.3g} s so far)")

@@ -73,6 +73,7 @@ class Link:
         self._held = False
         self._failure: Exception | None = None
         self._breach: AgentProtocolError | None = None
+        self._interruption: Exception | None = None
         self._warnings = TokenBucket(1, 10)
         self._deaf = False
         self._closings = 0
@@ -103,6 +104,7 @@ class Link:
             self._last_id = self._last_id % _MOST_IDS + 1
             frame = protocol.encode(self._last_id, kind, data)
             job = Job(self._last_id, kind, self._lock, self.send)
+            job.interruption = self._interruption
             self._jobs[job.id] = job
             self._outbox.add(frame)
             self.on_step(kind.name.lower(), job.id, what)
@@ -157,6 +159,14 @@ class Link:
             self._failure = self._failure or error
             self._lose(error)
 
+    def interrupt(self, error: Exception | None) -> None:
+        """Let calls that would wait raise ``error``, those that wait included; None ends that."""
+        with self._lock:
+            self._interruption = error
+            for job in self._jobs.values():
+                job.interrupt(error)
+            self._changed.notify_all()
+
     def _close_port(self, deadline: float) -> None:
         """Close the host's end, and wait until the guest has closed its own.
 
@@ -200,10 +210,14 @@ class Link:
     def _wait(self, condition: Callable[[], bool], deadline: float, what: str) -> None:
         """Wait with the lock held; raises at the machine's end, for a breach, and at last."""
         timeout = max(0.0, deadline - time.monotonic())
-        done = self._changed.wait_for(lambda: self._failure or self._breach or condition(), timeout)
+        ended = self._changed.wait_for(
+            lambda: self._failure or self._breach or self._interruption or condition(), timeout
+        )
         if (error := self._failure or self._breach) is not None:
             raise error.with_traceback(None)
-        if not done:
+        if self._interruption is not None and not condition():
+            raise self._interruption.with_traceback(None)
+        if not ended:
             raise AgentTimeoutError(f"agent: {what} (waited {timeout:.3g} s){self._told()}")
 
     def _lose(self, error: Exception) -> None:

@@ -21,6 +21,7 @@ from vmm.authoring.carrying import State, carried, misfit, state_of
 from vmm.authoring.device_file import DeviceFile
 from vmm.authoring.loading import describe
 from vmm.config import DeviceConfig
+from vmm.host.threads import start_thread
 
 if TYPE_CHECKING:
     from transport.core import VirtioTransport
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 ASK_SECONDS: Final = 20.0
 """How long the guest has to let a device go, and as long again to take the new one."""
 
+LOOK_SECONDS: Final = 0.01
 RETURN_SECONDS: Final = 5.0
 """How long a handler of the old device has to return."""
 
@@ -41,12 +43,14 @@ class Reloader:
     """Reloads the devices of ``machine`` that come from files; ``say`` gets a line about each.
 
     Make it before the guest runs: the state that a device has then tells later what happened to it.
+    ``may_ask`` says, for a device by its name, whether the guest can be asked now; it usually can.
     """
 
     def __init__(self, machine: Machine, say: Callable[[str], object]) -> None:
         self._machine = machine
         self._say = say
         self._lock = threading.Lock()
+        self.may_ask: Callable[[str], bool] = bool
         self._at_first: dict[str, State] = {}
         for name in self.devices():
             self._note_state(name, self._transport(name).device)
@@ -110,11 +114,15 @@ class Reloader:
         why = misfit(transport, new)
         if transport.suspended and not why:
             return self._exchange(transport, new, "with the chain at which it failed")
-        if self._machine.agent_if_any is not None:
+        if self._machine.agent_if_any is None:
+            guest = "the guest, which has no agent,"
+        elif not self.may_ask(transport.name):
+            guest = "the guest, which stands still,"
+        else:
             return self._probe(transport, new)
         if why:
-            raise ConfigurationError(f"no agent can have the guest look anew, and {why}")
-        return self._exchange(transport, new, "and the guest, which has no agent, was not asked")
+            raise ConfigurationError(f"{guest} cannot be asked to look anew, and {why}")
+        return self._exchange(transport, new, f"and {guest} was not asked")
 
     def _probe(self, transport: VirtioTransport, new: VirtioDevice) -> str:
         """Have the guest let the old device go, and find the new one."""
@@ -133,7 +141,8 @@ class Reloader:
             return new
 
         try:
-            self._machine.replace(name, with_state, timeout=ASK_SECONDS)
+            if not self._replace(name, new, with_state):
+                notes.append("and failed already")
         except Error as error:
             if self._transport(name).device is not new:
                 self._at_first[name] = at_first
@@ -142,6 +151,33 @@ class Reloader:
                 return self._exchange_late(transport, new, error)
             notes.append(f"but the guest does not take it: {error}")
         return ", ".join(notes)
+
+    def _replace(
+        self, name: str, new: VirtioDevice, make: Callable[[VirtioDevice], VirtioDevice]
+    ) -> bool:
+        """Have the machine replace a device, and wait for it; whether ``new`` works.
+
+        A driver that probes a device waits for its answers. One that fails meanwhile gives none
+        until it is mended, by another call of this object: that is not waited for.
+        """
+        raised: list[BaseException] = []
+
+        def replace() -> None:
+            try:
+                self._machine.replace(name, make, timeout=ASK_SECONDS)
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=replace, name="reload", daemon=True)
+        start_thread(thread)
+        while thread.is_alive():
+            thread.join(LOOK_SECONDS)
+            there = self._transport_if_any(name)
+            if there is not None and there.device is new and there.suspended:
+                return False
+        if raised:
+            raise raised[0]
+        return True
 
     def _exchange_late(self, transport: VirtioTransport, new: VirtioDevice, error: Error) -> str:
         """Let the new device answer what its driver may wait for, which then lets go of it."""
@@ -190,7 +226,11 @@ class Reloader:
             self._at_first[name] = {}
 
     def _transport(self, name: str) -> VirtioTransport:
-        for transport in self._machine.hardware.transports:
-            if transport.name == name:
-                return transport
-        raise InternalError(f"{name}: has no transport")
+        transport = self._transport_if_any(name)
+        if transport is None:
+            raise InternalError(f"{name}: has no transport")
+        return transport
+
+    def _transport_if_any(self, name: str) -> VirtioTransport | None:
+        found = (one for one in self._machine.hardware.transports if one.name == name)
+        return next(found, None)
