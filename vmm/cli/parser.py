@@ -12,6 +12,7 @@ _SUBCOMMANDS: Final = {
     "trace": "run a guest, and tell what it does, a line for each event",
     "top": "run a guest, and show rates, latencies, exits, and where its time goes",
     "check-driver": "run a guest, and tell which duties of a virtio driver it keeps",
+    "shell": "run a guest, with it and its devices at a prompt of Python's",
     "snapshot": "boot a guest and save it, for others to go on from",
     "dump": "write a saved guest's memory and processors to a core file, for debuggers",
     "demo": "boot the default guest through a short demonstration",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vmm.cli.user_terminal import UserTerminal
     from vmm.gdb.place import Listener
     from vmm.sandbox.process import ProcessSandbox
+    from vmm.shell.session import MachineShell
     from vmm.snapshot import Snapshot
 
 # A machine whose agent has gone ends soon if its end is why; slow ones write their disks before.
@@ -90,7 +91,10 @@ def run_once(
 
             let_in(listener, machine)
         files = None
-        if options.reload:
+        shell: MachineShell | None = getattr(options, "shell", None)
+        if shell is not None:
+            shell.watch(machine, stack)
+        elif options.reload:
             from vmm.cli.reload_option import watch_files
 
             files = watch_files(machine, stack)
@@ -112,7 +116,9 @@ def run_once(
             stack.enter_context(deadline(end_at - time.monotonic(), out_of_time))
         # All that a run needs is opened and imported before the guest runs.
         ours = _command(machine, command, options, caller) if command else None
-        terminal = _terminal(machine, ours, options, interruption, stack)
+        terminal = None
+        if shell is None:
+            terminal = _terminal(machine, ours, options, interruption, stack)
         console.connect(machine, interruption, stack)
         if ports is not None:
             ports.connect(machine.hardware.console_ports, stack)
@@ -123,7 +129,9 @@ def run_once(
         machine.resume()
         if files is not None:
             files.start()
-        if ours is not None:
+        if shell is not None:
+            ending = shell.serve()
+        elif ours is not None:
             ending = _end_of_command(machine, ours, terminal)
         else:
             _connect_input(machine, terminal)

@@ -1,0 +1,1 @@
+"""``vmm shell``: a machine at the prompt of IPython."""
