@@ -90,6 +90,9 @@ class MachineConfig:
       beside that of the initrd ("beside").
     * ``vsock``: the guest's address (CID, from 3 on) for sockets between host and guest, which
       :attr:`Machine.vsock` makes; None for no such device.
+    * ``balloon``: how much memory the guest is asked to give back to the host, in bytes, 0 for none
+      yet: see :attr:`Machine.balloon`. What the guest frees goes to the host by itself then, and
+      snapshots leave out what it does not use. None for no such device.
     * ``transport``: how the guest finds its virtio devices: by registers whose addresses the
       command line or ACPI tells ("mmio"), or on a PCI bus ("pci"); None for what suits the kernel:
       PCI for one that is named or in a folder, registers for all others. A disk says by itself
@@ -131,6 +134,7 @@ class MachineConfig:
     nets: tuple[NetConfig, ...] = ()
     ports: tuple[str, ...] = ()
     vsock: int | None = None
+    balloon: int | None = None
     agent: AgentRole = "none"
     devices: tuple[Callable[[], VirtioDevice], ...] = ()
     spare_slots: int = 0
@@ -171,6 +175,10 @@ class MachineConfig:
             raise ConfigurationError(
                 f"polling for {self.poll_us} microseconds: must be 0 to {MAX_POLL_US}"
             )
+        if self.balloon is not None:
+            from vmm.balloon.size import check_balloon
+
+            check_balloon(self.balloon, self.memory_bytes)
         if self.ring_features is not None:
             _check_ring_features(self.ring_features)
         if len(set(self.ports)) < len(self.ports):

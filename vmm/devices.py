@@ -18,13 +18,14 @@ from vmm.net.config import NetConfig
 from vmm.slots import Transport
 
 if TYPE_CHECKING:
+    from virtio.balloon.device import Discard
     from virtio.console import ConsolePort
     from virtio.net import NetBackend
     from vmm.share.directory import HostDirectory
 
 Maker = Callable[[], VirtioDevice]
 MachineDisk = BaseDisk
-OwnDevice = Literal["rng", "console", "vsock", "share"]
+OwnDevice = Literal["rng", "console", "vsock", "balloon", "share"]
 Source = DiskConfig | NetConfig | Maker | OwnDevice
 
 HVC: Final = "hvc0"
@@ -76,8 +77,10 @@ def configured_devices(
     ports: Sequence[ConsolePort],
     directories: Sequence[HostDirectory] = (),
     networks: Sequence[NetBackend] = (),
+    *,
+    discard: Discard,
 ) -> Iterator[PlannedDevice]:
-    """Make the devices in the order in which the guest finds them."""
+    """Make the devices in the order in which the guest finds them; ``discard`` frees its memory."""
     for disk, backend in zip(config.disks, disks, strict=True):
         yield disk_device(disk, backend, config)
     if config.rng:
@@ -92,6 +95,13 @@ def configured_devices(
         from virtio.vsock import Vsock
 
         yield PlannedDevice("vsock", with_ring_features(Vsock(config.vsock), config), "vsock")
+    if config.balloon is not None:
+        from virtio.balloon import Balloon
+        from vmm.balloon.size import PAGE_BYTES
+
+        balloon = Balloon(discard)
+        balloon.num_pages = config.balloon // PAGE_BYTES
+        yield PlannedDevice("balloon", with_ring_features(balloon, config), "balloon")
     if directories:
         from vmm.share.shares import share_device
 

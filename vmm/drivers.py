@@ -14,6 +14,7 @@ from vmm.config import DeviceConfig, MachineConfig
 BLOCK: Final = 2
 CONSOLE: Final = 3
 ENTROPY: Final = 4
+BALLOON: Final = 5
 VSOCK: Final = 19
 FS: Final = 26
 
@@ -44,7 +45,7 @@ DEVICES: Final = {
     BLOCK: ("virtio_blk", "CONFIG_VIRTIO_BLK"),
     CONSOLE: ("virtio_console", "CONFIG_VIRTIO_CONSOLE"),
     ENTROPY: ("virtio_rng", "CONFIG_HW_RANDOM_VIRTIO"),
-    5: ("virtio_balloon", "CONFIG_VIRTIO_BALLOON"),
+    BALLOON: ("virtio_balloon", "CONFIG_VIRTIO_BALLOON"),
     8: ("virtio_scsi", "CONFIG_SCSI_VIRTIO"),
     9: ("9pnet_virtio", "CONFIG_NET_9P_VIRTIO"),
     16: ("virtio_gpu", "CONFIG_DRM_VIRTIO_GPU"),
@@ -60,7 +61,7 @@ DEVICES: Final = {
 }
 """The driver of each kind of virtio device that Linux has one for."""
 
-_PLUGGED: Final = (1, BLOCK, ENTROPY, 5, 18, VSOCK, FS, 34, 41)
+_PLUGGED: Final = (1, BLOCK, ENTROPY, BALLOON, 18, VSOCK, FS, 34, 41)
 """What may be plugged in later: small drivers, so that each guest can have them all."""
 
 
@@ -80,6 +81,8 @@ def _drivers(config: MachineConfig) -> Iterator[Driver]:
         yield Driver(*DEVICES[number], purpose, required=True)
     if config.rng:
         yield Driver(*DEVICES[ENTROPY], "the entropy device")
+    if config.balloon is not None:
+        yield Driver(*DEVICES[BALLOON], "the memory balloon")
     for one in config.devices:
         make = one.make if isinstance(one, DeviceConfig) else one
         kind = getattr(make, "device_id", None)

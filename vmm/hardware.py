@@ -55,7 +55,12 @@ if TYPE_CHECKING:
 
 Carry = Callable[["TransportState"], "TransportState"]
 
-_USES: Final[Mapping[object, str]] = {"console": "", "vsock": "sockets", "share": "a directory"}
+_USES: Final[Mapping[object, str]] = {
+    "console": "",
+    "vsock": "sockets",
+    "balloon": "its memory",
+    "share": "a directory",
+}
 """What the machine uses devices for that cannot be unplugged; of the console its ports say it."""
 
 
@@ -93,7 +98,14 @@ class Hardware:
         self.ports = Bus("port I/O")
         self.mmio = Bus("memory-mapped I/O")
         self.platform = Platform(
-            self.kvm, self.vm, self.ram, self.ports, self._line, events, config.topology
+            self.kvm,
+            self.vm,
+            self.ram,
+            self.ports,
+            self._line,
+            events,
+            config.topology,
+            log_writes=config.balloon is not None,
         )
         backends = _open_disks(config, resources) if disks is None else disks
         self.directories = _open_directories(config, resources)
@@ -105,7 +117,16 @@ class Hardware:
         self._on_bug: Callable[[VirtioTransport, Exception], bool] | None = None
         ports = list(self.console_ports.values())
         networks = _open_networks(config, resources) if config.nets else []
-        planned = list(configured_devices(config, backends, ports, self.directories, networks))
+        planned = list(
+            configured_devices(
+                config,
+                backends,
+                ports,
+                self.directories,
+                networks,
+                discard=self.ram.discard,
+            )
+        )
         self._slots, taken = self._lay_out(planned, slots)
         pci = config.uses_pci or any(slot.transport == "pci" for slot in self._slots)
         self._buses = VirtioBuses(
@@ -153,7 +174,7 @@ class Hardware:
         """Return the slot of a device, or of a name, that can be unplugged.
 
         Raises :class:`ConfigurationError` for one that is in no slot, and for the console,
-        the sockets and the shares, which the machine itself uses.
+        the sockets, the balloon and the shares, which the machine itself uses.
         """
         return self._found(device).attached.slot
 

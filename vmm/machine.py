@@ -36,14 +36,17 @@ if TYPE_CHECKING:
 
     from drgn import Program
 
+    from transport.state import TransportState
     from virtio.vsock import Vsock
     from vmm.agent import Agent
     from vmm.agent.upkeep import AgentUpkeep
+    from vmm.balloon.host import MachineBalloon
     from vmm.disk.disk import DiskConfig
     from vmm.driver_check.live import MachineDoctor
     from vmm.gdb.place import Listener
     from vmm.gdb.server import GdbServer
     from vmm.hardware import Carry
+    from vmm.host.files import Extent
     from vmm.net.config import NetConfig
     from vmm.sandbox.mode import SandboxMode
     from vmm.snapshot import MachineState, Snapshot
@@ -89,7 +92,6 @@ class Machine:
         self._debugger: GdbServer | None = None
         self._registers: list[str] = []
         self._tracer: Tracer | None = None
-        self.doctor: MachineDoctor | None = None
 
     @classmethod
     def restore(
@@ -156,6 +158,7 @@ class Machine:
             from vmm.vsock import VsockHost
 
             self._vsock = VsockHost(self._vsock_device())
+        self._balloon: MachineBalloon | None = None
         return self
 
     def __exit__(
@@ -242,10 +245,10 @@ class Machine:
         from vmm.snapshot import Snapshot
         from vmm.snapshot.disks import freeze
 
-        with self._still() as state:
+        with self._still() as (state, unused):
             config, hardware = self.hardware.config, self.hardware
             disks = map(freeze, config.disks, hardware.disks)
-            return Snapshot(config, state, hardware.ram.copy(), tuple(disks))
+            return Snapshot(config, state, hardware.ram.copy(unused), tuple(disks))
 
     def saving_to(self, folder: SnapshotFolder) -> Target:
         """Open, and ask the host for, all that :meth:`save` needs, while this process still can.
@@ -268,9 +271,9 @@ class Machine:
         """
         from vmm.snapshot import Snapshot
 
-        with self._still() as state, self.hardware.ram.file() as memory:
+        with self._still() as (state, unused), self.hardware.ram.file(unused) as memory:
             config, disks = self.hardware.config, tuple(self.hardware.disks)
-            Snapshot(config, state, memory, disks).write(target)
+            Snapshot(config, state, memory, disks, unused).write(target)
 
     def start_trace(self) -> Tracer:
         """Trace the machine from now on, unless it is traced, and return what does."""
@@ -306,7 +309,6 @@ class Machine:
 
     def stop_trace(self) -> None:
         """Trace the machine no more; who heard of events hears of those until now."""
-        self.doctor = None
         tracer, self._tracer = self._tracer, None
         if tracer is not None:
             tracer.close()
@@ -314,14 +316,11 @@ class Machine:
     def explain(self) -> MachineDoctor:
         """Judge the guest's virtio drivers from now on; what is returned has the diagnoses.
 
-        They need a trace, which begins with it: call it before :meth:`boot` to see all. Another
-        call returns the same, until :meth:`stop_trace`.
+        They need a trace, which begins with it: call it before :meth:`boot` to see all.
         """
         from vmm.driver_check.live import MachineDoctor
 
-        if self.doctor is None:
-            self.doctor = MachineDoctor(self)
-        return self.doctor
+        return MachineDoctor(self)
 
     @property
     def agent_if_any(self) -> Agent | None:
@@ -393,6 +392,23 @@ class Machine:
         if self._vsock is None:
             raise ConfigurationError("no sockets lead into this machine: see MachineConfig.vsock")
         return self._vsock
+
+    @property
+    def balloon(self) -> MachineBalloon:
+        """The guest's memory: how much it is to give up, has given up, and uses.
+
+        Raises :class:`ConfigurationError` for a machine without a balloon.
+        """
+        if self.config.balloon is None:
+            raise ConfigurationError("the machine has no balloon: see MachineConfig.balloon")
+        if self._balloon is None:  # restored machines hardly ever use it, and must be quick
+            from vmm.balloon.host import machine_balloon
+
+            balloon = machine_balloon(self.hardware)
+            if self.ending is not None:
+                balloon.end(self.ending.message)
+            self._balloon = balloon
+        return self._balloon
 
     def _vsock_device(self) -> Vsock:
         from virtio.vsock import Vsock
@@ -551,20 +567,52 @@ class Machine:
         return Statistics.collect(self.threads, self.hardware)
 
     @contextmanager
-    def _still(self) -> Iterator[MachineState]:
-        """Have nothing of the machine change inside the block, and give its state."""
+    def _still(self) -> Iterator[tuple[MachineState, Sequence[Extent]]]:
+        """Have nothing of the machine change inside the block; give its state, and unused memory.
+
+        That is the parts of the file of guest RAM that the guest does without, as it told.
+        """
         if self._verdict.ending is not None or not self.threads:
             raise ConfigurationError("a machine that does not run cannot be saved")
         from vmm.snapshot.state import machine_state
 
-        hardware, begin = self.hardware, time.monotonic_ns()
-        with hardware.changing, self._vcpus.held(), ExitStack() as frozen:
-            transports = [frozen.enter_context(one.frozen()) for one in hardware.ordered_transports]
-            if self._debugger is not None:
-                frozen.enter_context(self._debugger.target.lifted())
-            yield machine_state(hardware, self._vcpus, transports)
+        begin = time.monotonic_ns()
+        with self._frozen_with_free_pages() as (transports, unused):
+            yield machine_state(self.hardware, self._vcpus, list(transports.values())), unused
         if self._tracer is not None:
             self._tracer.saved(begin, time.monotonic_ns() - begin)
+
+    @contextmanager
+    def _frozen(self) -> Iterator[dict[str, TransportState]]:
+        """Let neither the guest nor a device move inside the block; give the devices' states."""
+        hardware = self.hardware
+        with hardware.changing, self._vcpus.held(), ExitStack() as frozen:
+            states = {
+                one.name: frozen.enter_context(one.frozen()) for one in hardware.ordered_transports
+            }
+            if self._debugger is not None:
+                frozen.enter_context(self._debugger.target.lifted())
+            yield states
+
+    @contextmanager
+    def _frozen_with_free_pages(self) -> Iterator[tuple[dict[str, TransportState], list[Extent]]]:
+        """As :meth:`_frozen`; give also which parts of its memory the guest does without."""
+        if self._knows_free_pages:
+            from vmm.balloon.free_pages import frozen_with_free_pages
+
+            with frozen_with_free_pages(self.hardware, self.balloon, self._frozen) as found:
+                yield found
+        else:
+            with self._frozen() as transports:
+                yield transports, []
+
+    @property
+    def _knows_free_pages(self) -> bool:
+        """Whether the guest can tell which pages it does without; a debugger may write to any."""
+        if self.config.balloon is None or not self._main.started or self._debugger is not None:
+            return False
+        running = not any(one.paused for one in self.threads)
+        return running and self.balloon.device.can_hint
 
     def _take_out(self, device: VirtioDevice | str) -> None:
         self.hardware.unplug(device, self._last_accesses)
@@ -672,6 +720,8 @@ class Machine:
             self._upkeep.end(message)
         if self._vsock is not None:
             self._vsock.end(message)
+        if self._balloon is not None:
+            self._balloon.end(message)
 
     def _finish(self) -> Ending:
         self._stop_threads()

@@ -28,7 +28,7 @@ DISK_BYTES = 8 * MEBIBYTE
 
 def booted(disks: tuple[DiskConfig, ...], initrd: bytes) -> MachineConfig:
     """Return a guest whose first process is the agent."""
-    return MachineConfig(agent="init", console="virtio", disks=disks, initrd=initrd)
+    return MachineConfig(agent="init", console="virtio", disks=disks, initrd=initrd, balloon=0)
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +150,66 @@ def finish_clone(saved: Snapshot, image: Path) -> None:
     assert checked.returncode == 0, checked.stdout
     assert re.search(r"\b\d+/\d+ files", checked.stdout)
     image.unlink()
+
+
+@pytest.fixture(scope="module")
+def with_balloon(guest_snapshots: SnapshotStore) -> Snapshot:
+    """An idle guest that can give memory back."""
+    return guest_snapshots.get(GuestConfig(balloon=True, deadline=BOOT_DEADLINE))
+
+
+def used_bytes(machine: Machine) -> int:
+    """Return all of a guest's memory but what its kernel says is free."""
+    told = str(machine.agent.run(["cat", "/proc/meminfo"], check=True).stdout)
+    free = re.search(r"^MemFree: +(\d+) kB$", told, re.MULTILINE)
+    assert free
+    return machine.config.memory_bytes - int(free[1]) * 1024
+
+
+def saved_bytes(machine: Machine, folder: Path) -> int:
+    """Save a machine, and return how much room its memory takes."""
+    with machine.snapshot() as taken:
+        taken.save(folder)
+    return (folder / "memory").stat().st_blocks * 512
+
+
+FILL_AND_FREE = 'BEGIN { text = "data"; while (length(text) < 4000000) text = text text }'
+
+
+def test_saved_guest_takes_at_most_a_quarter_more_than_it_uses(
+    with_balloon: Snapshot, tmp_path: Path
+) -> None:
+    with Machine.restore(with_balloon) as machine:
+        machine.resume()
+        machine.agent.run(["awk", FILL_AND_FREE], timeout=LOAD_DEADLINE, check=True)
+        used = used_bytes(machine)
+        # A device that has something for the guest just then makes for a large one.
+        sizes = (saved_bytes(machine, tmp_path / str(attempt)) for attempt in range(10))
+
+        assert any(size <= used * 5 // 4 for size in sizes)
+        with Snapshot.load(tmp_path / "0") as loaded, Machine.restore(loaded) as clone:
+            clone.resume()
+            assert used_bytes(clone) < 2 * used  # the guest had its free memory back by then
+
+
+def test_guest_gives_memory_and_its_clone_has_the_balloon_and_takes_it_back(
+    with_balloon: Snapshot,
+) -> None:
+    with Machine.restore(with_balloon) as machine:
+        machine.resume()
+        whole = machine.balloon.statistics(LOAD_DEADLINE).available_bytes
+        machine.balloon.target_bytes = 8 * MEBIBYTE
+        machine.balloon.wait(LOAD_DEADLINE)
+        less = machine.balloon.statistics(LOAD_DEADLINE).available_bytes
+        with machine.snapshot() as saved, Machine.restore(saved) as clone:
+            clone.resume()
+            assert clone.balloon.actual_bytes == 8 * MEBIBYTE
+            clone.balloon.target_bytes = 0
+            clone.balloon.wait(LOAD_DEADLINE)
+            again = clone.balloon.statistics(LOAD_DEADLINE).available_bytes
+
+    assert whole is not None
+    assert less is not None
+    assert again is not None
+    assert less < whole - 6 * MEBIBYTE
+    assert again > less + 6 * MEBIBYTE

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,35 @@ def test_a_machine_writes_to_pages_of_its_own(snapshot: Snapshot) -> None:
 
         # The first one is that of the generation ID, which each restored machine has for itself.
         assert machine.hardware.ram.written_pages() == [(0xDFFF0 // 4096, 1), (COUNTER // 4096, 1)]
+
+
+def test_kvm_tells_which_pages_the_guest_wrote_since_it_was_asked(bare_metal: BareMetal) -> None:
+    config = replace(bare_metal(counting()), balloon=0)
+    with Machine(config) as machine:
+        machine.boot()
+        numbers(machine, 5)
+        with machine.held():
+            machine.hardware.platform.guest_writes()
+            (written,) = machine.hardware.platform.guest_writes()
+            assert not any(written)
+            before = len(machine.console.history())
+        numbers(machine, before // 4 + 5)
+        with machine.held():
+            (written,) = machine.hardware.platform.guest_writes()
+
+    page = COUNTER // 4096
+    assert written[page // 8] == 1 << page % 8
+    assert not any(written[: page // 8] + written[page // 8 + 1 :])
+
+
+def test_a_guest_without_a_driver_for_its_balloon_is_saved_as_any(bare_metal: BareMetal) -> None:
+    with Machine(replace(bare_metal(counting()), balloon=1 << 20)) as machine:
+        machine.boot()
+        numbers(machine, 5)
+        with machine.snapshot() as saved, Machine.restore(saved) as clone:
+            assert first_number(clone) >= 5
+            assert clone.balloon.target_bytes == 1 << 20
+            assert clone.balloon.actual_bytes == 0
 
 
 def test_a_folder_holds_all_of_it(snapshot: Snapshot, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def change(folder: Path, what: Callable[[Any], object]) -> None:
     content = json.loads((folder / "state").read_bytes().partition(b"\n")[2])
     what(content["contents"])
     body = json.dumps(content).encode()
-    head = f"pyvmm-snapshot 6 sha256={sha256(body).hexdigest()}\n"
+    head = f"pyvmm-snapshot 7 sha256={sha256(body).hexdigest()}\n"
     (folder / "state").write_bytes(head.encode() + body)
 
 

@@ -101,8 +101,17 @@ class Balloon(Device):
 
     @property
     def can_hint(self) -> bool:
-        """Whether a driver is there that hints at free pages when it is asked."""
-        return self.activation is not None and self.VIRTIO_BALLOON_F_FREE_PAGE_HINT
+        """Whether a driver is there that hints at free pages, which may hold zeros then."""
+        return (
+            self.activation is not None
+            and self.VIRTIO_BALLOON_F_FREE_PAGE_HINT
+            and not self._is_poisoned
+        )
+
+    @property
+    def _is_poisoned(self) -> bool:
+        """Whether the guest sees to it that its free pages hold something else than zeros."""
+        return self.VIRTIO_BALLOON_F_PAGE_POISON and bool(self.poison_val)
 
     def ask_for_hints(self) -> None:
         """Ask, anew, which pages are free; from any thread."""
@@ -116,6 +125,11 @@ class Balloon(Device):
     def hints(self) -> list[Range] | None:
         """What the guest hinted at; None while it has not told all. For a device that is frozen."""
         return self._hints.ranges if self._hints.is_complete else None
+
+    @property
+    def hint_count(self) -> int:
+        """How many ranges the guest has hinted at so far."""
+        return len(self._hints.ranges)
 
     def _answer(self, rung: set[int]) -> None:
         if POLL in rung and self._statistics_buffer is not None:
@@ -194,7 +208,7 @@ class Balloon(Device):
 
     def _reported(self, chain: DescriptorChain) -> Iterator[None]:
         """Give back free pages, but for those that must hold something else than zeros."""
-        if self.VIRTIO_BALLOON_F_PAGE_POISON and self.poison_val:
+        if self._is_poisoned:
             return
         for part in _writable(chain):
             yield from self._give_back(part, zeroed=self.VIRTIO_BALLOON_F_PAGE_POISON)

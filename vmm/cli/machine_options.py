@@ -127,6 +127,13 @@ def _add_hardware_arguments(add: Callable[..., object]) -> None:
         " connect to port 1234 of CID 2",
     )
     add(
+        "--balloon",
+        metavar="SIZE|off",
+        help="a memory balloon: the guest gives back to the host what it frees, and SIZE of its"
+        " memory beside that, such as 64M, or 0 (default: off, and 0 for a snapshot, which is as"
+        " small as what the guest uses then)",
+    )
+    add(
         "--share",
         action="append",
         default=[],
@@ -238,6 +245,7 @@ def machine_config(options: Namespace, progress: Progress) -> MachineConfig:
             ports=tuple(name for name, _ in map(split_port, options.port)),
             nets=nets(options),
             vsock=None if options.vsock is None else split_vsock(options.vsock)[1] or DEFAULT_CID,
+            balloon=_balloon(options.balloon),
             ring_features=ring_features(options.ring_features),
             **({} if options.poll is None else {"poll_us": options.poll}),
         )
@@ -275,6 +283,15 @@ def _shares(options: Namespace) -> tuple[ShareConfig, ...]:
     """Return the shares, of which the root is the first."""
     root = [] if options.root is None else [ShareConfig.root(options.root)]
     return (*root, *map(ShareConfig.parse, options.share))
+
+
+def _balloon(text: str | None) -> int | None:
+    """Return the size of ``--balloon``."""
+    if text is None:
+        return None
+    from vmm.balloon.size import parse_balloon
+
+    return parse_balloon(text)
 
 
 def ring_features(names: str | None) -> int | None:

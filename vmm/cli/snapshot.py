@@ -44,6 +44,7 @@ BOOT_SECONDS: Final = 300.0
 _LATE: Final = (
     *("json", "vmm.agent.client"),
     *("vmm.snapshot.snapshot", "vmm.snapshot.state", "vmm.x86.vcpu_state", "vmm.x86.kvm.msr"),
+    *("virtio.balloon", "vmm.balloon.free_pages", "vmm.balloon.host"),
 )
 
 
@@ -106,7 +107,8 @@ def _config(options: Namespace) -> MachineConfig:
     disks = tuple(one.absolute() for one in config.disks)
     shares = tuple(replace(one, source=os.path.abspath(one.source)) for one in config.shares)
     agent = "beside" if options.when is None and config.agent == "none" else config.agent
-    return replace(config, disks=disks, shares=shares, agent=agent)
+    balloon = 0 if options.balloon is None else config.balloon
+    return replace(config, disks=disks, shares=shares, agent=agent, balloon=balloon)
 
 
 def _images(config: MachineConfig) -> dict[str, os.stat_result]:

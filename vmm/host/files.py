@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import select
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from virtio.scatter import cut
@@ -17,6 +17,10 @@ IOV_MAX: Final = 1024
 
 Mover = Callable[[int, Sequence[memoryview], int], int]
 """``os.preadv`` or ``os.pwritev``: how many bytes moved between a file and the views."""
+
+
+Extent = tuple[int, int]
+"""A part of a file: the offset of its first byte, and its length."""
 
 
 def move_all(mover: Mover, fd: int, views: Sequence[memoryview], offset: int) -> None:
@@ -48,7 +52,7 @@ def write_all(fd: int, data: bytes) -> None:
             writable.poll()
 
 
-def extents(fd: int, end: int, start: int = 0) -> Iterator[tuple[int, int]]:
+def extents(fd: int, end: int, start: int = 0) -> Iterator[Extent]:
     """Yield ``(offset, length)`` of each part from byte ``start`` up to ``end`` that holds data."""
     while start < end:
         try:
@@ -66,14 +70,40 @@ def extents(fd: int, end: int, start: int = 0) -> Iterator[tuple[int, int]]:
         yield first, start - first
 
 
+def without(parts: Iterable[Extent], removed: Iterable[Extent]) -> Iterator[Extent]:
+    """Yield what of ``parts`` is in none of the ``removed``; both are ordered, as is the result.
+
+    >>> list(without([(0, 10), (20, 5)], [(2, 3), (8, 14)]))
+    [(0, 2), (5, 3), (22, 3)]
+    """
+    cuts = iter(removed)
+    cut = next(cuts, None)
+    for first, length in parts:
+        end = first + length
+        while cut is not None and cut[0] < end:
+            if first < cut[0]:
+                yield first, cut[0] - first
+            first = max(first, min(sum(cut), end))
+            if sum(cut) > end:
+                break  # and may reach into the next part
+            cut = next(cuts, None)
+        if first < end:
+            yield first, end - first
+
+
 def copy_data(source: int, target: int, size_bytes: int) -> None:
     """Make ``target``, an empty file, a copy of ``source``, shared where the file system can."""
     try:
         fcntl.ioctl(target, FICLONE, source)
     except OSError:
         os.ftruncate(target, size_bytes)
-        for offset, length in extents(source, size_bytes):
-            copy_range(source, target, offset, length)
+        copy_extents(source, target, extents(source, size_bytes))
+
+
+def copy_extents(source: int, target: int, parts: Iterable[Extent]) -> None:
+    """Copy parts of a file to the same offsets of another one."""
+    for offset, length in parts:
+        copy_range(source, target, offset, length)
 
 
 def copy_range(source: int, target: int, offset: int, length: int) -> None:

@@ -10,11 +10,8 @@ from typing import TextIO
 
 from virtio.errors import ConfigurationError
 
-ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
-"""Before a command, ends it when the thread that started it ends, killed or not.
-
-A make that is told to end takes its compilers along, and what they have not finished.
-"""
+# A make that is told to end takes its compilers along, and what they have not finished.
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 _KEPT_VARIABLES = ("HOME", "PATH", "TMPDIR")
 
 
@@ -37,7 +34,7 @@ def started(command: list[str], folder: Path, log: Path) -> Iterator[Iterator[st
     with (
         log.open("a", errors="replace") as out,
         subprocess.Popen(
-            [*ENDS_WITH_US, *command],
+            [*_ENDS_WITH_US, *command],
             cwd=folder,
             env=_environment(),
             stdin=subprocess.DEVNULL,

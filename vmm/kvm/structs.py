@@ -68,6 +68,17 @@ class UserspaceMemoryRegion(ctypes.Structure):
     )
 
 
+@sized(16)
+class DirtyLog(ctypes.Structure):
+    """``struct kvm_dirty_log { __u32 slot, padding1; union { void *dirty_bitmap; __u64 padding2; };
+    }``
+    """
+
+    slot: int
+    dirty_bitmap: int
+    _fields_ = (("slot", c_uint32), ("padding1", c_uint32), ("dirty_bitmap", c_uint64))
+
+
 @sized(32)
 class Irqfd(ctypes.Structure):
     """``struct kvm_irqfd { __u32 fd, gsi, flags, resamplefd; __u8 pad[16]; }``"""

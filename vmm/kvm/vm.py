@@ -11,6 +11,7 @@ from vmm.host.resource import Resource
 from vmm.kvm import ioctl, structs
 from vmm.kvm.vcpu import VcpuFd
 
+KVM_MEM_LOG_DIRTY_PAGES: Final = 1
 KVM_IOEVENTFD_FLAG_DATAMATCH: Final = 1
 KVM_IRQFD_FLAG_DEASSIGN: Final = 1
 KVM_IOEVENTFD_FLAG_DEASSIGN: Final = 4
@@ -25,13 +26,29 @@ class Vm(Resource):
         self.fd = fd
         self._vcpu_mmap_size = vcpu_mmap_size
 
-    def set_memory(self, slot: int, address: int, memory: memoryview) -> None:
-        """Back guest-physical ``address`` with ``memory``, a page-aligned writable buffer."""
+    def set_memory(
+        self, slot: int, address: int, memory: memoryview, *, log_writes: bool = False
+    ) -> None:
+        """Back guest-physical ``address`` with ``memory``, a page-aligned writable buffer.
+
+        With ``log_writes`` KVM notes what the guest writes, for :meth:`written_pages`.
+        """
         host = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         region = structs.UserspaceMemoryRegion(
             slot=slot, guest_phys_addr=address, memory_size=len(memory), userspace_addr=host
         )
+        region.flags = KVM_MEM_LOG_DIRTY_PAGES if log_writes else 0
         ioctl.ioctl(self.fd, ioctl.KVM_SET_USER_MEMORY_REGION, region)
+
+    def written_pages(self, slot: int, pages: int) -> bytes:
+        """Return a bit for each page of a slot that the guest wrote since the last call.
+
+        The first page is the lowest bit of the first byte ("KVM_GET_DIRTY_LOG").
+        """
+        bitmap = ctypes.create_string_buffer(-(-pages // 64) * 8)
+        request = structs.DirtyLog(slot=slot, dirty_bitmap=ctypes.addressof(bitmap))
+        ioctl.ioctl(self.fd, ioctl.KVM_GET_DIRTY_LOG, request)
+        return bitmap.raw
 
     def attach_irqfd(self, eventfd: int, gsi: int) -> None:
         """Raise interrupt ``gsi`` (an edge) whenever ``eventfd`` is written ("KVM_IRQFD")."""

@@ -329,7 +329,7 @@ def _usual_policy(requests: Iterable[int], process: int, *, sockets: bool) -> Po
         "mmap": Rule("memory, never executable", EPERM, not_executable),
         "mprotect": Rule("memory, never executable", EPERM, not_executable),
         "madvise": Rule(
-            "memory that is given back, stacks of threads",
+            "memory that the guest gives back, stacks of threads",
             EPERM,
             (Check(2, tuple(_ADVICE.values())),),
         ),

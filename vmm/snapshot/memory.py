@@ -8,12 +8,13 @@ whether that has happened.
 
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
 from virtio.saved import U32, U64, Length
-from vmm.host.files import copy_data, extents
+from vmm.host.files import copy_extents, extents, without
+from vmm.host.runs import runs
 from vmm.host.zeros import crc32_of_zeros
 from vmm.snapshot.folder import SnapshotFolder
 
@@ -21,7 +22,10 @@ MEMORY_FILE: Final = "memory"
 MAX_EXTENTS: Final = 1 << 16
 
 _PIECE_BYTES: Final = 1 << 20
-_GAP_BYTES: Final = 4096
+_PAGE_BYTES: Final = 4096
+_ZEROS: Final = bytes(_PAGE_BYTES)
+_GAP_BYTES: Final = 4 * _PAGE_BYTES
+"""The longest hole whose zeros are read in less time than a further part takes."""
 
 Extent = tuple[U64, U64]
 
@@ -30,7 +34,8 @@ Extent = tuple[U64, U64]
 class SavedMemory:
     """What a memory file must be: its size, the parts that are no holes, and their checksum.
 
-    ``data`` lists ``(offset, length)`` in bytes; ``crc32`` is over all of them in turn.
+    ``data`` lists ``(offset, length)`` in bytes, with small holes in them; ``crc32`` is over all of
+    them in turn.
     """
 
     size_bytes: U64
@@ -38,12 +43,19 @@ class SavedMemory:
     crc32: U32
 
 
-def save_memory(memory: int, size_bytes: int, folder: SnapshotFolder) -> SavedMemory:
-    """Write guest RAM, an open file, to the memory file of a new folder."""
-    data = tuple(_joined(extents(memory, size_bytes)))
-    with open(folder.new_file(MEMORY_FILE), "wb") as file:
-        copy_data(memory, file.fileno(), size_bytes)
-    return SavedMemory(size_bytes, data, _checksum(memory, data))
+def save_memory(
+    memory: int, size_bytes: int, folder: SnapshotFolder, unused: Sequence[Extent] = ()
+) -> SavedMemory:
+    """Write guest RAM, an open file, to the memory file of a new folder.
+
+    Pages of zeros become holes, and so does what is ``unused``: parts of the file, in order.
+    """
+    written = list(_nonzero(memory, without(extents(memory, size_bytes), unused)))
+    data = tuple(_joined(written))
+    with open(folder.new_file(MEMORY_FILE), "wb+") as file:
+        os.ftruncate(file.fileno(), size_bytes)
+        copy_extents(memory, file.fileno(), written)
+        return SavedMemory(size_bytes, data, _checksum(file.fileno(), data))
 
 
 def open_memory(saved: SavedMemory, folder: SnapshotFolder) -> int:
@@ -81,19 +93,40 @@ def cut_off(memory: int, size_bytes: int) -> str:
     return f"the memory file of the snapshot was cut off: it has {size} bytes of {size_bytes}"
 
 
+def _nonzero(memory: int, parts: Iterable[Extent]) -> Iterator[Extent]:
+    """Yield what of parts of a file is not in pages of zeros."""
+    buffer = bytearray(_PIECE_BYTES)
+    for first, count in parts:
+        for offset in range(first, first + count, _PIECE_BYTES):
+            with memoryview(buffer) as whole, whole[: first + count - offset] as piece:
+                read = os.preadv(memory, [piece], offset)
+            # A copy of a page, which is compared at once, takes less time than a view of one.
+            pages = range(0, read, _PAGE_BYTES)
+            marks = bytes([buffer[at : min(at + _PAGE_BYTES, read)] != _ZEROS for at in pages])
+            for page, length in runs(marks):
+                at = page * _PAGE_BYTES
+                yield offset + at, min(length * _PAGE_BYTES, read - at)
+
+
 def _joined(parts: Iterable[Extent]) -> list[Extent]:
-    """Return extents, those together that are near each other when there are too many."""
-    joined, gap = list(parts), _GAP_BYTES
+    """Return extents, those together that are near each other, so that there are not too many."""
+    joined, gap = _closed(parts, _GAP_BYTES), _GAP_BYTES
     while len(joined) > MAX_EXTENTS:
-        fewer = joined[:1]
-        for offset, length in joined[1:]:
-            first, before = fewer[-1]
-            if offset - (first + before) <= gap:
-                fewer[-1] = first, offset + length - first
-            else:
-                fewer.append((offset, length))
-        joined, gap = fewer, 2 * gap
+        gap *= 2
+        joined = _closed(joined, gap)
     return joined
+
+
+def _closed(parts: Iterable[Extent], gap: int) -> list[Extent]:
+    """Return extents without the gaps between them that are at most so long."""
+    closed: list[Extent] = []
+    for offset, length in parts:
+        if closed and offset - sum(closed[-1]) <= gap:
+            first = closed[-1][0]
+            closed[-1] = first, offset + length - first
+        else:
+            closed.append((offset, length))
+    return closed
 
 
 def _checksum(fd: int, data: Iterable[Extent]) -> int:

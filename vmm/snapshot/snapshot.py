@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from virtio.errors import ConfigurationError
 from virtio.saved import shown
 from vmm.config import MachineConfig
 from vmm.disk.place import absolute
+from vmm.host.files import Extent
 from vmm.host.resource import Resource
 from vmm.snapshot.disks import (
     FrozenDisk,
@@ -63,11 +64,14 @@ class Snapshot(Resource):
         state: MachineState,
         memory: int,
         disks: tuple[FrozenDisk, ...],
+        unused: Sequence[Extent] = (),
     ) -> None:
+        """``unused`` are parts of the file ``memory`` that the guest does without, in order."""
         self.config = config
         self.state = state
         self.memory = memory
         self.disks = disks
+        self._unused = unused
 
     def save(self, folder: Path | str) -> None:
         """Write the snapshot to a new folder, which only its owner can read.
@@ -95,7 +99,7 @@ class Snapshot(Resource):
             save_disk(origin, disk, folder, index)
             for index, (origin, disk) in enumerate(zip(target.origins, self.disks, strict=True))
         ]
-        memory = save_memory(self.memory, config.memory_bytes, folder)
+        memory = save_memory(self.memory, config.memory_bytes, folder, self._unused)
         shares = tuple(replace(one, source=os.path.abspath(one.source)) for one in config.shares)
         kept = tuple(one.absolute() for one in config.disks)
         contents = Contents(

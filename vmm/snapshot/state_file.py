@@ -1,6 +1,6 @@
 """The file that a snapshot's state is kept in: one line that says what it is, then JSON.
 
-    pyvmm-snapshot 6 sha256=<64 hexadecimal digits of all that follows the line>
+    pyvmm-snapshot 7 sha256=<64 hexadecimal digits of all that follows the line>
     {"host": ..., "contents": ...}
 
 So ``head -1`` tells the version, and ``tail -n +2 | python3 -m json.tool`` shows a saved machine.
@@ -16,7 +16,7 @@ from virtio.errors import ConfigurationError
 from vmm.host.digest import sha256
 from vmm.snapshot.folder import SnapshotFolder
 
-VERSION: Final = 6
+VERSION: Final = 7
 """Raised whenever a part of the state changes its form or its meaning."""
 
 STATE_FILE: Final = "state"

@@ -37,8 +37,8 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "cpus": (int, str),
     "cmdline": (str,),
     "vsock": (bool,),
+    "balloon": (bool,),
     "trace": (bool,),
-    "explain": (bool,),
     "files": (Mapping,),
     "deadline": (float, int),
     "kernel": (str, Path, NoneType),
@@ -50,7 +50,7 @@ DEFAULT_KERNEL: Final = "default"
 class GuestConfig:
     """The guest of a test.
 
-    The first six say what boots: a guest that differs in them needs a snapshot of its own, which
+    The first seven say what boots: a guest that differs in them needs a snapshot of its own, which
     takes a boot to make. The restored guest gets the others, at next to no cost.
 
     * ``memory``: guest RAM, such as ``"128M"``; ``cpus``: virtual processors,
@@ -60,6 +60,7 @@ class GuestConfig:
       takes a list: one test for each.
     * ``initrd``: another file than the default guest's. The agent goes into it, beside the
       ``/init`` there.
+    * ``balloon``: whether the guest can give memory back; ``guest.balloon`` asks for it.
     * ``vsock``: whether sockets lead into the guest; ``guest.vsock`` makes them.
     * ``files``: the guest's path of each file, with what it holds: text, bytes, or a file (a
       ``Path``) of the host, whose permissions it gets.
@@ -79,8 +80,6 @@ class GuestConfig:
     * ``sandbox``: that of :class:`vmm.MachineConfig`, by default what ``PYVMM_SANDBOX`` says, or
       "auto"; a guest with ``devices`` of the test's own has none, as these may need anything.
     * ``trace``: whether ``guest.trace`` tells of all from the beginning.
-    * ``explain``: whether ``guest.explain()`` tells what drivers do wrong from the beginning; the
-      report on a test that fails has it, too.
     """
 
     memory: str = "128M"
@@ -89,6 +88,7 @@ class GuestConfig:
     kernel: Path | str | None = None
     initrd: Path | None = None
     vsock: bool = False
+    balloon: bool = False
     files: Mapping[str, str | bytes | Path] = field(default_factory=dict)
     disks: tuple[DiskConfig | str, ...] = ()
     shares: tuple[ShareConfig | str, ...] = ()
@@ -99,7 +99,6 @@ class GuestConfig:
     allow_complaints: bool | str | tuple[str, ...] = field(default=(), compare=False)
     sandbox: SandboxMode = field(default_factory=usual_mode)
     trace: bool = False
-    explain: bool = False
 
     def __post_init__(self) -> None:
         check_mode(self.sandbox)
@@ -191,6 +190,7 @@ class GuestConfig:
             cpus=cpus,
             cpu_topology=topology,
             console="virtio",
+            balloon=0 if self.balloon else None,
             vsock=_GUEST_CID if self.vsock else None,
             agent="init" if self.initrd is None else "beside",
             spare_slots=SPARE_SLOTS,

@@ -34,7 +34,7 @@ from vmm.vsock import VsockHost
 if TYPE_CHECKING:
     from drgn import Program
 
-    from vmm.driver_check.live import MachineDoctor
+    from vmm.balloon.host import MachineBalloon
     from vmm.share.directory import HostDirectory
     from vmm.trace import LiveTrace
 
@@ -109,6 +109,11 @@ class Guest:
         return self.machine.vsock
 
     @property
+    def balloon(self) -> MachineBalloon:
+        """The guest's memory from outside; for a guest that has been asked for with a balloon."""
+        return self.machine.balloon
+
+    @property
     def trace(self) -> LiveTrace:
         """What the guest and its devices did since :meth:`traced`, or from the test's beginning.
 
@@ -120,13 +125,6 @@ class Guest:
     def traced(self) -> AbstractContextManager[LiveTrace]:
         """Trace the guest in a ``with`` block, which gives the trace; as ``Machine.traced``."""
         return self.machine.traced()
-
-    def explain(self) -> MachineDoctor:
-        """Return what tells the mistakes of the guest's drivers, from now on; see the guide.
-
-        With ``explain=True`` in the configuration from the test's beginning.
-        """
-        return self.machine.explain()
 
     @property
     def devices(self) -> dict[str, VirtioDevice]:
@@ -348,8 +346,6 @@ class Guest:
     def _set_up(self, disks: Sequence[BlockBackend], directories: Sequence[HostDirectory]) -> None:
         if self.config.trace:
             _ = self.machine.start_trace().trace
-        if self.config.explain:
-            self.machine.explain()
         self.machine.resume()
         for config, disk in zip(self.config.opened_disks(), disks, strict=True):
             self.plug(_block(config, disk))

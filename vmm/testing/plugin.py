@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from vmm.testing.snapshots import SnapshotStore
 
 _MARKER = (
-    "guest(memory, cpus, cmdline, kernel, initrd, vsock, files, disks, shares, nets, devices,"
-    " deadline, shared, allow_complaints, sandbox): the guest that the test wants, where it differs"
-    " from the fixture guest_config; kernel= may be a list: one test for each"
+    "guest(memory, cpus, cmdline, kernel, initrd, vsock, balloon, files, disks, shares, nets,"
+    " devices, deadline, shared, allow_complaints, sandbox): the guest that the test wants, where"
+    " it differs from the fixture guest_config; kernel= may be a list: one test for each"
 )
 _SESSION_FIXTURE = "session_guest"
 

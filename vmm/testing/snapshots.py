@@ -124,7 +124,7 @@ def entry_name(machine: MachineConfig) -> str:
         content,
         source.cmdline,
         repr((machine.memory_bytes, machine.topology, machine.spare_slots)),
-        repr((machine.boot, machine.vsock)),
+        repr((machine.boot, machine.vsock, machine.balloon)),
         *_source_digests(),
     )
 

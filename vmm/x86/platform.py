@@ -14,7 +14,7 @@ from vmm.kvm.system import Kvm
 from vmm.kvm.vm import Vm
 from vmm.legacy.irq import IrqLine
 from vmm.legacy.serial import Serial16550A
-from vmm.memory import GuestRam
+from vmm.memory import PAGE_BYTES, GuestRam
 from vmm.topology import CpuTopology
 from vmm.x86.apic_ids import apic_id, apic_ids
 from vmm.x86.boot.boot import BootSource, write_boot
@@ -38,6 +38,7 @@ class Platform:
 
     ``ports`` is the bus of port I/O, ``line`` makes the interrupt line of a GSI, ``events``
     hears of what the guest does through the PC's own devices, ``topology`` is of its processors.
+    With ``log_writes`` there is :meth:`guest_writes`.
 
     The calls of KVM come in the one order that works on every host: chips before vCPUs, CPUID
     before MSRs.
@@ -52,6 +53,8 @@ class Platform:
         line: Callable[[int], IrqLine],
         events: GuestEvents,
         topology: CpuTopology,
+        *,
+        log_writes: bool = False,
     ) -> None:
         self._kvm = kvm
         self._vm = vm
@@ -62,7 +65,8 @@ class Platform:
         self._topology = topology
         self._acpi: AcpiDevices | None = None
         self._msrs: list[int] | None = None
-        _map_memory(vm, ram)  # before the chips: see there
+        self._emulators: list[Emulator] = []
+        _map_memory(vm, ram, log_writes=log_writes)  # before the chips: see there
         create_chips(vm)
         self._devices = LegacyDevices(ports, line, events)
         self._ports = ports
@@ -113,6 +117,7 @@ class Platform:
         """Return an emulator of the instructions that KVM's lacks, for one vCPU."""
         emulator = Emulator(self._ram)
         emulator.use_native(vcpu)
+        self._emulators.append(emulator)
         return emulator
 
     def state(self) -> PlatformState:
@@ -159,6 +164,22 @@ class Platform:
 
         return save_vcpu(vcpu, self._saved_msrs())
 
+    @property
+    def emulator_writes(self) -> int:
+        """How often our emulator may have written to guest memory so far."""
+        return sum(one.writes for one in self._emulators)
+
+    def guest_writes(self) -> list[bytes]:
+        """Return a bitmap for each region of RAM: the pages that the guest wrote since last asked.
+
+        What our devices and our emulator write is not in it.
+        """
+        regions = self._ram.regions
+        return [
+            self._vm.written_pages(slot, size // PAGE_BYTES)
+            for slot, (_, size) in enumerate(regions)
+        ]
+
     def prepare_to_save(self) -> None:
         """Ask ``/dev/kvm``, which a confined machine closes, for all that saving needs of it."""
         self._saved_msrs()
@@ -183,7 +204,7 @@ class Platform:
         return self._acpi
 
 
-def _map_memory(vm: Vm, ram: GuestRam) -> None:
+def _map_memory(vm: Vm, ram: GuestRam, *, log_writes: bool) -> None:
     """Make the guest's RAM known to KVM, a slot per region; to be done before the chips exist.
 
     The problem. KVM publishes a new set of memory slots and then waits until no vCPU can still use
@@ -201,5 +222,5 @@ def _map_memory(vm: Vm, ram: GuestRam) -> None:
     """
     for slot, (address, length) in enumerate(ram.regions):
         view = ram.view(address, length)
-        vm.set_memory(slot, address, view)
+        vm.set_memory(slot, address, view, log_writes=log_writes)
         view.release()

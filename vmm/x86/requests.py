@@ -29,6 +29,7 @@ RUNNING_REQUESTS: Final[dict[Request, str]] = {
     ioctl.KVM_SIGNAL_MSI: "interrupts of PCI by messages",
     ioctl.KVM_SET_GSI_ROUTING: "a PCI vector settles",
     vcpu.KVM_KVMCLOCK_CTRL: "goes on after a pause",
+    ioctl.KVM_GET_DIRTY_LOG: "snapshots: what the guest wrote since it told its free pages",
     chips.KVM_GET_LAPIC: "snapshots",
     chips.KVM_GET_IRQCHIP: "snapshots, the power button",
     chips.KVM_GET_PIT2: "snapshots",

@@ -25,7 +25,7 @@ CHANGE = struct.Struct("<HBq")
 CHANGES_MAX = 12
 LINE_MAX = 5000
 REPEATED_MAX = 100_000
-HEAD = "pyvmm-snapshot 6 sha256={}\n"
+HEAD = "pyvmm-snapshot 7 sha256={}\n"
 FILES = ("disk0", "disk1", "memory", "state")
 VALUES: tuple[Any, ...] = (
     *(None, True, False, "", [], {}, 0, 1, -1, 1.5, 1e300, "disk0", "/etc/passwd", "../disk1"),

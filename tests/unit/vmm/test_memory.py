@@ -127,3 +127,72 @@ def test_file_of_memory_has_what_is_in_it_now_also_of_a_copy() -> None:
                     assert os.pread(own, 2, 0) == b"xz"
                 with pytest.raises(OSError, match="Bad file descriptor"):
                     os.fstat(own)
+
+
+def fill(ram: GuestRam, content: bytes) -> None:
+    """Fill two pages from address 0 on, a byte each."""
+    with ram.view(0, 2 * PAGE_BYTES) as view:
+        view[:] = b"".join(bytes([one]) * PAGE_BYTES for one in content)
+
+
+def first_bytes(file: int) -> bytes:
+    """Return the first byte of each of those pages."""
+    return os.pread(file, 1, 0) + os.pread(file, 1, PAGE_BYTES)
+
+
+def test_pages_that_are_given_back_are_zeros_and_take_no_memory(ram: GuestRam) -> None:
+    fill(ram, b"ab")
+
+    assert ram.discard(PAGE_BYTES, PAGE_BYTES, zeroed=True)
+    with ram.file() as file:
+        assert first_bytes(file) == b"a\0"
+        assert os.fstat(file).st_blocks * 512 == PAGE_BYTES
+
+
+def test_page_that_a_copy_gives_back_reads_as_before_it_wrote_there(ram: GuestRam) -> None:
+    fill(ram, b"ab")
+    with ram.file() as origin, GuestRam(REGIONS, origin) as copy:
+        fill(copy, b"cd")
+        assert copy.discard(PAGE_BYTES, PAGE_BYTES)
+
+        assert content(copy, 0, 2 * PAGE_BYTES)[::PAGE_BYTES] == b"cb"
+        assert copy.written_pages() == [(0, 1)]
+
+
+def test_copy_gives_back_only_what_then_is_zeros_if_that_is_asked_for(ram: GuestRam) -> None:
+    with ram.view(0, 1) as view:
+        view[:] = b"a"
+    with ram.file() as origin, GuestRam(REGIONS, origin) as copy:
+        with copy.view(0, PAGE_BYTES) as view:
+            view[:] = b"c" * PAGE_BYTES
+
+        assert not copy.discard(0, PAGE_BYTES, zeroed=True)
+        assert copy.discard(0, 2 * PAGE_BYTES, zeroed=True)
+        assert content(copy, 0, 2 * PAGE_BYTES)[::PAGE_BYTES] == b"c\0"
+
+
+def test_what_a_copy_gave_back_is_in_no_copy_of_it_until_it_is_written_again(ram: GuestRam) -> None:
+    fill(ram, b"ab")
+    with ram.file() as origin, GuestRam(REGIONS, origin) as copy:
+        copy.discard(0, 2 * PAGE_BYTES)
+        with copy.view(0, 1) as view:
+            view[:] = b"x"
+        with copy.file() as file:
+            assert first_bytes(file) == b"x\0"
+
+
+def test_nothing_is_given_back_outside_of_ram(ram: GuestRam) -> None:
+    with pytest.raises(MemoryAccessError):
+        ram.discard(PAGE_BYTES, 2 * PAGE_BYTES)
+
+
+@pytest.mark.parametrize("is_copy", [False, True])
+def test_a_copy_leaves_out_what_is_unused(ram: GuestRam, is_copy: bool) -> None:
+    fill(ram, b"ab")
+    with ram.file() as origin, GuestRam(REGIONS, origin) as clone:
+        fill(clone, b"ab")
+        copied = (clone if is_copy else ram).copy([(PAGE_BYTES, 2 * PAGE_BYTES)])
+        try:
+            assert first_bytes(copied) == b"a\0"
+        finally:
+            os.close(copied)

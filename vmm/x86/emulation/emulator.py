@@ -61,6 +61,14 @@ class Emulator:
         return self._counts + self._native_counts
 
     @property
+    def writes(self) -> int:
+        """How many instructions it executed that may have written to guest memory.
+
+        What it knows by its bytes does not: the processor pushes what the guest's handlers find.
+        """
+        return sum(self._counts.values()) - sum(self._counts[name] for name in _NO_WRITES)
+
+    @property
     def exits_served(self) -> int:
         """How many exits for it the run loop has not seen, as they needed no Python."""
         return self._native_counts.total()
@@ -143,6 +151,9 @@ def _fwait(state: State) -> str:
         raise GuestFault(_DEVICE_NOT_AVAILABLE)
     state.retire(1)
     return "fwait"
+
+
+_NO_WRITES: Final = ("clac", "stac", "syscall", "fwait", "int3")
 
 
 def _require_kernel(state: State) -> None:

@@ -16,6 +16,7 @@ REQUESTS = {
     "KVM_CHECK_EXTENSION": 0xAE03,
     "KVM_GET_VCPU_MMAP_SIZE": 0xAE04,
     "KVM_CREATE_VCPU": 0xAE41,
+    "KVM_GET_DIRTY_LOG": 0x4010AE42,
     "KVM_SET_USER_MEMORY_REGION": 0x4020AE46,
     "KVM_IRQ_LINE": 0x4008AE61,
     "KVM_SET_GSI_ROUTING": 0x4008AE6A,
@@ -31,6 +32,7 @@ REQUESTS = {
 LAYOUTS = [
     ("kvm_mp_state", structs.MpState),
     ("kvm_userspace_memory_region", structs.UserspaceMemoryRegion),
+    ("kvm_dirty_log", structs.DirtyLog),
     ("kvm_irqfd", structs.Irqfd),
     ("kvm_ioeventfd", structs.Ioeventfd),
     ("kvm_irq_level", structs.IrqLevel),
@@ -46,6 +48,7 @@ CONSTANTS = {
     "KVM_CAP_IOEVENTFD_ANY_LENGTH": system.KVM_CAP_IOEVENTFD_ANY_LENGTH,
     "KVM_CAP_SIGNAL_MSI": system.KVM_CAP_SIGNAL_MSI,
     "KVM_IRQ_ROUTING_MSI": routing.KVM_IRQ_ROUTING_MSI,
+    "KVM_MEM_LOG_DIRTY_PAGES": vm.KVM_MEM_LOG_DIRTY_PAGES,
     "KVM_IRQFD_FLAG_DEASSIGN": vm.KVM_IRQFD_FLAG_DEASSIGN,
     "KVM_IOEVENTFD_FLAG_DATAMATCH": vm.KVM_IOEVENTFD_FLAG_DATAMATCH,
     "KVM_IOEVENTFD_FLAG_DEASSIGN": vm.KVM_IOEVENTFD_FLAG_DEASSIGN,

@@ -51,6 +51,7 @@ BEFORE = {
     "vmm.cli.machine_options": {
         "vmm.authoring.device_file",
         *("vmm.image.kernels", "vmm.image.usual_kernel", "vmm.net.options"),
+        "vmm.balloon.size",
     },
     "vmm.cli.run": {
         *("vmm.cli.debugger", "vmm.cli.explanation", "vmm.cli.jailed", "vmm.cli.keeper"),
@@ -63,7 +64,9 @@ BEFORE = {
         *("vmm.cli.port_files", "vmm.cli.reload_option", "vmm.share.limits"),
     },
     "vmm.cli.snapshot": {"vmm.cli.jailed", "vmm.share.limits"},
+    "vmm.config": {"vmm.balloon.size"},
     "vmm.devices": {
+        *("virtio.balloon", "vmm.balloon.size"),
         *("virtio.console", "virtio.net.device", "virtio.vsock", "vmm.net.opening"),
         "vmm.share.shares",
     },
@@ -119,6 +122,7 @@ NOT_IN_A_RUN = {
     # shows counts, has imported it.
     "vmm.machine": {
         *("vmm.agent.binding", "virtio.console", "vmm.stats"),
+        *("vmm.balloon.free_pages", "vmm.balloon.host"),
         *("vmm.dump.core_file", "vmm.dump.dump", "vmm.dump.program"),
         "vmm.driver_check.live",
     },
@@ -195,3 +199,12 @@ def test_a_run_without_shares_imports_nothing_of_them() -> None:
     assert {name for name in loaded if name.startswith(("virtio.fs", "vmm.share"))} == {
         *("vmm.share", "vmm.share.config")  # what the user may say of them
     }
+
+
+def test_a_run_without_a_balloon_imports_nothing_of_it() -> None:
+    command = [sys.executable, "-c", RUN + TELL]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = [line.split()[0] for line in done.stdout.splitlines()]
+
+    assert "vmm.machine" in loaded
+    assert [name for name in loaded if "balloon" in name] == []

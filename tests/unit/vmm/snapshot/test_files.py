@@ -33,7 +33,7 @@ def state(folder: SnapshotFolder) -> Path:
 def test_a_state_file_is_one_line_and_json(folder: SnapshotFolder, state: Path) -> None:
     head, body = state.read_text().split("\n", 1)
 
-    assert head.startswith("pyvmm-snapshot 6 sha256=")
+    assert head.startswith("pyvmm-snapshot 7 sha256=")
     assert body == '{"host":{"vendor":"A"},"numbers":[1,2,3]}'
     assert read_state(folder) == CONTENT
 
@@ -56,13 +56,13 @@ def test_a_cut_off_file_is_found(folder: SnapshotFolder, state: Path) -> None:
 
 
 def test_another_version_is_named(folder: SnapshotFolder, state: Path) -> None:
-    state.write_bytes(state.read_bytes().replace(b"snapshot 6 ", b"snapshot 7 ", 1))
+    state.write_bytes(state.read_bytes().replace(b"snapshot 7 ", b"snapshot 8 ", 1))
 
-    with pytest.raises(ConfigurationError, match="version 7, this program reads version 6"):
+    with pytest.raises(ConfigurationError, match="version 8, this program reads version 7"):
         read_state(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x7fELF" + bytes(200), b"pyvmm-snapshot 6\n{}"])
+@pytest.mark.parametrize("content", [b"", b"\x7fELF" + bytes(200), b"pyvmm-snapshot 7\n{}"])
 def test_another_file_is_no_state(folder: SnapshotFolder, content: bytes) -> None:
     (folder.path / "state").write_bytes(content)
 
@@ -93,7 +93,7 @@ def test_a_missing_state_is_named(folder: SnapshotFolder) -> None:
 def test_what_would_take_much_memory_is_refused(
     folder: SnapshotFolder, body: bytes, message: str
 ) -> None:
-    head = b"pyvmm-snapshot 6 sha256=%s\n" % sha256(body).hexdigest().encode()
+    head = b"pyvmm-snapshot 7 sha256=%s\n" % sha256(body).hexdigest().encode()
     (folder.path / "state").write_bytes(head + body)
 
     with pytest.raises(ConfigurationError, match=message) as caught:
