@@ -98,6 +98,10 @@ coverage: $(READY) ## Run all tests but the Linux guests, traced, and raise test
 conformance: $(READY) ## Prove the items of VIRTIO 1.4, one by one; write the table of them and a page
 	@$(BIN)/python -m tests.spec.conformance
 
+.PHONY: drivers
+drivers: image setup ## Check Linux's drivers against the duties of VIRTIO 1.2; write tests/spec/DRIVERS.md
+	@$(BIN)/python -m tests.spec.drivers
+
 .PHONY: bench
 bench: image setup ## Measure start-up, boot, memory, exits, kicks and queues, and print them with the kind of host
 	@$(BIN)/python tests/perf/bench.py

@@ -23,6 +23,7 @@ BUILD: Final = ROOT / "build"
 TOUR: Final = {"README.md": "index.md"}
 RESULTS: Final = {
     "tests/spec/CONFORMANCE.md": "conformance.md",
+    "tests/spec/DRIVERS.md": "drivers.md",
     "tests/perf/results/README.md": "performance.md",
     "tests/hosts/KERNELS.md": "kernels.md",
 }

@@ -92,6 +92,7 @@ class Machine:
         self._debugger: GdbServer | None = None
         self._registers: list[str] = []
         self._tracer: Tracer | None = None
+        self.doctor: MachineDoctor | None = None
 
     @classmethod
     def restore(
@@ -309,6 +310,7 @@ class Machine:
 
     def stop_trace(self) -> None:
         """Trace the machine no more; who heard of events hears of those until now."""
+        self.doctor = None
         tracer, self._tracer = self._tracer, None
         if tracer is not None:
             tracer.close()
@@ -316,11 +318,14 @@ class Machine:
     def explain(self) -> MachineDoctor:
         """Judge the guest's virtio drivers from now on; what is returned has the diagnoses.
 
-        They need a trace, which begins with it: call it before :meth:`boot` to see all.
+        They need a trace, which begins with it: call it before :meth:`boot` to see all. Another
+        call returns the same, until :meth:`stop_trace`.
         """
         from vmm.driver_check.live import MachineDoctor
 
-        return MachineDoctor(self)
+        if self.doctor is None:
+            self.doctor = MachineDoctor(self)
+        return self.doctor
 
     @property
     def agent_if_any(self) -> Agent | None:

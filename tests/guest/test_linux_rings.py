@@ -64,7 +64,7 @@ def test_disks_and_hwrng_work_with_each_form_of_the_ring(
     chosen = packed << RING_PACKED | event_idx << EVENT_IDX | indirect << INDIRECT_DESC
     features = 1 << VERSION_1 | 1 << RING_RESET | chosen
 
-    doctor = guest.machine.explain()
+    doctor = guest.explain()
     with RawDisk.open(str(source), read_only=True) as read, RawDisk.open(str(target)) as written:
         output, forms = run(guest, [Block(read), Block(written), Entropy()], features)
 

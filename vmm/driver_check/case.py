@@ -64,6 +64,20 @@ class Life:
         return self.queues.setdefault(index, QueueLife())
 
 
+@dataclass(slots=True)
+class Tally:
+    """How often the driver of a device kept each duty, and broke it."""
+
+    name: str
+    kept: Counter[str] = field(default_factory=Counter)
+    broken: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Tally) -> None:
+        """Count what another device of that name, before or after it, counted."""
+        self.kept += other.kept
+        self.broken += other.broken
+
+
 class Case:
     """One device: the ``status`` that it shows, and the ``life`` of its driver.
 
@@ -88,15 +102,14 @@ class Case:
         self.command: int | None = None
         self.last = 0
         self.lossy = not self.from_birth
-        self.kept: Counter[str] = Counter()
-        self.broken: Counter[str] = Counter()
+        self.tally = Tally(self.name)
         self.fields = _fields(transport)
         self._told: set[tuple[str, int, str]] = set()
         self._report = report
 
     def keeps(self, duty: str) -> None:
         """Note that the driver kept a duty."""
-        self.kept[duty] += 1
+        self.tally.kept[duty] += 1
 
     def finds(self, mistake: str, queue: int = NO_QUEUE, *, each: str = "", **values: Any) -> None:
         """Note a mistake, and report it unless it was; ``values`` fill the places of its texts.
@@ -105,7 +118,7 @@ class Case:
         """
         kind = load_duties().mistakes[mistake]
         if not kind.hint:
-            self.broken[kind.duty.id] += 1
+            self.tally.broken[kind.duty.id] += 1
         if (mistake, queue, each) in self._told:
             return
         self._told.add((mistake, queue, each))

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from transport.core import VirtioTransport
 from vmm.driver_check import access, configuration, queues, rings, stalls, steps
-from vmm.driver_check.case import Case
+from vmm.driver_check.case import Case, Tally
 from vmm.driver_check.diagnosis import Diagnosis
 from vmm.driver_check.duties import load_duties
 from vmm.trace import events
@@ -45,14 +45,19 @@ class DriverDoctor:
         self._devices = devices
         self._on_diagnosis = on_diagnosis
         self._cases: dict[str, Case] = {}
-        self._past: list[Case] = []
+        self._past: dict[str, Tally] = {}
         self._lock = threading.Lock()
         self._look()
 
     @property
     def cases(self) -> list[Case]:
-        """All devices that there are and were."""
-        return [*self._past, *self._cases.values()]
+        """The devices that there are."""
+        return list(self._cases.values())
+
+    @property
+    def tallies(self) -> list[Tally]:
+        """How often each duty was kept and broken, at the devices that there are and were."""
+        return [*self._past.values(), *(case.tally for case in self._cases.values())]
 
     def feed(self, found: Iterable[events.Event]) -> None:
         """Judge events."""
@@ -68,6 +73,7 @@ class DriverDoctor:
                 elif isinstance(event, events.Lost):
                     for each in self._cases.values():
                         rings.lost(each)
+            self._forget_the_gone()
 
     def finish(self, now: int, *, stuck: bool) -> None:
         """Look for what the drivers left out.
@@ -91,9 +97,20 @@ class DriverDoctor:
         for one in self._devices.transports:
             case = self._cases.get(one.name)
             if case is None or case.transport is not one:
-                if case is not None:
-                    self._past.append(case)
+                self._close(case)
                 self._cases[one.name] = Case(one, self._found)
+
+    def _forget_the_gone(self) -> None:
+        """Let go of devices that were taken out, once what came before is judged."""
+        there = set(self._devices.transports)
+        for case in list(self._cases.values()):
+            if case.transport not in there:
+                self._close(case)
+                del self._cases[case.name]
+
+    def _close(self, case: Case | None) -> None:
+        if case is not None:
+            self._past.setdefault(case.name, Tally(case.name)).add(case.tally)
 
     def _found(self, diagnosis: Diagnosis) -> None:
         if len(self.diagnoses) < MOST_DIAGNOSES:

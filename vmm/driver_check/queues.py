@@ -37,7 +37,7 @@ def queue_written(case: Case, name: str, register: str, value: int) -> None:
         return
     if not case.max_size(index):
         last, most = case.queue_count - 1, case.called("QueueSizeMax")
-        case.finds("queue-missing", index, register=register, last=last, size_register=most)
+        case.finds("queue-missing", number=index, register=register, last=last, size_register=most)
         return
     case.keeps("DRV-QUE-07")
     queue = case.life.queue(index)
@@ -150,6 +150,8 @@ def stopping(case: Case, name: str, register: str, *, is_write: bool) -> None:
 def vector_accessed(case: Case, register: str, value: int, *, is_write: bool) -> None:
     """Judge an access to a vector field."""
     index = selected(case) if register == "queue_msix_vector" else NO_QUEUE
+    if index != NO_QUEUE and not case.max_size(index):
+        return
     key = register if index == NO_QUEUE else f"{register} of queue {index}"
     if not is_write:
         if case.life.unread_vectors.pop(key, None) is not None:

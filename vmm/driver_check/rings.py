@@ -111,7 +111,7 @@ def notified(case: Case, value: int) -> None:
         value &= 0xFFFF
     if not case.max_size(value):
         register, last = case.called("QueueNotify"), case.queue_count - 1
-        case.finds("kick-of-missing-queue", value, register=register, last=last)
+        case.finds("kick-of-missing-queue", number=value, register=register, last=last)
     elif not case.is_live or not case.life.queue(value).ready:
         _judge_unheard(case, value)
 

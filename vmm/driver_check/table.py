@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vmm.driver_check.case import Case
+from vmm.driver_check.case import Tally
 from vmm.driver_check.diagnosis import Diagnosis
 from vmm.driver_check.doctor import DriverDoctor
 from vmm.driver_check.duties import Duty, load_duties
@@ -37,7 +37,7 @@ class DutyTable:
 
     def __init__(self, doctor: DriverDoctor) -> None:
         self.diagnoses: list[Diagnosis] = list(doctor.diagnoses)
-        self.rows = [_row(duty, doctor.cases) for duty in load_duties().duties.values()]
+        self.rows = [_row(duty, doctor.tallies) for duty in load_duties().duties.values()]
 
     @property
     def broken(self) -> list[Row]:
@@ -96,7 +96,7 @@ class DutyTable:
         return json.dumps(value, indent=2)
 
 
-def _row(duty: Duty, cases: list[Case]) -> Row:
+def _row(duty: Duty, cases: list[Tally]) -> Row:
     broken = [one for one in cases if one.broken[duty.id]]
     kept = [one for one in cases if one.kept[duty.id]]
     names = sorted({one.name for one in (broken or kept)})

@@ -39,6 +39,7 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "vsock": (bool,),
     "balloon": (bool,),
     "trace": (bool,),
+    "explain": (bool,),
     "files": (Mapping,),
     "deadline": (float, int),
     "kernel": (str, Path, NoneType),
@@ -80,6 +81,8 @@ class GuestConfig:
     * ``sandbox``: that of :class:`vmm.MachineConfig`, by default what ``PYVMM_SANDBOX`` says, or
       "auto"; a guest with ``devices`` of the test's own has none, as these may need anything.
     * ``trace``: whether ``guest.trace`` tells of all from the beginning.
+    * ``explain``: whether ``guest.explain()`` tells what drivers do wrong from the beginning; the
+      report on a test that fails has it, too.
     """
 
     memory: str = "128M"
@@ -99,6 +102,7 @@ class GuestConfig:
     allow_complaints: bool | str | tuple[str, ...] = field(default=(), compare=False)
     sandbox: SandboxMode = field(default_factory=usual_mode)
     trace: bool = False
+    explain: bool = False
 
     def __post_init__(self) -> None:
         check_mode(self.sandbox)

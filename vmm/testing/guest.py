@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from drgn import Program
 
     from vmm.balloon.host import MachineBalloon
+    from vmm.driver_check.live import MachineDoctor
     from vmm.share.directory import HostDirectory
     from vmm.trace import LiveTrace
 
@@ -125,6 +126,13 @@ class Guest:
     def traced(self) -> AbstractContextManager[LiveTrace]:
         """Trace the guest in a ``with`` block, which gives the trace; as ``Machine.traced``."""
         return self.machine.traced()
+
+    def explain(self) -> MachineDoctor:
+        """Return what tells the mistakes of the guest's drivers, from now on; see the guide.
+
+        With ``explain=True`` in the configuration from the test's beginning.
+        """
+        return self.machine.explain()
 
     @property
     def devices(self) -> dict[str, VirtioDevice]:
@@ -346,6 +354,8 @@ class Guest:
     def _set_up(self, disks: Sequence[BlockBackend], directories: Sequence[HostDirectory]) -> None:
         if self.config.trace:
             _ = self.machine.start_trace().trace
+        if self.config.explain:
+            self.machine.explain()
         self.machine.resume()
         for config, disk in zip(self.config.opened_disks(), disks, strict=True):
             self.plug(_block(config, disk))

@@ -46,6 +46,9 @@ def describe(machine: Machine, commands: LastCommands, *, positions: bool = True
     lines = [f"guest: {ending.message if ending else 'running'}"]
     lines += ["last commands:", *(f"  {line}" for line in commands.lines())]
     lines += ["last events:", *(f"  {line}" for line in machine.events())]
+    if machine.doctor is not None:
+        told = [line for one in machine.doctor.diagnoses for line in one.lines]
+        lines += ["drivers:", *(f"  {line}" for line in told or ["no mistake was seen"])]
     lines += machine.describe() if positions else machine.console_lines()
     return "\n".join(lines)
 

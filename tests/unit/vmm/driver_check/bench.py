@@ -136,7 +136,7 @@ class Bench:
     def kept(self) -> set[str]:
         """Return the duties that the driver was seen to keep."""
         self.found()
-        return {duty for case in self.doctor.cases for duty, count in case.kept.items() if count}
+        return {duty for one in self.doctor.tallies for duty, count in one.kept.items() if count}
 
     # What a good driver does
 

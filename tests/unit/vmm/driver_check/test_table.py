@@ -7,11 +7,27 @@ from tests.unit.vmm.driver_check.bench import Bench
 from vmm.driver_check import DutyTable, load_duties
 
 HERE = Path(__file__).parent
+PROJECT = HERE.parents[3]
 
 
 def test_every_mistake_has_a_test_that_makes_it() -> None:
     tests = "".join(path.read_text() for path in HERE.glob("test_*.py"))
     assert [name for name in load_duties().mistakes if f'"{name}"' not in tests] == []
+
+
+def test_the_guide_lists_every_mistake_with_its_rule() -> None:
+    page = (PROJECT / "docs" / "driver-doctor.md").read_text()
+    for mistake in load_duties().mistakes.values():
+        duty = mistake.duty
+        assert f"| `{mistake.id}` | {duty.id}, {duty.section} | {duty.says}" in page
+
+
+def test_the_table_of_linux_has_every_duty_and_none_is_broken() -> None:
+    table = (PROJECT / "tests" / "spec" / "DRIVERS.md").read_text()
+    for duty in load_duties().duties.values():
+        assert f"| {duty.id} | {duty.section} | {duty.says} |" in table
+    assert "broken**" not in table
+    assert "Runs with a broken duty: 0." in table
 
 
 def test_there_are_as_many_diagnoses_as_were_promised() -> None:
@@ -68,6 +84,27 @@ def test_the_table_is_json_with_the_same(mmio: Bench) -> None:
 def test_a_hint_breaks_no_duty(mmio: Bench) -> None:
     assert mmio.stalls(stuck=False) == ["no-driver"]
     assert DutyTable(mmio.doctor).broken == []
+
+
+def test_a_device_that_was_taken_out_keeps_its_place_in_the_table(mmio: Bench) -> None:
+    mmio.find()
+    mmio.driver.status = 1
+    transports = mmio.doctor._devices.transports
+    assert isinstance(transports, list)
+    transports.clear()
+    assert mmio.found() == ["never-reset"]
+    assert mmio.doctor.cases == []
+    assert [row.devices for row in DutyTable(mmio.doctor).broken] == [("gadget",)]
+
+
+def test_a_sweep_over_queues_that_do_not_exist_is_told_once(mmio: Bench) -> None:
+    mmio.go_live()
+    for index in range(100, 200):
+        mmio.driver.write(0x30, index)
+        mmio.driver.write(0x38, 16)
+        mmio.driver.notify(index)
+    assert mmio.found() == ["queue-missing", "kick-of-missing-queue"]
+    assert "of queue 100," in mmio.doctor.diagnoses[0].did
 
 
 def test_a_mistake_is_told_once_however_often_it_is_made(mmio: Bench) -> None:
