@@ -100,6 +100,16 @@ def test_a_guest_that_breaks_nothing_has_status_0_whatever_it_reports(tmp_path: 
     assert ", 0 broken, " in done.stdout.splitlines()[-1]
 
 
+def test_a_table_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    kernel = write_kernel(tmp_path / "kernel", END)
+    words = [sys.executable, "-m", "vmm", "check-driver", "--kernel", str(kernel)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=200)
+
+    assert done.returncode == 125
+    assert "vmm: the table of duties: standard output: No space left on device" in done.stderr
+
+
 def test_a_guest_that_hangs_and_breaks_nothing_has_the_status_of_a_run(tmp_path: Path) -> None:
     kernel = write_kernel(tmp_path / "kernel", b"".join((IDENTIFY, HALT_FOR_EVER)))
     done = vmm("check-driver", kernel)

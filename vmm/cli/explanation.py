@@ -7,10 +7,11 @@ import sys
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
+from vmm.cli.console_output import NO_READER
 from vmm.console.text import printable
 from vmm.driver_check.duties import load_duties
 from vmm.driver_check.live import MachineDoctor
-from vmm.ending.ending import End
+from vmm.ending.ending import STATUS_HOST, End
 from vmm.host.files import write_all
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Explanation:
         self._as_json = bool(getattr(options, "json", False))
         self._debugged = options.gdb is not None
         self._told = 0
+        self._failed = False
         self._table: DutyTable | None = None
         if self._checks:
             sys.stdout.flush()
@@ -73,16 +75,25 @@ class Explanation:
         self._table = doctor.finish(stuck=stuck)
         if self._checks:
             text = self._table.to_json() if self._as_json else "\n".join(self._table.lines())
-            lines = text.split("\n")
-            with suppress(OSError):  # nobody reads it: the status tells
-                write_all(self._output, "".join(f"{printable(one)}\n" for one in lines).encode())
+            self._write(text.split("\n"))
         elif not self._table.diagnoses:
             self._say(["driver check: the guest's drivers broke no rule that was looked at"])
+
+    def _write(self, lines: list[str]) -> None:
+        try:
+            write_all(self._output, "".join(f"{printable(one)}\n" for one in lines).encode())
+        except OSError as error:
+            if error.errno in NO_READER:
+                return  # the status tells
+            self._failed = True
+            self._say([f"the table of duties: standard output: {error.strerror}"])
 
     def status(self, ending: Ending) -> int:
         """Return the exit status of the command."""
         if not self._checks:
             return ending.status
+        if self._failed:
+            return STATUS_HOST
         if self._table is not None and self._table.broken:
             return STATUS_BROKEN
         return 0 if ending.end in (End.POWER_OFF, End.REPORTED, End.REBOOT) else ending.status

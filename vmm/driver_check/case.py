@@ -12,6 +12,7 @@ from transport.mmio.registers import VirtioMmio
 from transport.status import VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK
 from virtio.device.configuration import Field
 from virtio.features import VIRTIO_F_RING_PACKED, mask
+from virtio.named_tuple import NamedTuple
 from vmm.driver_check.diagnosis import Diagnosis
 from vmm.driver_check.duties import load_duties
 from vmm.trace.events import NO_QUEUE
@@ -64,6 +65,13 @@ class Life:
         return self.queues.setdefault(index, QueueLife())
 
 
+class Suspect(NamedTuple):
+    """A chain that seems to have been made available twice: when, and in which batch of events."""
+
+    at: int
+    batch: int
+
+
 @dataclass(slots=True)
 class Tally:
     """How often the driver of a device kept each duty, and broke it."""
@@ -101,7 +109,9 @@ class Case:
         self.space_read = False
         self.command: int | None = None
         self.last = 0
+        self.batch = 0
         self.lossy = not self.from_birth
+        self.suspects: dict[tuple[int, int], Suspect] = {}
         self.tally = Tally(self.name)
         self.fields = _fields(transport)
         self._told: set[tuple[str, int, str]] = set()

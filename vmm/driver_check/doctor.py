@@ -73,6 +73,10 @@ class DriverDoctor:
                 elif isinstance(event, events.Lost):
                     for each in self._cases.values():
                         rings.lost(each)
+            for case in self._cases.values():
+                if case.suspects:
+                    rings.judge_suspects(case)
+                case.batch += 1
             self._forget_the_gone()
 
     def finish(self, now: int, *, stuck: bool) -> None:
@@ -84,7 +88,14 @@ class DriverDoctor:
             self._look()
             for case in self._cases.values():
                 case.last = now
+                rings.judge_suspects(case, last=True)
                 stalls.examine(case, stuck=stuck)
+
+    def is_quiet(self, now: int, quiet_ns: int) -> bool:
+        """Whether some driver, which has begun with its device, did nothing for ``quiet_ns``."""
+        with self._lock:
+            cases = self._cases.values()
+            return any(case.last and now - case.last >= quiet_ns for case in cases)
 
     def look_for_stalls(self, now: int, quiet_ns: int) -> None:
         """Look for drivers that began with a device and did nothing at it for ``quiet_ns``."""

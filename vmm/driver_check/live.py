@@ -75,5 +75,7 @@ class MachineDoctor:
 
     def _watch(self) -> None:
         while not self._ended.wait(_LOOK_SECONDS):
-            self._tracer.flush()
-            self._doctor.look_for_stalls(monotonic_ns(), int(QUIET_SECONDS * 1e9))
+            now, quiet_ns = monotonic_ns(), int(QUIET_SECONDS * 1e9)
+            if self._doctor.is_quiet(now, quiet_ns):
+                self._tracer.flush()  # a trace that is busy may lag behind
+                self._doctor.look_for_stalls(now, quiet_ns)

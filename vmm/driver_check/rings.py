@@ -10,7 +10,7 @@ from typing import Final
 from transport.pci.registers import NO_BUS_MASTER
 from transport.status import STOPPED, status_names
 from virtio.features import VIRTIO_F_NOTIFICATION_DATA, mask
-from vmm.driver_check.case import Case
+from vmm.driver_check.case import Case, Suspect
 from vmm.driver_check.duties import load_duties
 from vmm.trace.events import NO_QUEUE, Breach, Completed, Dropped, Kick, Taken
 
@@ -62,7 +62,7 @@ def taken(case: Case, event: Taken) -> None:
     elif event.total > 1:
         case.keeps("DRV-RNG-11")
     if event.id in queue.out:
-        case.finds("chain-reused", event.queue, id=event.id)
+        case.suspects.setdefault((event.queue, event.id), Suspect(event.at, case.batch))
     queue.out.add(event.id)
     if case.is_packed and queue.size:
         for number in range(min(event.total, queue.size)):
@@ -72,15 +72,34 @@ def taken(case: Case, event: Taken) -> None:
 
 def completed(case: Case, event: Completed) -> None:
     """Note that a chain went back."""
+    suspect = case.suspects.pop((event.queue, event.id), None)
+    if suspect is not None and event.at <= suspect.at:
+        return  # and is out again, as was told before
+    if suspect is not None:
+        case.finds("chain-reused", event.queue, id=event.id)
     out = case.life.queue(event.queue).out
     if event.id in out:
         out.remove(event.id)
         case.keeps("DRV-RNG-12")
+        case.keeps("DRV-DEV-01")
+
+
+def judge_suspects(case: Case, *, last: bool = False) -> None:
+    """Tell of chains that were taken twice, once no record that explains it can come any more.
+
+    Native code and Python tell of a queue in two ways. Whoever empties both at once may get a chain
+    that was taken again before the word that it had gone back.
+    """
+    for (queue, number), suspect in list(case.suspects.items()):
+        if last or suspect.batch < case.batch:
+            del case.suspects[queue, number]
+            case.finds("chain-reused", queue, id=number)
 
 
 def lost(case: Case) -> None:
     """Forget what depends on every record having been read."""
     case.lossy = True
+    case.suspects.clear()
     for queue in case.life.queues.values():
         queue.out.clear()
 

@@ -9,6 +9,7 @@ from tests.unit.vmm.driver_check.conftest import MakeBench
 from virtio import engine
 from virtio.errors import DriverError
 from virtio.testing import Segment
+from vmm.trace.events import Completed, Taken
 
 NATIVE = pytest.mark.skipif(
     not engine._module(), reason="the native engine was not built: no C compiler"
@@ -166,8 +167,32 @@ def test_a_chain_that_is_made_available_again_before_it_came_back(make_bench: Ma
     assert bench.found() == []
     bench.ring.expose(3)
     bench.kick()
+    bench.found()
     assert bench.found() == ["chain-reused"]
     assert "made chain 3 of queue 0" in bench.last.did
+
+
+def test_a_chain_whose_return_is_told_late_is_no_reused_one(make_bench: MakeBench) -> None:
+    bench = make_bench("mmio")
+    bench.go_live()
+    bench.found()
+    place = ("gadget", "gadget", 0)
+    first, again = Taken(10, *place, id=3, total=1), Taken(30, *place, id=3, total=1)
+    back, last = Completed(20, *place, id=3), Completed(40, *place, id=3)
+    bench.doctor.feed([first, again])
+    bench.doctor.feed([back])
+    bench.doctor.feed([last])
+    bench.doctor.feed([first])
+    assert bench.stalls(stuck=False) == []
+
+
+def test_a_chain_that_is_reused_at_the_very_end_is_told(make_bench: MakeBench) -> None:
+    bench = make_bench("mmio")
+    bench.go_live()
+    bench.found()
+    place = ("gadget", "gadget", 0)
+    bench.doctor.feed([Taken(10, *place, id=3, total=1), Taken(20, *place, id=3, total=1)])
+    assert bench.stalls(stuck=False) == ["chain-reused"]
 
 
 def test_lost_records_make_no_chain_a_reused_one(make_bench: MakeBench) -> None:
