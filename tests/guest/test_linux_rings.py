@@ -35,7 +35,7 @@ done
 @pytest.fixture
 def guest_config() -> GuestConfig:
     """A guest that has an entropy device and a console already, virtio0 and virtio1."""
-    return GuestConfig(deadline=BOOT_DEADLINE)
+    return GuestConfig(deadline=BOOT_DEADLINE, explain=True)
 
 
 def run(guest: Guest, devices: Iterable[Device], features: int) -> tuple[str, set[str]]:

@@ -17,13 +17,16 @@ from vmm.driver_check.diagnosis import Diagnosis
 from vmm.driver_check.duties import load_duties
 from vmm.trace.events import NO_QUEUE
 
+_PACKED: Final = mask(VIRTIO_F_RING_PACKED)
+
 
 @dataclass(slots=True)
 class QueueLife:
     """What a driver did with one queue since the last reset of the device, or of the queue.
 
-    ``out`` are the chains that the device has. ``slots`` are the entries of a packed ring that were
-    taken, with whether each began a list, and ``place`` is the next one.
+    ``kicks``, ``taken`` and ``returned`` count, ``heard`` tells whether one of the kicks came in
+    order. ``out`` are the chains that the device has. ``slots`` are the entries of a packed ring
+    that were taken, with whether each began a list, and ``place`` is the next one.
     """
 
     written: set[str] = field(default_factory=set)
@@ -31,6 +34,8 @@ class QueueLife:
     size: int = 0
     kicks: int = 0
     taken: int = 0
+    returned: int = 0
+    heard: bool = False
     out: set[int] = field(default_factory=set)
     resetting: bool = False
     place: int = 0
@@ -62,7 +67,10 @@ class Life:
 
     def queue(self, index: int) -> QueueLife:
         """Return what is known of a queue."""
-        return self.queues.setdefault(index, QueueLife())
+        found = self.queues.get(index)
+        if found is None:
+            found = self.queues[index] = QueueLife()
+        return found
 
 
 class Suspect(NamedTuple):
@@ -159,7 +167,7 @@ class Case:
     @property
     def is_packed(self) -> bool:
         """Whether the driver accepted packed rings."""
-        return bool(self.life.accepted & mask(VIRTIO_F_RING_PACKED))
+        return bool(self.life.accepted & _PACKED)
 
     @property
     def queue_count(self) -> int:

@@ -72,16 +72,18 @@ def taken(case: Case, event: Taken) -> None:
 
 def completed(case: Case, event: Completed) -> None:
     """Note that a chain went back."""
-    suspect = case.suspects.pop((event.queue, event.id), None)
+    suspect = case.suspects.pop((event.queue, event.id), None) if case.suspects else None
     if suspect is not None and event.at <= suspect.at:
         return  # and is out again, as was told before
     if suspect is not None:
         case.finds("chain-reused", event.queue, id=event.id)
-    out = case.life.queue(event.queue).out
-    if event.id in out:
-        out.remove(event.id)
-        case.keeps("DRV-RNG-12")
-        case.keeps("DRV-DEV-01")
+    queue = case.life.queue(event.queue)
+    if event.id in queue.out:
+        queue.out.remove(event.id)
+        queue.returned += 1
+        if queue.returned == 1:
+            case.keeps("DRV-RNG-12")
+            case.keeps("DRV-DEV-01")
 
 
 def judge_suspects(case: Case, *, last: bool = False) -> None:
@@ -111,7 +113,8 @@ def kick(case: Case, event: Kick) -> None:
     """Judge notifications that the device heard."""
     queue = case.life.queue(event.queue)
     queue.kicks += event.count
-    if case.is_live and queue.ready:
+    if not queue.heard and case.is_live and queue.ready:
+        queue.heard = True
         for duty in ("DRV-NTF-01", "DRV-NTF-02", "DRV-NTF-03"):
             case.keeps(duty)
 
