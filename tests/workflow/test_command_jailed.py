@@ -27,6 +27,9 @@ ROOT = Path(__file__).parents[2]
 WITH_LIMITS = ("--jail", "--sandbox=require", "--no-rng")
 JAILED = ("--jail", "--sandbox=require", "--jail-limit=none", "--no-rng")
 
+# Where QEMU's programs are not installed, there are no other images than raw ones.
+QCOW2 = "qcow2" if shutil.which("qemu-img") and shutil.which("qemu-nbd") else "raw"
+
 # Another user may neither use our device nor, perhaps, our interpreter: it gets one of its own.
 AS_ANOTHER = """
 folder=$(mktemp -d) && mknod -m 666 $folder/kvm c 10 232 && mount --bind $folder/kvm /dev/kvm
@@ -185,15 +188,25 @@ def test_job_in_the_background_leaves_the_terminal_alone(kernel: MakeKernel) -> 
 
 
 def test_disks_work_and_a_volatile_one_stays_as_it_was(ready: Path, tmp_path: Path) -> None:
-    raw, volatile = tmp_path / "raw", tmp_path / "volatile"
+    raw, volatile, image = tmp_path / "raw", tmp_path / "volatile", tmp_path / "image"
     for disk in (raw, volatile):
         disk.write_bytes(b"old" + bytes((1 << 20) - 3))
-    script = "for one in vda vdb; do printf new | dd of=/dev/$one conv=notrunc; done; sync; uname"
-    done = run(f"--disk={raw}", f"--disk={volatile},volatile", "--", "sh", "-c", script)
+    convert(raw, image, QCOW2)
+    script = "for one in vda vdb vdc; do printf new | dd of=/dev/$one conv=notrunc; done; sync"
+    disks = [f"--disk={one}" for one in (raw, f"{volatile},volatile", f"{image},format={QCOW2}")]
+    done = run(*disks, "--", "sh", "-c", f"head -c 3 /dev/vdc; {script}; uname")
+    convert(image, tmp_path / "within", "raw")
 
-    assert (done.stdout, done.returncode) == (b"Linux\n", 0)
+    assert (done.stdout, done.returncode) == (b"oldLinux\n", 0)
     assert raw.read_bytes()[:3] == b"new"
     assert volatile.read_bytes()[:3] == b"old"
+    assert (tmp_path / "within").read_bytes()[:3] == b"new"
+
+
+def convert(source: Path, target: Path, form: str) -> None:
+    """Copy an image in another form."""
+    copy = ["cp"] if QCOW2 == "raw" else ["qemu-img", "convert", "-O", form]
+    subprocess.run([*copy, source, target], check=True)
 
 
 def test_saved_guest_goes_on_in_the_jail(ready: Path) -> None:
