@@ -2,13 +2,14 @@
 
 ``python -m docs.pictures.draw request TRACE.json`` draws the last request of a disk in a trace, as
 ``vmm run --trace TRACE.json --disk IMAGE -- dd if=/dev/vda of=/dev/null bs=4k count=1`` writes it.
-``python -m docs.pictures.draw first-run`` records a terminal with ``make run`` in it, of which
-svg-term, a program of npm's, makes a moving picture.
+``python -m docs.pictures.draw first-run`` records a terminal with ``vmm run`` in it, of which
+svg-term, a program of npm's, makes a moving picture; waits of more than a second are cut.
 """
 
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import subprocess
@@ -32,12 +33,14 @@ COLUMNS, LINES = 84, 22
 DEADLINE: Final = 600.0
 LONGEST_WAIT: Final = 1.0  # in the picture
 SESSION: Final = (
-    ("$ ", "make run\r"),
-    ("guest:/# ", "uname -sr; ls /dev/vd*; hexdump -n 8 /dev/hwrng\r"),
+    ("$ ", "vmm run\r"),
+    ("guest:/# ", "uname -sr; ls /dev; hexdump -n 8 /dev/hwrng\r"),
     ("guest:/# ", "poweroff\r"),
     ("$ ", "exit\r"),
 )
 """What is typed, and what the terminal shows before that."""
+ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+"""Control sequences, as the one by which a shell asks behind its prompt where the cursor is."""
 
 
 def request(trace: Path) -> str:
@@ -82,7 +85,8 @@ def recorded() -> list[tuple[float, str]]:
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(ROOT)
-        os.execvpe("sh", ["sh"], os.environ | {"PS1": "$ ", "TERM": "xterm"})
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        os.execvpe("sh", ["sh"], os.environ | {"PATH": path, "PS1": "$ ", "TERM": "xterm"})
     subprocess.run(["stty", "cols", str(COLUMNS), "rows", str(LINES)], stdin=terminal, check=True)
     shown: list[tuple[float, str]] = []
     begun = time.monotonic()
@@ -96,7 +100,7 @@ def recorded() -> list[tuple[float, str]]:
                 more = os.read(terminal, 4096).decode(errors="replace")
             except OSError:  # EIO: the shell has ended
                 break
-            text = (text + more)[-200:]
+            text = ESCAPES.sub("", (text + more)[-200:])
             shown.append((time.monotonic() - begun, more))
         if answer:
             os.write(terminal, answer.encode())
