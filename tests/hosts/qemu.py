@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.hosts.kernel import HostKernel
+from vmm.image.build_command import ENDS_WITH_US
 from vmm.image.debian import ensure
 from vmm.image.progress import Progress
 
@@ -62,9 +63,8 @@ class HardwareHost:
 
     def run(self, seconds: float, show: Callable[[bytes], object]) -> bool:
         """Run the machine to its end, and ``show`` its console; False when time ends it."""
-        with subprocess.Popen(
-            self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-        ) as machine:
+        command = [*ENDS_WITH_US, *self.command()]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as machine:
             assert machine.stdout is not None
             try:
                 return _followed(machine.stdout.fileno(), time.monotonic() + seconds, show)

@@ -10,8 +10,11 @@ from typing import TextIO
 
 from virtio.errors import ConfigurationError
 
-# A make that is told to end takes its compilers along, and what they have not finished.
-_ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
+ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
+"""Before a command, ends it when the thread that started it ends, killed or not.
+
+A make that is told to end takes its compilers along, and what they have not finished.
+"""
 _KEPT_VARIABLES = ("HOME", "PATH", "TMPDIR")
 
 
@@ -34,7 +37,7 @@ def started(command: list[str], folder: Path, log: Path) -> Iterator[Iterator[st
     with (
         log.open("a", errors="replace") as out,
         subprocess.Popen(
-            [*_ENDS_WITH_US, *command],
+            [*ENDS_WITH_US, *command],
             cwd=folder,
             env=_environment(),
             stdin=subprocess.DEVNULL,
