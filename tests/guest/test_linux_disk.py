@@ -14,11 +14,11 @@ from vmm.ending.ending import End
 pytestmark = pytest.mark.timeout(1800)
 
 MEBIBYTE = 1 << 20
-PLACES = (0, 100, 239)  # in MiB; the last 16 MiB of 255 among them
-SIZE = 16
+PLACES = (0, 100, 249)  # in MiB; the last ones of 255 among them
+SIZE = 6
 
 
-def test_16_mebibytes_at_three_places_have_the_same_hash_across_a_reboot(tmp_path: Path) -> None:
+def test_6_mebibytes_at_three_places_have_the_same_hash_across_a_reboot(tmp_path: Path) -> None:
     source, target = tmp_path / "source.img", tmp_path / "target.img"
     content = os.urandom(SIZE * MEBIBYTE)
     source.write_bytes(content)
