@@ -577,15 +577,19 @@ class Machine:
 
         That is the parts of the file of guest RAM that the guest does without, as it told.
         """
-        if self._verdict.ending is not None or not self.threads:
-            raise ConfigurationError("a machine that does not run cannot be saved")
+        self._check_running()
         from vmm.snapshot.state import machine_state
 
         begin = time.monotonic_ns()
         with self._frozen_with_free_pages() as (transports, unused):
+            self._check_running()  # the guest may have ended while it was asked
             yield machine_state(self.hardware, self._vcpus, list(transports.values())), unused
         if self._tracer is not None:
             self._tracer.saved(begin, time.monotonic_ns() - begin)
+
+    def _check_running(self) -> None:
+        if self._verdict.ending is not None or not self.threads:
+            raise ConfigurationError("a machine that does not run cannot be saved")
 
     @contextmanager
     def _frozen(self) -> Iterator[dict[str, TransportState]]:

@@ -114,6 +114,18 @@ def test_a_guest_without_a_driver_for_its_balloon_is_saved_as_any(bare_metal: Ba
             assert clone.balloon.actual_bytes == 0
 
 
+def test_a_guest_that_ends_while_it_is_asked_what_is_free_is_not_saved(
+    bare_metal: BareMetal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Machine(bare_metal(counting())) as machine:
+        machine.boot()
+        asked = property(lambda machine: machine.end(End.STOPPED))
+        monkeypatch.setattr(Machine, "_knows_free_pages", asked)
+
+        with pytest.raises(ConfigurationError, match="does not run cannot be saved"):
+            machine.snapshot()
+
+
 def test_a_folder_holds_all_of_it(snapshot: Snapshot, tmp_path: Path) -> None:
     snapshot.save(tmp_path / "saved")
     with Machine.restore(snapshot) as machine:
