@@ -223,3 +223,12 @@ def test_exit_ends_lines_from_a_pipe(run: Run) -> None:
     done = run("exit()\nprint('not this')\n")
 
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_drivers_are_judged_from_the_first_question_on(run: Run) -> None:
+    done = run("%explain\n%explain\n")
+
+    lines = done.stdout.splitlines()
+    assert lines[0] == "The drivers are judged from now on; %reload has one begin anew."
+    assert lines[1].startswith("dice0: the driver does not exist: nobody set ACKNOWLEDGE")
+    assert lines[2].startswith("  rule DRV-INI-03")

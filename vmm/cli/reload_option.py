@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from virtio.errors import ConfigurationError
 from virtio.frames import clear_frames
 from virtio.log import Logger
+from virtio.rate import TokenBucket
 from vmm.authoring.file_watch import FileWatch
 from vmm.authoring.reloading import Reloader
 from vmm.console.text import printable
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from transport.core import VirtioTransport
     from vmm.machine import Machine
+
+FAILURES_PER_SECOND: Final = 10
 
 _log = Logger(__name__)
 
@@ -44,7 +47,9 @@ def watch_files(machine: Machine, stack: ExitStack) -> FileWatch:
     reloader = Reloader(machine, tell)
     watch = FileWatch(reloader.files, reloader.reload)
     stack.callback(watch.close)
-    machine.hardware.keep_failed(partial(_failed, reloader))
+    # A guest may have a device fail as often as it resets it.
+    lines = TokenBucket(FAILURES_PER_SECOND, FAILURES_PER_SECOND)
+    machine.hardware.keep_failed(partial(_failed, reloader, lines))
     return watch
 
 
@@ -54,17 +59,20 @@ def tell(line: str) -> None:
         print(f"vmm: {printable(line)}", file=sys.stderr, flush=True)
 
 
-def _failed(reloader: Reloader, transport: VirtioTransport, error: Exception) -> bool:
+def _failed(
+    reloader: Reloader, lines: TokenBucket, transport: VirtioTransport, error: Exception
+) -> bool:
     file = reloader.devices().get(transport.name)
     if file is None:
         return False
-    _log.error(
-        "%s: failed, and waits for %s to be saved: %r\n%s",
-        transport.name,
-        str(file.path),
-        error,
-        transport.situation(),
-        traceback_of=error,
-    )
+    if lines.take(1):
+        _log.error(
+            "%s: failed, and waits for %s to be saved: %r\n%s",
+            transport.name,
+            str(file.path),
+            error,
+            transport.situation(),
+            traceback_of=error,
+        )
     clear_frames(error.__traceback__)
     return True

@@ -19,9 +19,10 @@ from vmm.cli.heeded import heeding
 from vmm.console.text import printable
 from vmm.ending.ending import End
 from vmm.shell.names import Devices, Later, console_text
-from vmm.shell.prompt import run_lines, run_prompt
+from vmm.shell.prompt import Magics, run_lines, run_prompt
 
 if TYPE_CHECKING:
+    from vmm.driver_check.live import MachineDoctor
     from vmm.ending.ending import Ending
     from vmm.machine import Machine
 
@@ -46,6 +47,7 @@ class MachineShell:
         self._watching = watching
         self._shell: Any = None
         self._terminated = ""
+        self._doctor: MachineDoctor | None = None
 
     def watch(self, machine: Machine, stack: ExitStack) -> None:
         """Look after the machine's devices from now on; before the guest runs."""
@@ -74,8 +76,12 @@ class MachineShell:
             return self._end()
 
     def _run(self, names: dict[str, Any]) -> None:
-        magics = {"reload": self._magic_reload, "continue": self._magic_continue}
-        magics["console"] = self._magic_console
+        magics: Magics = {
+            "reload": self._magic_reload,
+            "continue": self._magic_continue,
+            "console": self._magic_console,
+            "explain": self._magic_explain,
+        }
         if sys.stdin.isatty() and sys.stdout.isatty():
             run_prompt(names, magics, self._banner(names), self._connect)
         else:
@@ -138,6 +144,22 @@ class MachineShell:
         if not count.isdecimal():
             raise ConfigurationError(f"%console {count}: must be a number of lines")
         print(console_text(self._machine, int(count)))
+
+    def _magic_explain(self, line: str) -> None:
+        """Tell what the guest's drivers did wrong since this was first asked: %explain
+
+        Each mistake in three lines: what the driver did, the rule, and what to do next.
+        """
+        if self._doctor is None:
+            from vmm.driver_check.live import MachineDoctor
+
+            self._doctor = MachineDoctor(self._machine)
+            print("The drivers are judged from now on; %reload has one begin anew.")
+            return
+        for diagnosis in (found := self._doctor.look_for_stalls()):
+            print(*map(printable, diagnosis.lines), sep="\n  ")
+        if not found:
+            print("No driver of the guest broke a rule since this was first asked.")
 
     # Devices that fail
 
