@@ -15,7 +15,7 @@ from typing import Final
 
 from vmm.host.threads import start_thread
 
-INTERVAL_SECONDS: Final = 0.05
+INTERVAL_SECONDS: Final = 0.03
 _Version = tuple[int, int, int] | None
 _Key = tuple[str, Path]
 
