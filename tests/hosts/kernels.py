@@ -44,7 +44,8 @@ those from the kernel's entry to the prompt of `/init`, on all processors.
 
 `ours` is the project's kernel of Debian's 6.1 source. It has no ACPI, so by `mmio-acpi`, and with
 `ours:6.12` always, it is built for the table: the configuration for several processors and PCI, and
-what kernel-acpi.config adds.
+what kernel-acpi.config adds. Such a kernel is not told to be quiet, and nearly all of its exits are
+characters of its log.
 What has no row was not tried.
 """
 _COLUMNS: Final = ("host", "kernel", "transport", "vCPUs", "release", *STEPS, "exits", "otherwise")
