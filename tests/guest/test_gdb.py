@@ -358,6 +358,7 @@ def test_a_run_lets_a_debugger_in_through_its_sandbox(tmp_path: Path, sandbox: s
         with GdbClient(address) as debugger:
             assert debugger.ask("P2b=" + "ab" * 16) == "OK"
             assert debugger.ask(f"Z1,{START + 1:x},1") == "OK"
+            assert debugger.ask(f"Z2,{DATA:x},4") == "OK"
             first = debugger.ask("c"), debugger.ask("vCont;s:1")
             with GdbClient(address) as second, pytest.raises((EOFError, ConnectionError)):
                 second.ask("?")

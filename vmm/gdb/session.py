@@ -136,7 +136,7 @@ class Session:
         except ConfigurationError as error:
             logger.info("debugger: %s", error)
             return _REFUSED
-        except Error as error:
+        except (Error, OSError) as error:  # of the host, and not of the connection
             logger.warning("debugger: %s", error)
             return _BAD
 

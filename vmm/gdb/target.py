@@ -50,6 +50,7 @@ class MachineTarget:
         self.attached = False
         self._let_go = threading.Event()
         self._given_up = False
+        self._emulated = is_emulated_host()  # a confined machine cannot look any more
 
     def close(self) -> None:
         """Give back the descriptor; nobody is attached."""
@@ -227,12 +228,12 @@ class MachineTarget:
             self.breakpoints.insert_software(address, lambda at: self._translate_code(vcpu, at))
         elif kind == "hwbreak":
             self.breakpoints.insert_hardware(HardwareBreakpoint("execute", address, 1))
-        elif kind == "watch" and is_emulated_host():
+        elif kind == "watch" and self._emulated:
             translate = lambda at: self.translate(vcpu, at)  # noqa: E731
             self.breakpoints.insert_watched(address, length, translate)
         elif kind == "watch":
             self.breakpoints.insert_hardware(HardwareBreakpoint("write", address, length))
-        elif kind == "awatch" and not is_emulated_host():
+        elif kind == "awatch" and not self._emulated:
             self.breakpoints.insert_hardware(HardwareBreakpoint("access", address, length))
         else:
             return False

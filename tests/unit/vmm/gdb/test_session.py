@@ -114,6 +114,18 @@ def test_stops_at_breakpoints_say_which(session: Session) -> None:
     assert session.stopped(Stop(0, kind="watch", address=0xAB)) == b"T05thread:1;watch:ab;"
 
 
+def test_what_the_host_refuses_is_an_error_and_no_end(
+    session: Session, target: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def insert(*_: object) -> bool:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(target, "insert", insert)
+
+    assert session.answer(b"Z2,0,4") == b"E16"
+    assert not session.over
+
+
 def test_an_interruption_stops_only_what_runs(session: Session) -> None:
     assert session.interrupt() is None
     session.answer(b"c")
