@@ -67,8 +67,9 @@ def _outcome(
     deadline: float,
 ) -> str | None:
     after = "at its start"
+    end = time.monotonic() + deadline
     try:
-        for line in _lines(fd, time.monotonic() + deadline):
+        for line in _lines(fd, end):
             kind, _, text = line.partition(" ")
             if kind == "step":
                 tell(text)
@@ -80,9 +81,10 @@ def _outcome(
                 raise HostError("the checker's guest", int(number), what)
             elif kind == "done":
                 return None
-    except TimeoutError:
+        # It may have closed the pipe, and go on.
+        status = process.wait(max(end - time.monotonic(), 0.1))
+    except (TimeoutError, subprocess.TimeoutExpired):
         return f"{file.name} made no end within {deadline:g} s, {after}"
-    status = process.wait()
     how = f"by signal {-status}" if status < 0 else f"with status {status}"
     return f"{file.name} ended the checker {how}, {after}"
 

@@ -45,8 +45,9 @@ def test_failure_is_one_line(tmp_path: Path, text: str, told: str) -> None:
     assert "\n" not in found
 
 
-def test_file_that_makes_no_end_is_ended(tmp_path: Path) -> None:
-    found = checked(tmp_path, "while True: pass", deadline=1)
+@pytest.mark.parametrize("first", ["", "import os; os.closerange(3, 256)\n"])
+def test_file_that_makes_no_end_is_ended(tmp_path: Path, first: str) -> None:
+    found = checked(tmp_path, f"{first}while True: pass", deadline=1)
 
     assert found == "mine.py made no end within 1 s, at its start"
 
