@@ -145,6 +145,7 @@ def test_driver_is_told_of_a_configuration_that_is_another(author: Author) -> No
             SOURCE + "\n    def __init__(self):\n        raise ValueError('no')\n",
             "dice.py:15: ValueError: no (by Dice())",
         ),
+        (SOURCE + "\nraise KeyboardInterrupt\n", "dice.py:14: KeyboardInterrupt"),
         (SOURCE.replace("= 42", "= 43"), "it now has the device_id 43 in place of 42"),
     ],
 )
@@ -158,6 +159,24 @@ def test_device_stays_as_it_was_when_something_is_wrong_with_the_file(
     [line] = author.said
     assert line.startswith("dice0: stays as it was: ")
     assert line.endswith(why)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    ["\nwhile True:\n    pass\n", "\nimport time\ntime.sleep(1)\n"],
+    ids=["loop", "wait"],
+)
+def test_device_stays_as_it_was_when_its_file_makes_no_end(
+    author: Author, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmm.authoring.reloading.LOAD_SECONDS", 0.05)
+    there = author.save(SOURCE + ending)
+    author.ask()
+
+    assert (there, author.answer()) == (False, b"one")
+    assert author.said == [f"dice0: stays as it was: {author.file}: made no device within 0.05 s"]
+    monkeypatch.undo()
+    assert author.save(SOURCE)
 
 
 def test_handler_that_fails_is_mended_and_its_chain_is_answered(author: Author) -> None:

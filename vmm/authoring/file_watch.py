@@ -16,6 +16,9 @@ from typing import Final
 from vmm.host.threads import start_thread
 
 INTERVAL_SECONDS: Final = 0.03
+CLOSE_SECONDS: Final = 10.0
+"""How long a call that is being made has to return when the run ends."""
+
 _Version = tuple[int, int, int] | None
 _Key = tuple[str, Path]
 
@@ -44,10 +47,10 @@ class FileWatch:
         start_thread(self._thread)
 
     def close(self) -> None:
-        """Look no more, and wait for a call that is being made; harmless when repeated."""
+        """Look no more, and wait a while for a call that is made; harmless when repeated."""
         self._closed.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(CLOSE_SECONDS)
 
     def look(self) -> None:
         """Look once."""

@@ -19,7 +19,8 @@ from virtio.errors import ConfigurationError, Error, InternalError
 from virtio.log import Logger
 from vmm.authoring.carrying import State, carried, misfit, state_of
 from vmm.authoring.device_file import DeviceFile
-from vmm.authoring.loading import describe
+from vmm.authoring.loading import LoadedClass, describe, load_class
+from vmm.authoring.time_limit import within
 from vmm.config import DeviceConfig
 from vmm.host.threads import start_thread
 
@@ -33,6 +34,9 @@ ASK_SECONDS: Final = 20.0
 """How long the guest has to let a device go, and as long again to take the new one."""
 
 LOOK_SECONDS: Final = 0.01
+LOAD_SECONDS: Final = 5.0
+"""How long a file has to be executed, and its class to make a device."""
+
 RETURN_SECONDS: Final = 5.0
 """How long a handler of the old device has to return."""
 
@@ -101,7 +105,7 @@ class Reloader:
         before = file.loaded
         old = self._transport(name).device
         try:
-            new = file.make(file.load())
+            file.loaded, new = _made(file)
             if not self._transport(name).returns(RETURN_SECONDS):
                 raise ConfigurationError(f"a handler has not returned for {RETURN_SECONDS:g} s")
             way = self._put(self._transport(name), new)
@@ -234,3 +238,24 @@ class Reloader:
     def _transport_if_any(self, name: str) -> VirtioTransport | None:
         found = (one for one in self._machine.hardware.transports if one.name == name)
         return next(found, None)
+
+
+def _made(file: DeviceFile) -> tuple[LoadedClass, VirtioDevice]:
+    """Return the class as a file has it now, and a device of it.
+
+    Raises :class:`ConfigurationError` for code that raises, or makes no end: the thread that
+    watches the file, and the end of the run, wait for it.
+    """
+
+    def make() -> tuple[LoadedClass, VirtioDevice]:
+        loaded = load_class(file.path, file.name)
+        return loaded, file.make(loaded)
+
+    try:
+        return within(LOAD_SECONDS, make)
+    except TimeoutError:
+        raise ConfigurationError(f"{file.path}: made no device within {LOAD_SECONDS:g} s") from None
+    except Exception:
+        raise
+    except BaseException as error:  # such as KeyboardInterrupt: it came from the file
+        raise ConfigurationError(describe(error, file.path)) from error
