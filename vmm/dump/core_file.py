@@ -80,7 +80,7 @@ def new_core(path: Path) -> Iterator[int]:
     Only its owner can read it, for the guest's secrets are in it. Raises ``ConfigurationError``
     when it cannot be made, or something is there already.
     """
-    unfinished = path.with_name(f".unfinished-{os.urandom(8).hex()}")
+    unfinished = path.parent / f".unfinished-{os.urandom(8).hex()}"
     try:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, "exists; choose a new name")

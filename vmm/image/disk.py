@@ -73,7 +73,7 @@ def make_disk(
 
     content = readable(folder)
     ensure(_NEEDS, "making a disk image", progress)
-    unfinished = target.with_name(f".unfinished-{os.urandom(8).hex()}")
+    unfinished = target.parent / f".unfinished-{os.urandom(8).hex()}"
     try:
         fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:

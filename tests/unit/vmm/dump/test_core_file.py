@@ -83,6 +83,12 @@ def test_a_file_that_is_there_is_not_touched(tmp_path: Path) -> None:
     assert (tmp_path / "core").read_text() == "mine"
 
 
+@pytest.mark.parametrize("path", ["", ".", "/", ".."])
+def test_a_folder_is_no_name_for_a_file(path: str) -> None:
+    with pytest.raises(ConfigurationError, match="exists; choose a new name"):
+        new_core(Path(path)).__enter__()
+
+
 def test_a_dump_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), new_core(tmp_path / "core") as target:
         os.write(target, bytes(1 // 0))
