@@ -60,7 +60,7 @@ class TopScreen:
             self._write(_ALTERNATE)
         while not self._ended.wait(self._seconds) and self._on_gone is not None:
             lines = self._top.view()
-            shown = lines[: _rows(self._fd) - 1] if self._terminal else [*lines, ""]
+            shown = _fitting(lines, self._fd) if self._terminal else [*lines, ""]
             self._write((_HOME_AND_CLEAR if self._terminal else b"") + _lines(shown))
         self._write((_NORMAL if self._terminal else b"") + _lines(self._top.view()))
 
@@ -78,8 +78,10 @@ def _lines(lines: Sequence[str]) -> bytes:
     return "".join(f"{line}\r\n" for line in lines).encode()
 
 
-def _rows(fd: int) -> int:
+def _fitting(lines: Sequence[str], fd: int) -> list[str]:
+    """Return what has room on a terminal: a line that wraps would push the first ones out."""
     try:
-        return os.get_terminal_size(fd).lines or 24
+        columns, rows = os.get_terminal_size(fd)
     except OSError:
-        return 24
+        columns = rows = 0
+    return [line[: columns or 80] for line in lines[: (rows or 24) - 1]]

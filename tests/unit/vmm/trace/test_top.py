@@ -1,8 +1,11 @@
 """The view of ``vmm top``: what it shows of counts, of the trace and of clocks."""
 
 import os
+import termios
 from types import SimpleNamespace
 from typing import Any, cast
+
+import pytest
 
 from tests.unit.vmm.trace.example import STORY
 from transport.stats import TransportStats
@@ -85,6 +88,31 @@ def test_the_view_on_a_pipe_has_no_codes_for_terminals_and_the_last_one_comes_at
         os.close(writer)
     assert b"\x1b" not in text
     assert text.startswith(b"vmm top:")
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 20), (1, 1), (0, 0)])
+def test_a_view_has_room_on_its_terminal(rows: int, columns: int) -> None:
+    view, machine, _ = top()
+    machine.statistics = statistics(10, 200, 30)
+    tracer = SimpleNamespace(on_events=lambda subscriber: None)
+    ours, theirs = os.openpty()
+    try:
+        termios.tcsetwinsize(theirs, (rows, columns))
+        screen = TopScreen(view, cast(Tracer, tracer), theirs, 0.001, lambda error: None)
+        screen.start()
+        text = b""
+        while text.count(b"\x1b[H\x1b[J") < 2:
+            text += os.read(ours, 1 << 16)
+        screen._ended.set()
+        while b"\x1b[?1049l" not in text:
+            text += os.read(ours, 1 << 16)
+        screen.close()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    lines = text.replace(b"\r", b"").split(b"\x1b[H\x1b[J")[1].splitlines()
+    assert len(lines) < (rows or 24)
+    assert max(map(len, lines), default=0) <= (columns or 80)
 
 
 def test_a_reader_that_goes_away_is_told_once() -> None:
