@@ -74,14 +74,16 @@ class Explanation:
         )
         self._table = doctor.finish(stuck=stuck)
         if self._checks:
-            text = self._table.to_json() if self._as_json else "\n".join(self._table.lines())
-            self._write(text.split("\n"))
+            lines = map(printable, self._table.lines())
+            # JSON is ASCII, and none any more when a long line of it is cut.
+            text = self._table.to_json() if self._as_json else "\n".join(lines)
+            self._write(f"{text}\n")
         elif not self._table.diagnoses:
             self._say(["driver check: the guest's drivers broke no rule that was looked at"])
 
-    def _write(self, lines: list[str]) -> None:
+    def _write(self, text: str) -> None:
         try:
-            write_all(self._output, "".join(f"{printable(one)}\n" for one in lines).encode())
+            write_all(self._output, text.encode())
         except OSError as error:
             if error.errno in NO_READER:
                 return  # the status tells

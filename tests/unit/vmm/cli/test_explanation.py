@@ -1,13 +1,14 @@
 """What ``--explain`` prints: bounded, escaped, and with the status of the guest."""
 
+import json
 from contextlib import ExitStack
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from vmm.cli.explanation import Explanation
-from vmm.driver_check import Diagnosis, load_duties
+from vmm.driver_check import Diagnosis, DutyTable, load_duties
 from vmm.ending.ending import End, Ending
 
 
@@ -56,3 +57,15 @@ def test_twenty_are_told_and_then_one_line_more(
 def test_the_status_of_a_run_that_is_explained_is_the_guests(explanation: Explanation) -> None:
     assert explanation.status(Ending(End.REPORTED, "it did", reported=3)) == 3
     assert explanation.status(Ending(End.HALTED, "it did")) == 126
+
+
+def test_json_is_whole_however_long_a_diagnosis_is(capfd: pytest.CaptureFixture[str]) -> None:
+    options: Any = SimpleNamespace(gdb=None, checks_drivers=True, json=True)
+    doctor: Any = SimpleNamespace(diagnoses=[diagnosis("x\x1b" * 1000)], tallies=[])
+    live: Any = SimpleNamespace(finish=lambda *, stuck: DutyTable(doctor))
+    with ExitStack() as stack:
+        explanation = Explanation(options, stack)
+        explanation._finish(cast(Any, SimpleNamespace(ending=None)), live)
+
+    [told] = json.loads(capfd.readouterr().out)["diagnoses"]
+    assert told["device"] == "x\x1b" * 1000
