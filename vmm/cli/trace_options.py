@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +36,7 @@ class RunTrace:
         self._wanted = Filter(options.filter or "")
         self._live = bool(getattr(options, "is_live", False))
         self._interval = float(getattr(options, "top_interval", 0))
+        self._end_at = None if options.timeout is None else time.monotonic() + options.timeout
         if self._interval and self._wanted.text and options.trace is None:
             raise ConfigurationError("--filter: it is for a trace; add --trace FILE")
         self._file: TraceFile | None = None
@@ -60,11 +62,18 @@ class RunTrace:
     def begin(self, machine: Machine, interruption: Interruption, stack: ExitStack) -> None:
         """Trace the machine, which has not run yet, up to the end of the run."""
         tracer = machine.start_trace()
+
+        def is_over() -> bool:
+            late = self._end_at is not None and time.monotonic() >= self._end_at
+            return late or bool(interruption.message)
+
         if self._file is not None:
-            stack.callback(self._file.begin(tracer))
+            stack.callback(self._file.begin(tracer, is_over))
         if self._live:
             sys.stdout.flush()
-            LiveTrace(1, self._wanted, _gone(machine, interruption)).begin(tracer)
+            live = LiveTrace(1, self._wanted, _gone(machine, interruption), is_over)
+            stack.callback(live.close)
+            live.begin(tracer)
         if self._interval:
             self._begin_top(machine, tracer, interruption, stack)
         stack.callback(machine.stop_trace)
@@ -89,6 +98,9 @@ def _gone(machine: Machine, interruption: Interruption) -> Callable[[OSError], N
     def gone(error: OSError) -> None:
         if error.errno in NO_READER:
             interruption(f"nobody reads the trace any more: {error.strerror}")
+        elif isinstance(error, TimeoutError):
+            with suppress(OSError):
+                print("vmm: trace: nobody reads it; the rest is dropped", file=sys.stderr)
         else:
             machine.end(End.HOST_FAILED, f"trace: standard output: {error.strerror}")
 

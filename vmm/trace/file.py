@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from virtio.errors import ConfigurationError
 from vmm.console.text import printable
 from vmm.host.files import write_all
+from vmm.host.patient_writer import PatientWriter
 from vmm.trace.chrome import END, ChromeWriter
 from vmm.trace.events import Event
 from vmm.trace.filter import Filter
@@ -68,19 +69,28 @@ class TraceFile:
         """Close the file."""
         os.close(self._fd)
 
-    def begin(self, tracer: Tracer) -> Callable[[], None]:
-        """Write what ``tracer`` tells, and return what writes the end."""
+    def begin(self, tracer: Tracer, is_over: Callable[[], object] = bool) -> Callable[[], None]:
+        """Write what ``tracer`` tells, and return what writes the end.
+
+        Once ``is_over()`` the reader of a pipe is not waited for any longer.
+        """
         writer = WRITERS[self._path.suffix]()
         alive = True
+        pipe = None if self._is_file else PatientWriter(self._fd, is_over)
 
         def write(data: bytes) -> None:
             nonlocal alive
             if alive and data:
-                alive = self._write(data)
+                alive = self._write(data, pipe)
+
+        def end() -> None:
+            write(writer.end())
+            if pipe is not None:
+                pipe.close()
 
         write(writer.header(again=self._reopen()))
         tracer.on_events(lambda events: write(writer.feed(self._wanted.of(events))))
-        return lambda: write(writer.end())
+        return end
 
     def _reopen(self) -> bool:
         """Go back behind the last record of an earlier run; returns whether there was one."""
@@ -94,17 +104,20 @@ class TraceFile:
         os.lseek(self._fd, 0, os.SEEK_SET)  # that run left no record
         return False
 
-    def _write(self, data: bytes) -> bool:
+    def _write(self, data: bytes, pipe: PatientWriter | None) -> bool:
         good = os.lseek(self._fd, 0, os.SEEK_CUR) if self._is_file else 0
         try:
-            write_all(self._fd, data)
+            if pipe is None:
+                write_all(self._fd, data)
+            else:
+                pipe.write(data)
         except OSError as error:
             with suppress(OSError):
                 if self._is_file:
                     os.ftruncate(self._fd, good)
                     os.lseek(self._fd, good, os.SEEK_SET)
-                if self._path.suffix == ".json":
-                    write_all(self._fd, END)
+                    if self._path.suffix == ".json":
+                        write_all(self._fd, END)
             line = (
                 f"vmm: trace {self._path}: {error.strerror}; no more is written, the guest goes on"
             )

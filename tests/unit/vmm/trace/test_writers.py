@@ -125,3 +125,23 @@ def test_a_disk_that_fills_up_keeps_the_whole_records(
         "status ACKNOWLEDGE DRIVER",
     ]
     assert "No space left" in capsys.readouterr().err
+
+
+def test_a_pipe_that_nobody_reads_keeps_no_run_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vmm.host.patient_writer.LAST_SECONDS", 0.01)
+    path = tmp_path / "t.txt"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    file = TraceFile(path, Filter())
+    source = Source()
+    end = file.begin(cast(Tracer, source), lambda: True)
+    source.tell(STORY * 500)
+    end()
+    file.close()
+    os.close(reader)
+
+    assert capsys.readouterr().err == (
+        f"vmm: trace {path}: nobody reads it; no more is written, the guest goes on\n"
+    )
