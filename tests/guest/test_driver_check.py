@@ -116,3 +116,11 @@ def test_a_guest_that_hangs_and_breaks_nothing_has_the_status_of_a_run(tmp_path:
 
     assert done.returncode == 126
     assert "[no-driver]" in done.stdout
+
+
+def test_a_guest_that_is_started_again_has_no_table(tmp_path: Path) -> None:
+    kernel = write_kernel(tmp_path / "kernel", END)
+    done = vmm("check-driver", kernel, "--on-reboot=restart")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "vmm: check-driver: one table is of one boot; take --on-reboot away\n"

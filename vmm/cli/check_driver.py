@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from virtio.errors import ConfigurationError
 from vmm.cli import run
 
 if TYPE_CHECKING:
@@ -27,5 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(options: Namespace) -> int:
     """Run the guest, print the table, and return the exit status."""
+    if options.on_reboot != "exit":
+        raise ConfigurationError("check-driver: one table is of one boot; take --on-reboot away")
     options.checks_drivers = True
     return run.execute(options)
