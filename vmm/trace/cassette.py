@@ -9,6 +9,7 @@ fast both sides are.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -118,6 +119,8 @@ class Cassette:
     def _read(self) -> list[str] | None:
         with suppress(FileNotFoundError):
             try:
+                if not stat.S_ISREG(self.path.stat().st_mode):
+                    raise ConfigurationError(f"cassette {self.path}: no regular file")
                 return self.path.read_text(encoding="utf-8").splitlines()
             except (OSError, ValueError) as error:
                 if isinstance(error, FileNotFoundError):

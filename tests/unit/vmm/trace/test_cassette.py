@@ -88,6 +88,8 @@ def test_mistakes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "bad").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="cassette"):
         play(tmp_path / "bad", STORY, mode="compare")
+    with pytest.raises(ConfigurationError, match="cassette /dev/zero: no regular file"):
+        play(Path("/dev/zero"), STORY, mode="compare")
 
 
 def test_a_block_that_raises_leaves_no_cassette(tmp_path: Path) -> None:
