@@ -374,6 +374,19 @@ def test_a_run_lets_a_debugger_in_through_its_sandbox(tmp_path: Path, sandbox: s
     assert "vmm: vCPU 0: triple fault" in report
 
 
+@pytest.mark.parametrize("option", ["--sandbox=auto", "--sandbox=off", "--on-reboot=restart"])
+def test_a_run_leaves_no_socket_behind(tmp_path: Path, option: str) -> None:
+    kernel = bare.write_kernel(tmp_path / "kernel", REPORT_3)
+    path = tmp_path / "g.sock"
+    words = (option, "--memory=32M", "--timeout=100", f"--gdb=unix:{path},wait=off")
+    command = [sys.executable, "-m", "vmm", "run", *words, f"--kernel={kernel}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+
+    assert done.returncode == 3, done.stderr
+    assert str(path) in done.stderr
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [

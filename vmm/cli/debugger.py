@@ -6,12 +6,16 @@ import sys
 from contextlib import ExitStack
 
 from vmm.gdb.place import DebugPlace, Listener
+from vmm.host.name_remover import NameRemover
 from vmm.machine import Machine
 
 
 def listen(text: str, stack: ExitStack) -> Listener:
     """Listen where ``text`` says, until the stack ends; raises ``ConfigurationError``."""
-    return stack.enter_context(Listener(DebugPlace.parse(text)))
+    listener = stack.enter_context(Listener(DebugPlace.parse(text)))
+    if path := listener.place.path:
+        stack.enter_context(NameRemover(path))
+    return listener
 
 
 def let_in(listener: Listener, machine: Machine) -> None:

@@ -80,7 +80,7 @@ class Listener(Resource):
             try:
                 os.unlink(self.place.path)
             except OSError:
-                return  # a confined process cannot, and the next one takes it over
+                return  # a confined process cannot: see NameRemover
 
 
 def _at_port(place: DebugPlace) -> socket.socket:
