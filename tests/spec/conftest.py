@@ -10,6 +10,7 @@ from tests.spec.devices import CASES, DeviceCase, Gadget
 from tests.spec.net import RIGS, NetRig, Wire
 from tests.spec.pci import PciRig
 from tests.spec.rig import PACKED, SPLIT, Form, Rig
+from tests.unhurried import unhurried as unhurried
 from transport.line import InterruptLine
 from transport.pci.bus import PciBus
 from virtio.device.lifecycle import VirtioDevice

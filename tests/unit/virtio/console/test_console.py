@@ -240,6 +240,7 @@ class TestBounds:
     ) -> None:
         now = [0]
         monkeypatch.setattr("time.monotonic_ns", lambda: now[0])
+        monkeypatch.setattr("virtio.console.stream.TURN_NS", 2_000_000)
         host = Host()
         calls: list[bytes] = []
 

@@ -1,0 +1,3 @@
+"""What all tests of devices share."""
+
+from tests.unhurried import unhurried as unhurried
