@@ -28,8 +28,11 @@ def run_confined(work: Callable[[], int]) -> int:
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    # A signal that comes before this process heeds it would stop or end this one alone.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (*_FORWARDED, signal.SIGTSTP))
     child = os.fork()
     if not child:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         status = 1
         try:
@@ -46,6 +49,7 @@ def run_confined(work: Callable[[], int]) -> int:
             handler(number, frame)
 
     with heeding(_FORWARDED, forward), heeding((signal.SIGTSTP,), _wait_for_the_child):
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         _, waited = os.waitpid(child, os.WUNTRACED)
         while os.WIFSTOPPED(waited):  # the user suspends the job, of which this process is a part
             os.kill(os.getpid(), signal.SIGSTOP)
