@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from vmm.host.threads import start_thread
+from vmm.host.threads import end_thread, start_thread
 
 _Result = TypeVar("_Result")
 
@@ -35,15 +34,9 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
     finally:
         late = thread.is_alive()
         if late:
-            _end(thread)
+            end_thread(thread)
     if late:
         raise TimeoutError
     if raised:
         raise raised[0]
     return returned[0]
-
-
-def _end(thread: threading.Thread) -> None:
-    """Have SystemExit raised in a thread, before its next step in Python."""
-    ident = ctypes.c_ulong(thread.ident or 0)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit))

@@ -162,6 +162,7 @@ def _late(options: Namespace, *, with_command: bool) -> list[str]:
         *("vmm.console.input", "vmm.console.filter"),
         *(["vmm.cli.user_terminal"] if on_terminal else []),
         *(["vmm.cli.command"] if with_command else []),
+        *(["ctypes"] if getattr(options, "device", ()) else []),  # to end code that makes no end
         *(["vmm.stats"] if options.stats or options.gdb else []),
         *(["vmm.dump.core_file", "vmm.dump.dump"] if options.gdb else []),
     ]

@@ -2,11 +2,18 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
 
+from virtio.log import Logger
 from vmm.host.gil import use_exact_timers
 from vmm.host.loop import EventLoop
 from vmm.host.resource import Resource
-from vmm.host.threads import start_thread
+from vmm.host.threads import end_thread, start_thread
+
+PATIENCE_SECONDS: Final = 5.0
+
+_log = Logger(__name__)
 
 
 class IoThread(Resource):
@@ -31,7 +38,8 @@ class IoThread(Resource):
         use_exact_timers()
         if self.begin is not None:
             self.begin()
-        self.loop.run()
+        with suppress(SystemExit):  # of end_thread()
+            self.loop.run()
 
     @property
     def started(self) -> bool:
@@ -43,10 +51,20 @@ class IoThread(Resource):
         start_thread(self._thread)
 
     def stop(self) -> None:
-        """Stop serving for good; returns when the callback that runs has returned."""
+        """Stop serving for good; returns when the callback that runs has returned.
+
+        One of Python's that makes no end is ended after PATIENCE_SECONDS; a call of the host's, as
+        for a disk that does not answer, is waited for.
+        """
         self.loop.stop()
-        if self.started:
-            self._thread.join()
+        if not self.started:
+            return
+        self._thread.join(PATIENCE_SECONDS)
+        if self._thread.is_alive():
+            _log.warning("%s: its code has not returned, and is ended", self._thread.name)
+        while self._thread.is_alive():
+            end_thread(self._thread)
+            self._thread.join(PATIENCE_SECONDS)
 
     def close(self) -> None:
         """Stop, and close the loop's own descriptors."""

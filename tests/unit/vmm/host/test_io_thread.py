@@ -2,6 +2,8 @@
 
 import threading
 
+import pytest
+
 from vmm.host.io_thread import IoThread
 
 
@@ -48,3 +50,28 @@ def test_a_thread_that_was_stopped_first_serves_nothing() -> None:
         thread.start()
         thread.stop()
     assert ran == []
+
+
+def test_a_callback_that_makes_no_end_is_ended(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("vmm.host.io_thread.PATIENCE_SECONDS", 0.01)
+    running = threading.Event()
+
+    def loop() -> None:
+        running.set()
+        for is_last in (False, True):
+            try:
+                while True:
+                    pass
+            except SystemExit:
+                if is_last:
+                    raise
+
+    with IoThread("dice0", lambda error: None) as thread:
+        thread.start()
+        thread.loop.call_soon_threadsafe(loop)
+        assert running.wait(60)
+
+    assert "dice0" not in [one.name for one in threading.enumerate()]
+    assert caplog.messages == ["dice0: its code has not returned, and is ended"]
