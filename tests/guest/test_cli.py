@@ -434,7 +434,8 @@ def test_saved_file_of_a_device_is_reloaded(kernel: MakeKernel, tmp_path: Path) 
     file = tmp_path / "dice.py"
     file.write_text(DICE)
     device = f"{file}:Dice,sides=8"
-    with started("--device", device, "--reload", "--kernel", kernel(bare.say("up\n"))) as process:
+    options = ("--device", device, "--reload", "--sandbox=off")  # whatever PYVMM_SANDBOX says
+    with started(*options, "--kernel", kernel(bare.say("up\n"))) as process:
         assert process.stderr is not None
         read_until(output_of(process), b"up\n")
         file.write_text(DICE + "def x(")
