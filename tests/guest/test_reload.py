@@ -1,6 +1,5 @@
 """A device of a running machine follows its file, with nobody in the guest who could be asked."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from tests.guest.bare_metal import SPIN, say
+from tests.spec.threads import wait_until
 from transport import VirtioMmio
 from transport.testing import MmioDriver
 from virtio.errors import ConfigurationError
 from virtio.frames import clear_frames
-from virtio.testing import SplitDriver
+from virtio.testing import SplitDriver, Used
 from vmm.authoring.device_file import loaded_device
 from vmm.authoring.reloading import Reloader
 from vmm.config import MachineConfig
 from vmm.machine import Machine
 
-DEADLINE = 60.0
 SOURCE = """
 from virtio import Device, field, queue
 
@@ -69,10 +68,13 @@ class Author:
 
     def answer(self) -> bytes:
         """Return the next answer, which comes from the device's thread."""
-        end = time.monotonic() + DEADLINE
-        while not (found := self.ring.collect()):
-            assert time.monotonic() < end, "no answer"
-            time.sleep(0.001)
+        found: list[Used] = []
+
+        def came() -> bool:
+            found.extend(self.ring.collect())
+            return bool(found)
+
+        wait_until(came)
         [used] = found
         return used.data
 
@@ -88,10 +90,7 @@ class Author:
 
     def fail(self) -> None:
         self.ask()
-        end = time.monotonic() + DEADLINE
-        while not self.transport.suspended:
-            assert time.monotonic() < end, "it did not fail"
-            time.sleep(0.001)
+        wait_until(lambda: self.transport.suspended)
 
 
 @pytest.fixture
@@ -193,10 +192,7 @@ def test_handler_that_fails_again_waits_again(author: Author) -> None:
     author.save(SOURCE.replace('b"one"', "1 / 0"))
     author.fail()
     author.save(SOURCE.replace('b"one"', "len(7)"))
-    end = time.monotonic() + DEADLINE
-    while len(author.failures) < 2:
-        assert time.monotonic() < end, "it did not fail again"
-        time.sleep(0.001)
+    wait_until(lambda: len(author.failures) == 2)
     author.save(SOURCE)
 
     assert author.answer() == b"one"
