@@ -178,6 +178,16 @@ def test_device_stays_as_it_was_when_its_file_makes_no_end(
     assert author.save(SOURCE)
 
 
+def test_device_is_back_when_another_cannot_go_on_in_its_place(author: Author) -> None:
+    new = author.machine.hardware.makers["dice0"]()
+    with pytest.raises(ConfigurationError):
+        author.machine.exchange("dice0", new, lambda state: state._replace(device={"sides": "six"}))
+    author.ask()
+
+    assert author.answer() == b"one"
+    assert author.driver.status == 0x0F
+
+
 def test_handler_that_fails_is_mended_and_its_chain_is_answered(author: Author) -> None:
     author.save(SOURCE.replace('b"one"', "1 / 0"))
     author.fail()

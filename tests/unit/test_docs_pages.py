@@ -62,6 +62,7 @@ def test_picture_of_a_request_has_its_steps_in_their_order(tmp_path: Path) -> No
     slices = [
         ("block0", "read 8 sectors at 0", 10, 20, asked),
         ("block0", "device", 12, 5, {}),
+        ("vCPUs", "block0 InterruptStatus -> used buffers", 35, 5, {}),
         ("block0", "read 8 sectors at 16", 100, 81.3, asked),
         ("block0", "device", 144.4, 11.1, {}),
         ("vCPUs", "block0 InterruptStatus -> used buffers", 948.9, 5, {}),

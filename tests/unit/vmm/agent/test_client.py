@@ -294,3 +294,34 @@ def test_words_that_are_no_words_are_refused(
 def test_variable_without_a_proper_name_is_refused(name: str, agent: Agent) -> None:
     with pytest.raises(ValueError, match="environment variable"):
         agent.run(["true"], env={name: "x"})
+
+
+def test_calls_of_a_machine_that_stands_still_raise_until_it_goes_on(guest: FakeGuest) -> None:
+    agent, stands = Agent(guest), Error("the machine stands still")
+    agent.interrupt(stands)
+    with pytest.raises(Error, match="stands still"):
+        agent.wait_ready(60)
+    agent.interrupt(None)
+    guest.ready()
+    process = agent.start(["sleep", "60"])
+    raised: list[Error] = []
+
+    def wait() -> None:
+        try:
+            process.wait(60)
+        except Error as error:
+            raised.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    agent.interrupt(stands)
+    waiting.join(60)
+    with pytest.raises(Error, match="stands still"):
+        process.wait(60)
+    with pytest.raises(Error, match="stands still"):
+        agent.run(["true"], timeout=60)
+    agent.interrupt(None)
+    guest.frame(1, STATUS, EXITED_0)
+
+    assert [str(error) for error in raised] == ["the machine stands still"]
+    assert process.wait(60) == 0

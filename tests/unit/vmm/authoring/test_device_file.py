@@ -170,7 +170,10 @@ def test_class_is_loaded_anew_from_what_the_file_holds(file: Path) -> None:
     assert (first.device_id, load_class(file, "Dice").device.device_id) == (4, 5)
 
 
-def test_what_the_file_imports_from_its_folder_is_loaded_anew_with_it(file: Path) -> None:
+def test_what_the_file_imports_from_its_folder_is_loaded_anew_with_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     helper = file.with_name("helper.py")
     helper.write_text("NUMBER = 4\n")
     file.write_text(f"from helper import NUMBER\n{HEAD}{DICE.replace('= 4', '= NUMBER')}")
@@ -182,6 +185,7 @@ def test_what_the_file_imports_from_its_folder_is_loaded_anew_with_it(file: Path
     assert (first.device.device_id, second.device.device_id) == (4, 5)
     assert second.files == (file, helper)
     assert [one.name for one in file.parent.iterdir() if one.is_dir()] == []
+    assert not sys.dont_write_bytecode
 
 
 def test_modules_are_as_before_when_loading_fails(file: Path) -> None:

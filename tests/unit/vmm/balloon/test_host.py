@@ -77,3 +77,16 @@ def test_free_pages_that_must_hold_something_are_not_left_out(
     rig.write_config(POISON, b"\xaa\xaa\xaa\xaa")
 
     assert not rig.balloon.can_hint
+
+
+def test_hints_of_a_driver_that_is_gone_mean_nothing(
+    rig: BalloonRig, balloon: MachineBalloon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(balloon, "_asked", lambda: True)
+    monkeypatch.setattr(balloon, "_hints", lambda: [(0, 4096)])
+    monkeypatch.setattr(balloon, "_free_bytes", lambda: None)
+    assert balloon.hints() == [(0, 4096)]
+
+    rig.write_config(POISON, b"\xaa\xaa\xaa\xaa")
+
+    assert balloon.hints() == []

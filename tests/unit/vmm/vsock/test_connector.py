@@ -55,6 +55,7 @@ import os
 from pathlib import Path
 from vmm.vsock.connector import Connector
 secret = open({str(tmp_path / "secret")!r}, "w")
+os.dup2(secret.fileno(), 200)  # behind the socket, too
 with Connector({path!r}) as connector:
     try:
         connector.connect(1)
