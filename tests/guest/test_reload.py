@@ -222,7 +222,7 @@ def test_device_that_does_not_take_the_state_begins_anew(author: Author) -> None
 def test_name_of_no_device_of_a_file_is_told_with_those_that_are(author: Author) -> None:
     assert not author.reloader.reload("block0")
     [line] = author.said
-    assert line == "block0: stays as it was: is no device of a file; there are: dice0"
+    assert line == "block0: is no device of a file; there are: dice0"
 
 
 def test_device_of_the_machines_own_is_not_replaced(author: Author) -> None:

@@ -117,9 +117,13 @@ def test_what_is_wrong_is_one_line(run: Run) -> None:
 
     assert done.stdout.splitlines() == [
         "ConfigurationError: %console ten: must be a number of lines",
-        "nope: stays as it was: is no device of a file; there are: dice0",
+        "ConfigurationError: nope: is no device of a file; there are: dice0",
         "ConfigurationError: nope: no such device is plugged in, or not any more; there are: dice0",
     ]
+
+
+def test_reload_of_what_is_not_there_raises(run: Run) -> None:
+    assert run("%reload nope\n").returncode == 1
 
 
 def test_device_that_failed_is_mended_and_the_machine_runs_again(run: Run) -> None:

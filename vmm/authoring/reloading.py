@@ -68,6 +68,14 @@ class Reloader:
                 found[name] = make
         return found
 
+    def file_of(self, name: str) -> DeviceFile:
+        """Return the file of a device; raises :class:`ConfigurationError` for one without."""
+        devices = self.devices()
+        if name not in devices:
+            known = ", ".join(devices) or "none"
+            raise ConfigurationError(f"{name}: is no device of a file; there are: {known}")
+        return devices[name]
+
     def files(self) -> dict[str, tuple[Path, ...]]:
         """Return the files that each of these devices is made of."""
         return {
@@ -83,23 +91,23 @@ class Reloader:
         """
         with self._lock:
             try:
-                self._say(f"{name}: {self._reload(name)}")
+                file = self.file_of(name)
+            except ConfigurationError as error:
+                self._say(str(error))
+                return False
+            try:
+                self._say(f"{name}: {self._reload(name, file)}")
             except Error as error:
                 self._say(f"{name}: stays as it was: {error}")
             except Exception as error:  # of the device's own code
-                path = self.devices()[name].path
-                self._say(f"{name}: stays as it was: {describe(error, path)}")
+                self._say(f"{name}: stays as it was: {describe(error, file.path)}")
             else:
                 return True
             return False
 
-    def _reload(self, name: str) -> str:
+    def _reload(self, name: str, file: DeviceFile) -> str:
         """Return how it went; raises what keeps the old device there."""
         begin = time.monotonic()
-        file = self.devices().get(name)
-        if file is None:
-            known = ", ".join(self.devices()) or "none"
-            raise ConfigurationError(f"is no device of a file; there are: {known}")
         if self._machine.ending is not None:
             raise ConfigurationError("the guest has ended")
         before = file.loaded

@@ -126,7 +126,10 @@ class MachineShell:
         it failed; the machine then runs again. Without a name: the devices that failed, or else all
         that come from files.
         """
-        if names := line.split() or self._suspended():
+        named = line.split()
+        for name in named:
+            self._reloader.file_of(name)
+        if names := named or self._suspended():
             for name in names:
                 self._reload(name)
             return
