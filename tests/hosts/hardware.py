@@ -19,7 +19,7 @@ from tests.hosts.images import own_kernels, stock_kernels
 from tests.hosts.junit import SKIPPED, differences, outcomes
 from tests.hosts.kernel import host_kernel
 from tests.hosts.qemu import ensure_qemu
-from tests.hosts.run import STATUS_HOST, run
+from tests.hosts.run import STATUS_HOST, HostEnded, run
 from tests.hosts.suite import COVERAGE, REPORT, run_here
 from tests.test_coverage import PACKAGES, count_lines
 from virtio.errors import ConfigurationError, Error
@@ -40,31 +40,42 @@ def runs_here() -> bool:
 
 
 def run_there(*, short: bool, until: float | None) -> int:
-    """Run the tests in the hardware host, and return their status."""
-    seconds = _SHORT_SECONDS if short else _SECONDS
-    if until is not None:
-        seconds = min(seconds, int(until - time.time()))
-    if seconds < _LEAST_SECONDS:
-        print("test-hardware: no time was left for it", file=sys.stderr)
-        return 0
-    command = [sys.executable, "-m", "tests.hosts.suite", OUTPUT]
-    if short:
-        command.append("--short")
-    if until is not None:
-        command.append(f"--until={until:.0f}")
+    """Run the tests in the hardware host, and return their status.
+
+    Where that host itself dies they run once more in another one, and that is said. Its kernel was
+    once seen to overrun its stack by exceptions in the entry of an exception, which a kernel does
+    when the processor below it does not restore all that it should.
+    """
     line = ProgressLine(sys.stderr)
     try:
-        if until is not None and (lack := _lack(line)):
-            print(f"test-hardware: skipped: {lack}", file=sys.stderr)
-            return 0
-        own_kernels(line, every=not short)
-        images = () if short else stock_kernels(line)
-        return run(Errand(command, seconds, images=images), line, output=RESULTS)
+        try:
+            return _once(short, until, line)
+        except HostEnded as error:
+            print(f"test-hardware: {error}. Another one is started", file=sys.stderr)
+            return _once(short, until, line)
     except Error as error:
         print(f"test-hardware: {error}", file=sys.stderr)
         return STATUS_HOST
     finally:
         line.close()
+
+
+def _once(short: bool, until: float | None, progress: Progress) -> int:
+    seconds = _SHORT_SECONDS if short else _SECONDS
+    if until is not None:
+        seconds = min(seconds, int(until - time.time()))
+        lack = "no time was left for it" if seconds < _LEAST_SECONDS else _lack(progress)
+        if lack:
+            print(f"test-hardware: skipped: {lack}", file=sys.stderr)
+            return 0
+    command = [sys.executable, "-m", "tests.hosts.suite", OUTPUT]
+    if short:
+        command.append("--short")
+    if until is not None:
+        command.append(f"--until={until:.0f}")
+    own_kernels(progress, every=not short)
+    images = () if short else stock_kernels(progress)
+    return run(Errand(command, seconds, images=images), progress, output=RESULTS)
 
 
 def _lack(progress: Progress) -> str:

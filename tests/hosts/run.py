@@ -28,6 +28,10 @@ STATUS_TIME: Final = 124  # as timeout(1)
 _BOOT_SECONDS: Final = 300
 
 
+class HostEnded(Error):
+    """The hardware host ended before its command did, as when its kernel panics."""
+
+
 def run(
     errand: Errand,
     progress: Progress,
@@ -36,7 +40,10 @@ def run(
     memory_mib: int = 3072,
     output: Path | None = None,
 ) -> int:
-    """Run an errand in a host of its own, and return its status: 125 when the host failed."""
+    """Run an errand in a host of its own, and return its status: 124 when its time ended it.
+
+    Raises ``HostEnded``, and what a host that cannot be had raises.
+    """
     ensure_qemu(progress)
     prepare()
     kernel, system = host_kernel(progress), system_disk(progress)
@@ -49,9 +56,10 @@ def run(
         status = read_back(disk, output)
     if status is not None:
         return status
-    how = "ended without it" if ended else "was stopped"
-    print(f"the hardware host has no status of the command: it {how}", file=sys.stderr)
-    return STATUS_HOST if ended else STATUS_TIME
+    if ended:
+        raise HostEnded("the hardware host ended before its command did: see its last lines")
+    print("the hardware host was stopped: its command had not ended in time", file=sys.stderr)
+    return STATUS_TIME
 
 
 def _show(piece: bytes) -> None:

@@ -20,7 +20,10 @@ from tests.test_coverage import PACKAGES, SETTINGS
 ROOT: Final = Path(__file__).parents[2]
 REPORT: Final = "junit.xml"
 COVERAGE: Final = "coverage"
-_OPTIONS: Final = ("-q", "-n", "2", "-rfEs", "--color=no", "-p", "no:cacheprovider")
+_OPTIONS: Final = (
+    *("-q", "-n", "2", "-rfEs", "--color=no", "-p", "no:cacheprovider"),
+    *("-p", "tests.hosts.failures"),
+)
 
 
 def command(folder: Path, *, short: bool, until: float | None) -> list[str]:

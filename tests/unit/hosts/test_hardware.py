@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.hosts import hardware
+from tests.hosts.errand import Errand
+from tests.hosts.run import HostEnded
 from virtio.errors import ConfigurationError
 
 NO_FAULT = None
@@ -28,7 +30,7 @@ def test_run_for_which_no_time_is_left_is_skipped_and_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert hardware.run_there(short=True, until=time.time() + 60) == 0
-    assert capsys.readouterr().err == "test-hardware: no time was left for it\n"
+    assert capsys.readouterr().err == "test-hardware: skipped: no time was left for it\n"
 
 
 @pytest.mark.parametrize(("hours", "status"), [(1, 0), (None, 125)])
@@ -49,6 +51,29 @@ def test_host_that_cannot_be_had_is_skipped_only_in_a_run_with_an_end(
 
     assert hardware.run_there(short=True, until=until) == status
     assert "the hardware host needs qemu-system-x86\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("deaths", "status"), [(0, 3), (1, 3), (2, 125)])
+def test_host_that_dies_is_followed_by_one_other(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    deaths: int,
+    status: int,
+) -> None:
+    hosts: list[Errand] = []
+
+    def run(errand: Errand, *arguments: object, **options: object) -> int:
+        hosts.append(errand)
+        if len(hosts) <= deaths:
+            raise HostEnded("its kernel panicked")
+        return 3
+
+    monkeypatch.setattr(hardware, "own_kernels", lambda *arguments, **options: None)
+    monkeypatch.setattr(hardware, "run", run)
+
+    assert hardware.run_there(short=True, until=None) == status
+    assert len(hosts) == min(deaths + 1, 2)
+    assert ("Another one is started" in capsys.readouterr().err) is (deaths > 0)
 
 
 def test_what_came_back_is_told_line_by_line(
