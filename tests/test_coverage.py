@@ -1,7 +1,8 @@
 """Keeps line coverage from falling: against the figures in tests/coverage.
 
 What runs is every test but those that boot a Linux; guests of a few instructions among them, so it
-needs /dev/kvm. The tests of the queues run once more with Python alone serving the rings.
+needs /dev/kvm. What the programs run that tests start is not counted: in a sandbox they may not
+write it down. The tests of the queues run once more with Python alone serving the rings.
 
 ``--profile=devel`` accepts coverage that is equal or higher and writes the new figures;
 ``--profile=ci``, the default, accepts only equal, so that a change that raises coverage commits
@@ -43,7 +44,6 @@ SETTINGS = """\
 data_file = {data}
 source = {packages}
 parallel = true
-patch = subprocess
 """
 HEADING = "# Lines that the tests run, in whole percent: make coverage writes them.\n"
 

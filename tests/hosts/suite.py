@@ -20,9 +20,10 @@ from tests.test_coverage import PACKAGES, SETTINGS
 ROOT: Final = Path(__file__).parents[2]
 REPORT: Final = "junit.xml"
 COVERAGE: Final = "coverage"
+_WORKERS: Final = "patch = subprocess\n"
 _OPTIONS: Final = (
     *("-q", "-n", "2", "-rfEs", "--color=no", "-p", "no:cacheprovider"),
-    *("-p", "tests.hosts.failures"),
+    *("-p", "tests.hosts.plugin"),
 )
 
 
@@ -40,7 +41,7 @@ def run_here(folder: Path, *, short: bool, until: float | None) -> int:
     """Run the tests on this host, and return the status of pytest."""
     folder.mkdir(parents=True, exist_ok=True)
     data, settings = folder / COVERAGE, folder / "settings"
-    settings.write_text(SETTINGS.format(data=data, packages=", ".join(PACKAGES)))
+    settings.write_text(SETTINGS.format(data=data, packages=", ".join(PACKAGES)) + _WORKERS)
     status = _ended(command(folder, short=short, until=until))
     combine = [sys.executable, "-m", "coverage", "combine", "-q", f"--rcfile={settings}"]
     subprocess.run(combine, cwd=ROOT)

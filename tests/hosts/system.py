@@ -44,7 +44,7 @@ _NOT_OF_PYTHON: Final = frozenset(
     )
 )
 # The checker, the linter and the installer are large, and no test that runs there needs them.
-_NOT_OF_ENVIRONMENT: Final = ("mypy", "ruff", "pip", "ast_serialize", "matplotlib", "atheris")
+_NOT_OF_ENVIRONMENT: Final = ("mypy", "ruff", "pip", "ast_serialize", "atheris")
 FOLDERS: Final = ("dev", "mnt", "proc", "root", "run", "sys", "tmp", "var/tmp", "busybox")
 
 
